@@ -1,0 +1,6 @@
+"""Artifact types, their Arrow schemas, their encoding and their digests.
+
+Importing the package registers every artifact type.
+"""
+
+from schemas import cameras, clips, labels, motion, reports, scenes, tracks  # noqa: F401  (registers the types)

@@ -1,0 +1,45 @@
+"""4D scenes of Gaussians."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from schemas.artifact import Artifact
+
+
+@dataclass(frozen=True, eq=False)
+class Scene4D(Artifact):
+    """Canonical Gaussians and the parameters of the motion model that moves them.
+
+    The frame and unit are those of the camera path that the scene was fitted to. `worldline.motion` turns it into
+    Gaussians at a time.
+
+    Attributes:
+        motion_model: name in `worldline.motion` ("gaussian_flow", "static").
+        means: `[N, 3]`.  quats: `[N, 4]` wxyz, unit.  scales: `[N, 3]` linear, positive.
+        opacities: `[N]` in [0, 1].  colors: `[N, 3]` RGB in [0, 1].
+        motion: the motion model's arrays by name; empty for a static scene.
+        start_s, end_s: the time span that was fitted; models normalise time over it.
+        background: RGB in [0, 1] behind the Gaussians.
+        scale_source, scale_sigma: copied from the camera path.
+    """
+
+    level: ClassVar[int] = 3
+    motion_model: str
+    means: Float32[np.ndarray, "N 3"]
+    quats: Float32[np.ndarray, "N 4"]
+    scales: Float32[np.ndarray, "N 3"]
+    opacities: Float32[np.ndarray, " N"]
+    colors: Float32[np.ndarray, "N 3"]
+    motion: dict[str, np.ndarray]
+    start_s: float
+    end_s: float
+    background: Float64[np.ndarray, "3"]
+    scale_source: str
+    scale_sigma: float
+
+    def facts(self) -> dict[str, Any]:
+        """Return the model and its number of Gaussians."""
+        return {"motion_model": self.motion_model, "gaussians": len(self.means)}

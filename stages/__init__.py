@@ -1,0 +1,1 @@
+"""Pure steps, artifacts in, artifacts out, in rooms named by role."""

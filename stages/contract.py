@@ -1,0 +1,112 @@
+"""What a stage is: a pure function from artifacts, a config and a seed to artifacts, under a declared name and version.
+
+    @dataclass(frozen=True)
+    class ColmapConfig:
+        max_features: int = 4096
+
+    @stage("pose.colmap", version=1)
+    def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: Progress) -> tuple[CameraPath, PointCloud]:
+        ...
+
+Inputs are the positional parameters with artifact types, in order. Outputs are the return annotation: one artifact
+type or a tuple of them. A stage that can continue after being killed also takes `checkpoints: Path`, a private folder
+that outlives the process until the execution is recorded. Same inputs, config and seed give the same bytes on the
+same kind of machine, whether or not the run was interrupted.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from schemas.artifact import Artifact
+
+
+class Progress(Protocol):
+    """Called by long stages: `done` of `total` steps are finished; `note` is a short figure for people."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Report that `done` of `total` steps are finished."""
+
+
+def no_progress(done: int, total: int, note: str = "") -> None:
+    """Ignore progress (tests, notebooks)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A registered stage.
+
+    Attributes:
+        name: "room.what", unique.
+        version: raised by hand when results change on purpose.
+        function: the stage function.
+        config_type: its frozen config dataclass.
+        inputs: artifact type by parameter name, in order.
+        outputs: artifact types in order.
+        resumable: whether it takes `checkpoints`.
+        environment_packages: packages whose version enters the key because the stage's bytes depend on them.
+    """
+
+    name: str
+    version: int
+    function: Callable[..., Any]
+    config_type: type
+    inputs: dict[str, type[Artifact]]
+    outputs: tuple[type[Artifact], ...]
+    resumable: bool
+    environment_packages: tuple[str, ...]
+
+
+STAGES: dict[str, Stage] = {}
+_NOT_INPUTS = ("config", "seed", "progress", "checkpoints")
+
+
+def stage(
+    name: str, *, version: int, environment_packages: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a stage and return it unchanged.
+
+    Raises:
+        TypeError: if the signature is not that of a stage, or the name is taken by another function.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        hints = typing.get_type_hints(function)
+        returned = hints.get("return")
+        outputs = typing.get_args(returned) if typing.get_origin(returned) is tuple else (returned,)
+        inputs = {item: hints.get(item) for item in inspect.signature(function).parameters if item not in _NOT_INPUTS}
+        wrong = [item for item, kind in inputs.items() if not _is_artifact(kind)]
+        if wrong or not all(_is_artifact(kind) for kind in outputs) or "config" not in hints:
+            raise TypeError(f"{name}: a stage takes artifacts and a config and returns artifacts; see {wrong or returned}")
+        if name in STAGES and STAGES[name].function.__module__ != function.__module__:
+            raise TypeError(f"two stages are called {name}")
+        STAGES[name] = Stage(
+            name=name,
+            version=version,
+            function=function,
+            config_type=hints["config"],
+            inputs=typing.cast(dict[str, type[Artifact]], inputs),
+            outputs=typing.cast(tuple[type[Artifact], ...], tuple(outputs)),
+            resumable="checkpoints" in hints,
+            environment_packages=environment_packages,
+        )
+        return function
+
+    return register
+
+
+def _is_artifact(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Artifact)
+
+
+def load_stages() -> dict[str, Stage]:
+    """Import every module of every room, so that all stages are registered, and return them by name."""
+    import stages
+
+    for module in pkgutil.walk_packages(stages.__path__, "stages."):
+        importlib.import_module(module.name)
+    return STAGES

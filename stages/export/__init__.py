@@ -1,0 +1,1 @@
+"""Reports and formats that other tools read."""

@@ -1,0 +1,1 @@
+"""Clips that nobody filmed: procedural worlds and video generators."""

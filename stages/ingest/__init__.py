@@ -1,0 +1,1 @@
+"""Video files, frame folders and logs become clips."""

@@ -1,0 +1,1 @@
+"""Moving regions, tracks, kinematics, questions, and their evaluation against truth."""

@@ -1,0 +1,1 @@
+"""Camera paths, the ground, gravity and metric scale."""

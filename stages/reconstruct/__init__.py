@@ -1,0 +1,1 @@
+"""4D Gaussian scenes from posed clips."""

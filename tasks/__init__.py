@@ -1,0 +1,1 @@
+"""The Prefect edge: run a stage through the catalog."""

@@ -1,0 +1,1 @@
+"""The numerical library: cameras, Gaussians, motion models, worlds, media and metrics, as pure functions on arrays."""
