@@ -1,0 +1,40 @@
+# `make env` builds .venv from the lock; every other target uses it and builds it first where it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: env lock demo test test-slow lint format clean
+
+env: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch .venv/ready
+
+# Write down the exact versions of this environment.
+lock:
+	$(BIN)/pip freeze --exclude-editable > requirements.lock
+
+demo: env
+	$(BIN)/worldline build pseudo_labels
+
+test: env
+	$(BIN)/python -m pytest
+
+test-slow: env
+	$(BIN)/python -m pytest -m slow
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv worldline-data

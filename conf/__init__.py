@@ -1,0 +1,1 @@
+"""Hydra configuration: one file per flow, one group per stage role."""

@@ -1,0 +1,52 @@
+"""The flow `pseudo_labels`: from one video to a labelled, catalogued 4D dataset.
+
+Metric scale, the moving regions and the 4D scene come from the frames alone; the truth of a procedural world or an
+annotated log goes into the two evaluation stages and nowhere else.
+"""
+
+from typing import Any
+
+from flows.building import begin, flow
+
+
+@flow(name="pseudo_labels")
+def pseudo_labels(
+    overrides: tuple[str, ...] = (), home: str = "worldline-data", explain: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Build (or with `explain` only plan) one dataset version from the recipe's source; see `Build.finish`."""
+    build = begin("pseudo_labels", overrides, home, explain=explain, quiet=quiet)
+    clip, truth = build.open_source(build.recipe["source"])
+    camera, structure = build.run("pose.colmap", clip=clip)
+    path, points, ground = build.run("pose.align", clip=clip, path=camera, points=structure)
+
+    (point_tracks,) = build.run("label.point_tracks", clip=clip)
+    (masks,) = build.run("label.moving_regions", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks)
+    (tracks,) = build.run(
+        "label.object_tracks", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks, masks=masks
+    )
+    (kinematics,) = build.run("label.kinematics", tracks=tracks, path=path)
+    (questions,) = build.run("label.questions", kinematics=kinematics, tracks=tracks, path=path)
+    scene, fit_metrics = build.run("reconstruct.gaussian_flow", clip=clip, path=path, points=points, masks=masks)
+
+    (pose_metrics,) = build.run("pose.evaluate", path=path, truth=truth)
+    (label_metrics,) = build.run(
+        "label.evaluate", tracks=tracks, kinematics=kinematics, questions=questions, path=path, truth=truth
+    )
+
+    artifacts = {
+        "clip": clip,
+        "path": path,
+        "points": points,
+        "ground": ground,
+        "masks": masks,
+        "scene": scene,
+        "tracks": tracks,
+        "kinematics": kinematics,
+        "questions": questions,
+        "fit_metrics": fit_metrics,
+        "pose_metrics": pose_metrics,
+        "label_metrics": label_metrics,
+    }
+    lineage = build.lineage(artifacts)
+    (report,) = build.run("export.report", **artifacts, lineage=lineage)
+    return build.finish({**artifacts, "lineage": lineage, "report": report})

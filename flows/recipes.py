@@ -1,0 +1,89 @@
+"""Recipes: the resolved config of a flow, composed by Hydra from `conf/` and checked against the stages' dataclasses."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import conf
+from schemas.canonical import to_plain
+from schemas.errors import WorldlineError
+from stages.contract import load_stages
+from tasks.configs import make_config, nearest
+
+CONF = Path(conf.__file__).parent
+
+
+def flow_names() -> list[str]:
+    """Return the flows that can be built (one file each at the top of `conf/`)."""
+    return sorted(file.stem for file in CONF.glob("*.yaml"))
+
+
+def compose_recipe(flow: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the resolved recipe of a flow as plain values.
+
+    The defaults of every stage's config dataclass come first, then the presets of `conf/`, then the overrides.
+
+    Raises:
+        WorldlineError: for an unknown flow, key or preset, or a value of the wrong type, naming the nearest valid ones.
+    """
+    if flow not in flow_names():
+        raise WorldlineError(f"there is no flow {flow!r}{nearest(flow, flow_names())}")
+    _register_stage_defaults()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        _check_overrides(overrides, _compose(flow, []))
+        recipe = _compose(flow, overrides)
+    for name, stage in load_stages().items():
+        node: Any = recipe
+        for part in name.split("."):
+            node = node[part]
+        make_config(stage.config_type, node, name)
+    return recipe
+
+
+def _register_stage_defaults() -> None:
+    rooms: dict[str, dict[str, Any]] = {}
+    for name, stage in load_stages().items():
+        room, what = name.split(".")
+        rooms.setdefault(room, {})[what] = to_plain(dataclasses.asdict(stage.config_type()))
+    ConfigStore.instance().store(name="stage_defaults", node=rooms)
+
+
+def _compose(flow: str, overrides: Sequence[str]) -> dict[str, Any]:
+    try:
+        resolved = OmegaConf.to_container(compose(flow, overrides=list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise WorldlineError(f"the settings cannot be read: {' '.join(str(error).split())}") from None
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def _check_overrides(overrides: Sequence[str], recipe: Mapping[str, Any]) -> None:
+    """Name the nearest valid key for every override that matches none."""
+    groups = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in CONF.iterdir() if folder.is_dir()}
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException:
+            raise WorldlineError(f"{text!r} is not a setting: write KEY=VALUE, and quote a value with spaces or braces") from None
+        key = override.key_or_group
+        if key in groups:
+            if override.value() not in groups[key]:
+                raise WorldlineError(f"{key}={override.value()} is not a preset{nearest(str(override.value()), groups[key])}")
+            continue
+        node: Any = recipe
+        for depth, part in enumerate(key.split(".")):
+            if not isinstance(node, Mapping) or part not in node:
+                parent = ".".join(key.split(".")[:depth])
+                choices = [f"{parent}.{name}" if parent else name for name in node] if isinstance(node, Mapping) else []
+                raise WorldlineError(f"{key} is not a setting{nearest(key, choices)}")
+            node = node[part]

@@ -1,0 +1,245 @@
+"""A build in progress: what flows call. It asks the catalog first, runs what is missing, or only explains.
+
+A flow receives handles (digest and kind), never arrays. In explain mode nothing runs: a stage that would run yields
+handles with unknown digests, and what depends on them is reported as "may run".
+"""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
+from schemas.artifact import Artifact
+from schemas.canonical import TaggedHash, to_plain
+from schemas.codec import content_digest
+from schemas.errors import WorldlineError
+from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage, Metrics
+from stages.contract import STAGES, Stage, load_stages
+from stages.fingerprint import fingerprint_stage
+from stages.ingest.source import describe_source
+from tasks.configs import make_config, nearest
+from tasks.edge import Work, execute, machine, packages
+from tasks.keys import code_digest, execution_key
+from tasks.progress import Display
+
+
+@dataclass(frozen=True)
+class Handle:
+    """An artifact that a flow passes on: its kind, and its digest once that is known."""
+
+    kind: str
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a build did, or would do, about one stage and why."""
+
+    stage: str
+    action: str  # "keep", "run", "may run"
+    why: str
+
+
+class Build:
+    """Runs stages through the catalog for one flow run.
+
+    Args:
+        recipe: the resolved config; a stage's settings lie at its own name ("pose.colmap").
+        home: the workspace.
+        explain: decide and say why, but run and record nothing.
+    """
+
+    def __init__(self, recipe: Mapping[str, Any], home: Path, display: Display, *, explain: bool = False) -> None:
+        self.recipe = recipe
+        self.home = home
+        self.display = display
+        self.explain = explain
+        self.decisions: list[Decision] = []
+        self.catalog = Catalog.open(home)
+        load_stages()
+
+    def settings(self, stage: str) -> Mapping[str, Any]:
+        """Return the recipe's settings of a stage (an empty mapping where it names none)."""
+        node: Any = self.recipe
+        for part in stage.split("."):
+            node = node.get(part, {})
+        return node
+
+    def run(self, stage_name: str, /, **inputs: Handle) -> tuple[Handle, ...]:
+        """Return the outputs of a stage for these inputs, from the catalog where it has them."""
+        stage = STAGES[stage_name]
+        config = to_plain(make_config(stage.config_type, self.settings(stage_name), stage_name))
+        files = fingerprint_stage(stage)
+        digests = {name: inputs[name].digest for name in stage.inputs}
+        unknown = [name for name, digest in digests.items() if digest is None]
+        if unknown:
+            self._decide(stage_name, "may run", f"if {' or '.join(unknown)} comes out different")
+            return tuple(Handle(kind.kind, None) for kind in stage.outputs)
+        known = {name: digest for name, digest in digests.items() if digest is not None}
+        code = code_digest(files)
+        key = execution_key(stage, code, config, known, self.recipe["seed"])
+        found = self.catalog.find(key)
+        if found is not None:
+            self._decide(stage_name, "keep", "recorded and intact")
+            return _handles(found.outputs)
+        previous = self.catalog.last_execution(stage_name, like=known)
+        why = explain_difference(stage, previous, config, files, known, self.recipe["seed"])
+        self._decide(stage_name, "run", why)
+        if self.explain:
+            return tuple(Handle(kind.kind, None) for kind in stage.outputs)
+        work = Work(str(self.home), key, stage_name, code, files, config, self.recipe["seed"], known, why, self.display.quiet)
+        return _handles(execute(work))
+
+    def open_source(self, source: str) -> tuple[Handle, Handle]:
+        """Return clip and truth of `world:LAYOUT`, `diffusers:ID_OR_FOLDER` or a path.
+
+        Raises:
+            WorldlineError: if nothing can be read there.
+        """
+        scheme, _, rest = source.partition(":")
+        if scheme == "world":
+            clip, truth = self.run("generate.world")
+        elif scheme == "diffusers":
+            image = self.recipe["generate"]["image"]
+            conditioning = describe_source(Path(image).expanduser(), as_image=True) if image else None
+            clip, truth = self.run("generate.diffusers", conditioning=self._given(conditioning or _no_conditioning()))
+        elif rest and not Path(source).expanduser().exists() and "/" not in scheme:
+            raise WorldlineError(f"source={source!r}: unknown kind {scheme!r}{nearest(scheme, ['world', 'diffusers'])}")
+        else:
+            given = describe_source(Path(source).expanduser())
+            clip, truth = self.run(f"ingest.{given.layout}", source=self._given(given))
+        return clip, truth
+
+    def lineage(self, artifacts: Mapping[str, Handle]) -> Handle:
+        """Return the lineage of some artifacts as an artifact that a report can draw."""
+        digests = [handle.digest for handle in artifacts.values()]
+        if any(digest is None for digest in digests):
+            return Handle(Lineage.kind, None)
+        parts = [self.catalog.lineage(digest) for digest in sorted({digest for digest in digests if digest})]
+        nodes = _distinct(LINEAGE_NODES, [part.nodes for part in parts])
+        edges = _distinct(LINEAGE_EDGES, [part.edges for part in parts])
+        return self._given(Lineage(nodes=nodes, edges=edges))
+
+    def finish(self, artifacts: Mapping[str, Handle]) -> dict[str, Any]:
+        """Publish the artifacts as the next version of the recipe's dataset and return the outcome as plain values.
+
+        Returns:
+            `decisions` (stage, action and why, in order) and, unless only explaining, `dataset` (NAME@V), `artifacts`
+            (digest by role), `report` (path of the page) and `figures` (rows of all metrics).
+        """
+        outcome: dict[str, Any] = {"decisions": [dataclasses.asdict(decision) for decision in self.decisions]}
+        if self.explain:
+            return outcome
+        digests = {role: handle.digest for role, handle in artifacts.items() if handle.digest is not None}
+        lock = {"machine": machine(), "packages": packages()}
+        version = self.catalog.publish(self.recipe["name"], dict(self.recipe), digests, lock)
+        figures: list[dict[str, Any]] = []
+        for role in sorted(digests):
+            if artifacts[role].kind == Metrics.kind:
+                metrics: Any = self.catalog.load(digests[role])
+                figures += metrics.figures.to_pylist()
+        return outcome | {
+            "dataset": f"{version.name}@{version.version}",
+            "artifacts": digests,
+            "report": str(self._link_report(version)) if "report" in digests else None,
+            "figures": figures,
+        }
+
+    def _link_report(self, version: DatasetVersion) -> Path:
+        """Link a version's report to a name that people can find."""
+        report: Any = self.catalog.load(version.artifacts["report"])
+        link = self.home / "reports" / f"{version.name}-{version.version}.html"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        temporary = link.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(report.files["report.html"], temporary)
+        os.replace(temporary, link)
+        return link
+
+    def _given(self, artifact: Artifact) -> Handle:
+        """Bring an artifact that no stage made (a source, a lineage) into the catalog under its own content."""
+        digest = content_digest(artifact)
+        key = TaggedHash("given/1").json([artifact.kind, digest]).hexdigest()
+        if self.explain or self.catalog.find(key) is not None:
+            return Handle(artifact.kind, digest)
+        with self.catalog.scratch_folder() as scratch:
+            reference = self.catalog.put(artifact, scratch)
+        given = f"given.{artifact.kind.lower()}"
+        self.catalog.record(
+            Execution(
+                key=key, stage=given, version=1, code="", code_files={}, config={}, seed=0, inputs={}, outputs=(reference,),
+                status="ok", error_type=None, error_message=None, started_at=0.0, seconds=0.0, peak_memory_bytes=0,
+                machine=machine(), packages={},
+            )
+        )  # fmt: skip
+        return Handle(artifact.kind, digest)
+
+    def _decide(self, stage: str, action: str, why: str) -> None:
+        self.decisions.append(Decision(stage, action, why))
+        if action == "keep" and not self.explain:
+            self.display.kept(stage)
+
+
+def _no_conditioning() -> Artifact:
+    from schemas.artifact import Files
+    from schemas.clips import Source
+
+    return Source(files=Files(), layout="none", name="")
+
+
+def _handles(outputs: tuple[ArtifactRef, ...]) -> tuple[Handle, ...]:
+    return tuple(Handle(output.kind, output.digest) for output in outputs)
+
+
+def _distinct(schema: pa.Schema, tables: list[pa.Table]) -> pa.Table:
+    table = pa.concat_tables([schema.empty_table(), *tables])
+    return (
+        table.group_by(schema.names)
+        .aggregate([])
+        .select(schema.names)
+        .cast(schema)
+        .sort_by([(n, "ascending") for n in schema.names])
+    )
+
+
+def explain_difference(
+    stage: Stage,
+    previous: Execution | None,
+    config: Mapping[str, Any],
+    files: Mapping[str, str],
+    inputs: Mapping[str, str],
+    seed: int,
+) -> str:
+    """Say in one line what differs from the last recorded execution of a stage."""
+    if previous is None:
+        return "never run before"
+    reasons = []
+    if previous.version != stage.version:
+        reasons.append(f"version {previous.version} -> {stage.version}")
+    old, new = _leaves(previous.config), _leaves(config)
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            reasons.append(f"config.{name} {old.get(name)} -> {new.get(name)}")
+    if previous.seed != seed:
+        reasons.append(f"seed {previous.seed} -> {seed}")
+    changed = [
+        name for name in sorted(files.keys() | previous.code_files.keys()) if files.get(name) != previous.code_files.get(name)
+    ]
+    if changed:
+        reasons.append(f"code changed in {', '.join(changed)}")
+    reasons += [f"other {name}" for name in inputs if previous.inputs.get(name) != inputs[name]]
+    return "; ".join(reasons) or "its recorded output is missing or damaged"
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        leaves |= _leaves(item, f"{prefix}.{key}" if prefix else key)
+    return leaves
