@@ -123,6 +123,17 @@ class Truth(Artifact):
     instances: Video | None = None
     depth_2mm: Video | None = None
 
+    @classmethod
+    def unavailable(cls) -> "Truth":
+        """Return the truth of a plain video: none."""
+        return cls(
+            available=False,
+            world_from_camera=np.zeros((0, 4, 4)),
+            intrinsics=np.zeros((3, 3)),
+            boxes=TRUTH_BOXES.empty_table(),
+            annotated=np.zeros(0, bool),
+        )
+
     def facts(self) -> dict[str, Any]:
         """Return whether there is any truth, and of how many objects."""
         return {"available": self.available, "boxes": self.boxes.num_rows}

@@ -1,0 +1,77 @@
+"""What a path holds: a video file, a folder of frames or a PandaSet scene, and which of its files matter."""
+
+import re
+from pathlib import Path
+
+from schemas.artifact import Files
+from schemas.clips import Source
+from schemas.errors import WorldlineError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+TIME_FILES = ("timestamps.csv", "times.txt")
+
+
+def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source:
+    """Return the source at a path, with the files that its ingest stage needs and no others.
+
+    A file is a "video", with `NAME.gps.csv` beside it if there is one (NAME without or with the video's suffix). A folder
+    with `camera/NAME/poses.json` is a "pandaset" scene, of which the files of one camera, the GPS and the boxes are taken,
+    never the lidar. A folder with images, or whose folder `images` has some, is "frames".
+
+    Args:
+        path: file or folder.
+        camera: which camera of a PandaSet scene; the ingest config must name the same.
+
+    Raises:
+        WorldlineError: if the path is missing or empty, or a folder holds none of these.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise WorldlineError(f"there is no file or folder {path}: check the path given as source")
+    if path.is_file():
+        return _video(path)
+    if not any(path.iterdir()):
+        raise WorldlineError(f"the folder {path} is empty: give a video file, a folder of images or a PandaSet scene")
+    if (path / "camera").is_dir() and any((path / "camera").glob("*/poses.json")):
+        return _pandaset(path, camera)
+    for folder in (path, path / "images"):
+        names = natural_order([item.name for item in folder.glob("*") if is_image(item)])
+        if names:
+            extra = [name for name in TIME_FILES if (folder / name).is_file()]
+            return Source(Files({name: folder / name for name in names + extra}), "frames", path.resolve().name)
+    raise WorldlineError(
+        f"the folder {path} holds no images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES)}) and no PandaSet camera: "
+        "give a video file, a folder of images or a PandaSet scene"
+    )
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file counts as a frame by its name (hidden files do not)."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def natural_order(names: list[str]) -> list[str]:
+    """Sort names so that numbers in them count by value: frame2 before frame10."""
+    return sorted(names, key=lambda name: ([(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name.lower())], name))
+
+
+def _video(path: Path) -> Source:
+    if path.stat().st_size == 0:
+        raise WorldlineError(f"the file {path} is empty (0 bytes): record or download it again")
+    files = Files({path.name: path})
+    for sidecar in (path.with_name(f"{path.name}.gps.csv"), path.with_name(f"{path.stem}.gps.csv")):
+        if sidecar.is_file():
+            files[sidecar.name] = sidecar
+            break
+    return Source(files, "video", path.name)
+
+
+def _pandaset(path: Path, camera: str) -> Source:
+    folder = path / "camera" / camera
+    if not (folder / "poses.json").is_file():
+        cameras = sorted(item.parent.name for item in (path / "camera").glob("*/poses.json"))
+        raise WorldlineError(f"{path} has no camera {camera}: it has {', '.join(cameras)}")
+    wanted = [item for item in folder.iterdir() if is_image(item) or item.suffix == ".json"]
+    wanted += [path / "meta" / "gps.json", path / "meta" / "timestamps.json", path / "cuboids.csv.gz"]
+    names = sorted(item.relative_to(path).as_posix() for item in wanted if item.is_file())
+    return Source(Files({name: path / name for name in names}), "pandaset", path.resolve().name)
