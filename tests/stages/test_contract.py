@@ -1,0 +1,64 @@
+"""The stage contract: what a function must look like to become a stage."""
+
+from dataclasses import dataclass, is_dataclass
+
+import pytest
+
+from schemas.clips import Clip
+from schemas.motion import Masks, PointTracks
+from stages.contract import STAGES, Progress, load_stages, stage
+
+
+@dataclass(frozen=True)
+class EmptyConfig:
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _registry(monkeypatch):
+    monkeypatch.setattr("stages.contract.STAGES", dict(STAGES))
+
+
+def test_inputs_and_outputs_are_read_from_the_signature():
+    @stage("test.pair", version=3)
+    def make(clip: Clip, config: EmptyConfig, *, seed: int, progress: Progress) -> tuple[PointTracks, Masks]:
+        raise NotImplementedError
+
+    from stages import contract
+
+    registered = contract.STAGES["test.pair"]
+    assert (registered.inputs, registered.outputs) == ({"clip": Clip}, (PointTracks, Masks))
+    assert (registered.version, registered.config_type, registered.resumable) == (3, EmptyConfig, False)
+
+
+def test_a_function_that_returns_no_artifact_is_refused():
+    with pytest.raises(TypeError, match=r"test\.number"):
+
+        @stage("test.number", version=1)
+        def make(clip: Clip, config: EmptyConfig, *, seed: int, progress: Progress) -> int:
+            raise NotImplementedError
+
+
+def test_two_modules_cannot_share_a_name():
+    def make(clip: Clip, config: EmptyConfig, *, seed: int, progress: Progress) -> Masks:
+        raise NotImplementedError
+
+    stage("test.twice", version=1)(make)
+    other = type(make)(make.__code__, make.__globals__, "other")
+    other.__module__ = "elsewhere"
+    other.__annotations__ = make.__annotations__
+    with pytest.raises(TypeError, match=r"two stages are called test\.twice"):
+        stage("test.twice", version=1)(other)
+
+
+def test_every_stage_has_a_frozen_config_with_defaults_and_is_named_after_its_room():
+    for name, registered in load_stages().items():
+        assert is_dataclass(registered.config_type), name
+        assert registered.config_type.__dataclass_params__.frozen, name
+        registered.config_type()
+        assert registered.function.__module__.split(".")[1] == name.split(".")[0]
+
+
+def test_only_evaluation_stages_read_the_truth():
+    readers = {name for name, registered in load_stages().items() if "truth" in registered.inputs}
+    assert readers <= {"pose.evaluate", "label.evaluate"}
