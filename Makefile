@@ -15,7 +15,7 @@ env: .venv/ready
 
 # Write down the exact versions of this environment.
 lock:
-	$(BIN)/pip freeze --exclude-editable > requirements.lock
+	$(BIN)/pip freeze --exclude-editable | sed "s/+cpu$$//" > requirements.lock
 
 demo: env
 	$(BIN)/worldline build pseudo_labels

@@ -11,7 +11,7 @@ STAGE = Stage("pose.toy", 1, lambda: None, object, {}, (), False, ())
 FILES = {
     "stages/__init__.py": "",
     "stages/pose/__init__.py": "",
-    "stages/pose/toy.py": '"""Solve."""\nfrom worldline.cameras import project\nimport numpy\n\ndef solve():\n    return project(1)\n',
+    "stages/pose/toy.py": '"""Solve."""\nfrom worldline.cameras import project\nimport numpy\n\nsolve = project\n',
     "worldline/__init__.py": "",
     "worldline/cameras.py": "from schemas import clips\n\ndef project(x):\n    return x + 1\n",
     "worldline/unrelated.py": "x = 1\n",

@@ -1,0 +1,191 @@
+"""A build keeps what is recorded, runs what is not, and says why."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import WorldlineError
+from schemas.motion import PointTracks
+from stages import contract
+from stages.contract import Progress, stage
+from tasks import build as build_module
+from tasks.build import Build
+from tasks.progress import Display
+
+RUNS: list[str] = []
+
+
+@dataclass(frozen=True)
+class NumberConfig:
+    value: float = 1.0
+    fail: bool = False
+
+
+@dataclass(frozen=True)
+class RoundConfig:
+    decimals: int = 0
+
+
+def _points(value: float) -> PointTracks:
+    return PointTracks(
+        times_s=np.zeros(1),
+        xy_px=np.full((1, 1, 2), value, np.float32),
+        visible=np.ones((1, 1), bool),
+        first_frame=np.zeros(1, np.int32),
+    )
+
+
+def make_number(config: NumberConfig, *, seed: int, progress: Progress) -> PointTracks:
+    RUNS.append("number")
+    if config.fail:
+        raise WorldlineError("number: this value cannot be had")
+    return _points(config.value)
+
+
+def round_number(number: PointTracks, config: RoundConfig, *, seed: int, progress: Progress) -> PointTracks:
+    RUNS.append("round")
+    return _points(round(float(number.xy_px[0, 0, 0]), config.decimals))
+
+
+def show_number(rounded: PointTracks, config: RoundConfig, *, seed: int, progress: Progress) -> PointTracks:
+    RUNS.append("show")
+    return rounded
+
+
+@pytest.fixture(autouse=True)
+def _toy_stages(monkeypatch):
+    RUNS.clear()
+    monkeypatch.setattr(contract, "STAGES", {})
+    for name, function in (("toy.number", make_number), ("toy.round", round_number), ("toy.show", show_number)):
+        stage(name, version=1)(function)
+    for module in (build_module, sys.modules["tasks.edge"]):
+        monkeypatch.setattr(module, "STAGES", contract.STAGES)
+    monkeypatch.setattr(build_module, "load_stages", lambda: contract.STAGES)
+    monkeypatch.setattr(build_module, "fingerprint_stage", lambda stage: {"stages/toy.py": "code"})
+
+
+def run(home: Path, *, explain: bool = False, seed: int = 0, **settings) -> Build:
+    recipe = {"name": "toy", "seed": seed, "toy": settings}
+    build = Build(recipe, home, Display(quiet=True), explain=explain)
+    (number,) = build.run("toy.number")
+    (rounded,) = build.run("toy.round", number=number)
+    build.run("toy.show", rounded=rounded)
+    return build
+
+
+def decisions(build: Build) -> list[tuple[str, str]]:
+    return [(item.stage, item.action) for item in build.decisions]
+
+
+def test_a_second_identical_build_runs_nothing(tmp_path):
+    run(tmp_path)
+    RUNS.clear()
+    assert decisions(run(tmp_path)) == [("toy.number", "keep"), ("toy.round", "keep"), ("toy.show", "keep")]
+    assert RUNS == []
+
+
+def test_a_changed_setting_runs_its_stage_and_what_its_output_changes(tmp_path):
+    run(tmp_path, number={"value": 1.0})
+    RUNS.clear()
+    run(tmp_path, number={"value": 5.0})
+    assert RUNS == ["number", "round", "show"]
+
+
+def test_a_stage_whose_output_stays_the_same_re_runs_nothing_downstream(tmp_path):
+    run(tmp_path, number={"value": 1.0})
+    RUNS.clear()
+    run(tmp_path, number={"value": 1.2})
+    assert RUNS == ["number", "round"]
+
+
+def test_another_seed_is_another_execution(tmp_path):
+    run(tmp_path)
+    RUNS.clear()
+    run(tmp_path, seed=1)
+    assert "number" in RUNS
+
+
+def test_changed_code_runs_the_stage(tmp_path, monkeypatch):
+    run(tmp_path)
+    RUNS.clear()
+    monkeypatch.setattr(build_module, "fingerprint_stage", lambda stage: {"stages/toy.py": "other code"})
+    build = run(tmp_path)
+    assert RUNS == ["number", "round", "show"]
+    assert build.decisions[0].why == "code changed in stages/toy.py"
+
+
+def test_explaining_names_the_setting_and_runs_nothing(tmp_path):
+    run(tmp_path, number={"value": 1.0})
+    RUNS.clear()
+    build = run(tmp_path, explain=True, number={"value": 5.0})
+    assert [(item.action, item.why) for item in build.decisions] == [
+        ("run", "config.value 1.0 -> 5.0"),
+        ("may run", "if number comes out different"),
+        ("may run", "if rounded comes out different"),
+    ]
+    assert RUNS == []
+
+
+def test_explaining_an_empty_catalog_says_never_run_before(tmp_path):
+    assert run(tmp_path, explain=True).decisions[0].why == "never run before"
+
+
+def test_a_failure_is_a_row_and_not_a_hit(tmp_path):
+    for _ in range(2):
+        with pytest.raises(WorldlineError, match="cannot be had"):
+            run(tmp_path, number={"fail": True})
+    assert RUNS == ["number", "number"]
+    rows = Build({"seed": 0}, tmp_path, Display(quiet=True)).catalog.query("select status, error_message from executions")
+    assert set(rows["status"].to_pylist()) == {"error"}
+    assert rows["error_message"].to_pylist()[0] == "number: this value cannot be had"
+
+
+def test_a_lost_object_is_made_again(tmp_path):
+    build = run(tmp_path)
+    for part in (tmp_path / "objects").rglob("*"):
+        if part.is_file():
+            os.chmod(part, 0o644)
+            part.unlink()
+    RUNS.clear()
+    assert decisions(run(tmp_path))[0] == ("toy.number", "run")
+    assert build.decisions[0].stage == "toy.number"
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path):
+    with pytest.raises(WorldlineError, match=r"toy\.number\.valeu is not a setting: did you mean value\?"):
+        run(tmp_path, number={"valeu": 1.0})
+
+
+def test_a_value_of_the_wrong_type_names_its_path(tmp_path):
+    with pytest.raises(WorldlineError, match=r"toy\.round\.decimals='two' is not valid"):
+        run(tmp_path, round={"decimals": "two"})
+
+
+def test_two_processes_that_want_the_same_key_both_end_well(tmp_path):
+    code = (
+        "import sys, time, numpy as np; sys.path.insert(0, sys.argv[1])\n"
+        "import test_build as t\n"
+        "from stages import contract; from tasks import build, edge\n"
+        "contract.STAGES.clear()\n"
+        "slow = lambda config, *, seed, progress: (time.sleep(1), t.make_number(config, seed=seed, progress=progress))[1]\n"
+        "slow.__annotations__ = t.make_number.__annotations__\n"
+        "t.stage('toy.number', version=1)(slow)\n"
+        "build.load_stages = lambda: None; build.fingerprint_stage = lambda stage: {'stages/toy.py': 'code'}\n"
+        "from pathlib import Path\n"
+        "b = t.Build({'name': 'toy', 'seed': 0, 'toy': {}}, Path(sys.argv[2]), t.Display(quiet=True))\n"
+        "print(b.run('toy.number')[0].digest, len(t.RUNS))\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert outputs[0][0] == outputs[1][0]
+    assert sorted(int(count) for _, count in outputs) == [0, 1]
