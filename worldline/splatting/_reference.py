@@ -1,0 +1,79 @@
+"""The rasteriser again, slow and plain: dense torch operations under autograd, every Gaussian against every pixel.
+
+Tests compare the kernels with it. Same conventions as `worldline.splatting.rasterize`, one camera, no batch.
+"""
+
+import torch
+from torch import Tensor
+
+
+def rotation_matrices(quats: Tensor) -> Tensor:
+    """Return `[N, 3, 3]` of wxyz quaternions `[N, 4]` of any length."""
+    w, x, y, z = (quats / quats.norm(dim=-1, keepdim=True)).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], dim=-1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], dim=-1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)
+
+
+def covariances(quats: Tensor, scales: Tensor) -> Tensor:
+    """Return `[N, 3, 3]` R diag(s^2) R^T."""
+    spread = rotation_matrices(quats) * scales[:, None, :]
+    return spread @ spread.mT
+
+
+def project(
+    means: Tensor, covars: Tensor, viewmat: Tensor, K: Tensor, width: int, height: int, eps2d: float = 0.3
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return image means `[N, 2]`, image covariances `[N, 2, 2]`, depths `[N]` and the antialiasing compensation `[N]`."""
+    rotation, translation = viewmat[:3, :3], viewmat[:3, 3]
+    x, y, z = (means @ rotation.mT + translation).unbind(-1)
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    margin_x, margin_y = 0.3 * 0.5 * width / fx, 0.3 * 0.5 * height / fy
+    tx = z * (x / z).clamp(-cx / fx - margin_x, (width - cx) / fx + margin_x)
+    ty = z * (y / z).clamp(-cy / fy - margin_y, (height - cy) / fy + margin_y)
+    zero = torch.zeros_like(z)
+    jacobian = torch.stack([fx / z, zero, -fx * tx / z**2, zero, fy / z, -fy * ty / z**2], dim=-1).reshape(-1, 2, 3)
+    affine = jacobian @ rotation
+    sharp = affine @ covars @ affine.mT
+    blurred = sharp + eps2d * torch.eye(2, dtype=means.dtype)
+    compensation = (torch.linalg.det(sharp) / torch.linalg.det(blurred)).clamp(min=0).sqrt()
+    return torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1), blurred, z, compensation
+
+
+def composite(
+    means2d: Tensor, covars2d: Tensor, opacities: Tensor, colors: Tensor, depths: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor]:
+    """Return colours `[H, W, D]` and alphas `[H, W]` of the Gaussians in depth order."""
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=means2d.dtype) + 0.5, torch.arange(width, dtype=means2d.dtype) + 0.5, indexing="ij"
+    )
+    image = torch.zeros(height, width, colors.shape[-1], dtype=means2d.dtype)
+    transmittance = torch.ones(height, width, dtype=means2d.dtype)
+    done = torch.zeros(height, width, dtype=torch.bool)
+    inverse = torch.linalg.inv(covars2d)
+    for i in torch.argsort(depths, stable=True).tolist():
+        offset = torch.stack([columns - means2d[i, 0], rows - means2d[i, 1]], dim=-1)
+        sigma = 0.5 * torch.einsum("hwi,ij,hwj->hw", offset, inverse[i], offset)
+        alpha = (opacities[i] * torch.exp(-sigma)).clamp(max=0.999)
+        alpha = torch.where(alpha < 1.0 / 255.0, torch.zeros_like(alpha), alpha)
+        after = transmittance * (1 - alpha)
+        done = done | ((alpha > 0) & (after <= 1e-4))
+        alpha = torch.where(done, torch.zeros_like(alpha), alpha)
+        image = image + (alpha * transmittance)[..., None] * colors[i]
+        transmittance = transmittance * (1 - alpha)
+    return image, 1 - transmittance
+
+
+def rasterize_one(
+    means: Tensor, covars: Tensor, opacities: Tensor, colors: Tensor, viewmat: Tensor, K: Tensor, width: int, height: int,
+    near_plane: float = 0.01, eps2d: float = 0.3, antialiased: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Draw one image: colours with the depth as last channel `[H, W, D + 1]`, and alphas `[H, W]`."""
+    in_front = torch.nonzero((means @ viewmat[:3, :3].mT + viewmat[:3, 3])[:, 2] >= near_plane)[:, 0]
+    means2d, covars2d, depths, compensation = project(means[in_front], covars[in_front], viewmat, K, width, height, eps2d)
+    seen = opacities[in_front] * compensation if antialiased else opacities[in_front]
+    features = torch.cat([colors[in_front], depths[:, None]], dim=-1)
+    return composite(means2d, covars2d, seen, features, depths, width, height)
