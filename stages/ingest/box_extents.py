@@ -34,7 +34,8 @@ def image_extents(
         corners: `[N, 8, 3]` as made by `box_corners`.
         world_from_camera: `[N, 4, 4]`, the pose of the camera that sees each box.
         intrinsics: `[3, 3]`.
-        width, height: size of the image in pixels.
+        width: of the image in pixels.
+        height: of the image in pixels.
     """
     rotation = world_from_camera[:, :3, :3]
     in_camera = (corners - world_from_camera[:, None, :3, 3]) @ rotation

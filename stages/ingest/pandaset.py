@@ -63,8 +63,8 @@ class PandasetConfig:
     camera: str = "front_camera"
     start_s: float = 0.0
     end_s: float | None = None
-    max_frames: int | None = None
-    max_side: int | None = None
+    max_frames: int | None = 300
+    max_side: int | None = 960
     frames_per_second: float | None = None
     camera_height_m: float | None = None
     camera_height_sigma_m: float | None = None
@@ -77,7 +77,8 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
 
     The truth's world frame is PandaSet's own: metres, z up, origin near the car's first position. Camera poses are
     those of `poses.json` at the camera's own times. Boxes belong to the lidar sweep of the same number, whose spinning
-    sensor triggers each camera as it passes that camera's view, so their time is taken to be the frame's.
+    sensor passes the front camera's view within 9 ms of the exposure (measured on scene 002), so their time is taken to
+    be the frame's.
 
     Raises:
         WorldlineError: if a file is missing or does not parse, or fewer than two frames are kept.
@@ -86,7 +87,11 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
     check_camera_height(config.camera_height_m, config.camera_height_sigma_m)
     folder = f"camera/{config.camera}"
     images = sorted(
-        (name for name in source.files if PurePosixPath(name).parent == PurePosixPath(folder) and name.endswith((".jpg", ".png"))),
+        (
+            name
+            for name in source.files
+            if PurePosixPath(name).parent == PurePosixPath(folder) and name.endswith((".jpg", ".png"))
+        ),
         key=lambda name: int(PurePosixPath(name).stem),
     )
     camera_ns = _nanoseconds(_read_json(source, f"{folder}/timestamps.json"), f"{folder}/timestamps.json")
@@ -137,9 +142,7 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
             "dropped_out_of_order": picker.out_of_order,
         },
     )
-    truth = Truth(
-        available=True, world_from_camera=world_from_camera, intrinsics=intrinsics, boxes=boxes, annotated=annotated
-    )
+    truth = Truth(available=True, world_from_camera=world_from_camera, intrinsics=intrinsics, boxes=boxes, annotated=annotated)
     return clip, truth
 
 
@@ -278,7 +281,10 @@ def _read_cuboids(files: Files, scene: str) -> _Cuboids:
             size=np.array([[float(row[f"dimensions.{axis}"]) for axis in "xyz"] for _, row in rows]).reshape(-1, 3),
             yaw=np.array([float(row["yaw"]) for _, row in rows]),
             still=np.array(
-                [row["stationary"] == "True" or word in ("Parked", "Stopped") for word, (_, row) in zip(motion, rows, strict=True)],
+                [
+                    row["stationary"] == "True" or word in ("Parked", "Stopped")
+                    for word, (_, row) in zip(motion, rows, strict=True)
+                ],
                 bool,
             ),
             known_moving=np.array([word == "Moving" for word in motion], bool),

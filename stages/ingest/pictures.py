@@ -41,11 +41,13 @@ def fitted_size(width: int, height: int, max_side: int | None) -> tuple[int, int
 
 
 def resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize RGB `[H, W, 3]`: each output pixel is the mean over its area when shrinking, bilinear when stretching."""
-    if picture.shape[1::-1] == (width, height):
-        return picture
-    shrinking = width <= picture.shape[1] and height <= picture.shape[0]
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+    """Resize RGB `[H, W, 3]`: along a side that shrinks each pixel is the mean over its area, along one that grows bilinear."""
+    smaller = (min(width, picture.shape[1]), min(height, picture.shape[0]))
+    if picture.shape[1::-1] != smaller:
+        picture = cv2.resize(picture, smaller, interpolation=cv2.INTER_AREA)
+    if smaller != (width, height):
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    return picture
 
 
 def pinhole_matrix(fx: float, fy: float, cx: float, cy: float, *, scale_x: float = 1.0, scale_y: float = 1.0) -> np.ndarray:

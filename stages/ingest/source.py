@@ -9,6 +9,7 @@ from schemas.errors import WorldlineError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 TIME_FILES = ("timestamps.csv", "times.txt")
+GPS_FILE = "gps.csv"
 
 
 def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source:
@@ -16,7 +17,7 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
 
     A file is a "video", with `NAME.gps.csv` beside it if there is one (NAME without or with the video's suffix). A folder
     with `camera/NAME/poses.json` is a "pandaset" scene, of which the files of one camera, the GPS and the boxes are taken,
-    never the lidar. A folder with images, or whose folder `images` has some, is "frames".
+    never the lidar. A folder with images, or whose folder `images` has some, is "frames", with its `timestamps.csv`, `times.txt` and `gps.csv`.
 
     Args:
         path: file or folder.
@@ -37,7 +38,7 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
     for folder in (path, path / "images"):
         names = natural_order([item.name for item in folder.glob("*") if is_image(item)])
         if names:
-            extra = [name for name in TIME_FILES if (folder / name).is_file()]
+            extra = [name for name in (*TIME_FILES, GPS_FILE) if (folder / name).is_file()]
             return Source(Files({name: folder / name for name in names + extra}), "frames", path.resolve().name)
     raise WorldlineError(
         f"the folder {path} holds no images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES)}) and no PandaSet camera: "
@@ -52,7 +53,9 @@ def is_image(path: Path) -> bool:
 
 def natural_order(names: list[str]) -> list[str]:
     """Sort names so that numbers in them count by value: frame2 before frame10."""
-    return sorted(names, key=lambda name: ([(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name.lower())], name))
+    return sorted(
+        names, key=lambda name: ([(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", name.lower())], name)
+    )
 
 
 def _video(path: Path) -> Source:
