@@ -1,0 +1,471 @@
+"""Kinematics of the camera and of every object on a time grid and in windows, each quantity with a 90 % interval.
+
+Positions are smoothed before they are differentiated (`worldline.kinematics.smoother`), and every quantity is computed
+on draws of the whole path: path length is the sum of steps on the stated grid (ST-VLM, arXiv 2503.19355), clock
+direction the signed angle between the window's first and last step. One draw of the scale multiplies all tracks alike,
+because the error of the scale is common to them.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from schemas.artifact import make_table
+from schemas.cameras import CameraPath
+from schemas.labels import EGO_TRACK_ID, KINEMATIC_STATES, KINEMATIC_WINDOWS, Kinematics
+from schemas.tracks import Tracks
+from stages.contract import Progress, stage
+from stages.label.image_motion import image_motion_word, image_rates
+from stages.label.window_rules import CAR_LIMITS, CLASS_LIMITS, Frames, WindowRules, dense, sample_rules, visible_share
+from worldline.kinematics.definitions import (
+    camera_direction_word,
+    clock_edge_distance,
+    clock_hour,
+    clockwise_angle,
+    cumulative_path,
+    turn_word,
+    wrap_angle,
+)
+from worldline.kinematics.smoother import draw_paths, white_share
+
+QUANTILES = (0.05, 0.5, 0.95)
+_ELEMENTS_AT_ONCE = 6_000_000
+
+
+@dataclass(frozen=True)
+class KinematicsConfig:
+    """How kinematics are measured.
+
+    Attributes:
+        window_seconds: length of the windows that labels tell of (a shorter clip is one window).
+        stride_seconds: from one window's start to the next.
+        grid_seconds: spacing of the grid on which path length is summed (ST-VLM: 0.5 s).
+        draws: Monte Carlo draws per track.
+        drift_seconds: correlation time of the part of the stated position error that is not white noise.
+        camera_sigma_m: standard deviation of the camera's own position, before its jitter is measured.
+        moving_mps, static_mps: above the first for a second is moving, below the second static, between undecided.
+        min_displacement_m: and moving needs to get this far from where the window began, or 3 sigma if that is more.
+        nominal_range_m: without a scale, these dead bands assume that the median object is this far away.
+        max_scale_sigma: lengths are told in metres up to this relative error of the scale.
+        clock_margin_deg: no clock direction is told closer to the border between two hours, or within 2 sigma.
+        image_threshold: change of bearing (rad) or of log size in a window that counts as image motion.
+        rules: limits of the rule filter.
+    """
+
+    window_seconds: float = 3.0
+    stride_seconds: float = 1.0
+    grid_seconds: float = 0.5
+    draws: int = 96
+    drift_seconds: float = 3.0
+    camera_sigma_m: float = 0.02
+    moving_mps: float = 0.5
+    static_mps: float = 0.25
+    min_displacement_m: float = 1.0
+    nominal_range_m: float = 20.0
+    max_scale_sigma: float = 0.2
+    clock_margin_deg: float = 3.0
+    image_threshold: float = 0.05
+    rules: WindowRules = field(default_factory=WindowRules)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Everything that is known of the clip before drawing: samples by row (row 0 is the camera), grid and windows."""
+
+    ids: np.ndarray  # [N] track of each row
+    row: np.ndarray  # [M] row of each sample
+    columns: dict[str, np.ndarray]  # [M] each
+    grid: np.ndarray  # [G] seconds
+    starts: np.ndarray  # [W] grid index of each window's start
+    steps: int  # grid steps per window
+    frames: Frames
+    unit: float  # length that plays the part of a metre
+    gravity: bool
+    forward: np.ndarray  # [G, 3] viewing direction of the camera in the world
+    right: np.ndarray  # [G, 3]
+    limits: np.ndarray  # [N, 2] largest plausible speed and acceleration
+
+
+@stage("label.kinematics", version=1)
+def estimate_kinematics(
+    tracks: Tracks, path: CameraPath, config: KinematicsConfig, *, seed: int, progress: Progress
+) -> Kinematics:
+    """Measure how the camera and every object move.
+
+    Args:
+        tracks: object tracks; objects without world positions get image motion and visibility only.
+        path: the camera path of the same clip.
+        config: windows, thresholds and draws.
+        seed: of the draws; those of a track depend on the seed and the track's id alone.
+        progress: called per block of tracks.
+
+    Returns:
+        States on the grid and windows, with quantiles that hold position and scale uncertainty.
+    """
+    problem = _set_up(tracks, path, config)
+    located = np.isfinite(problem.columns["x"])
+    count = np.bincount(problem.row[located], minlength=len(problem.ids))
+    span = np.maximum(np.bincount(problem.row, minlength=len(problem.ids)).max(initial=1), 1) + len(problem.grid)
+    block = max(1, int(_ELEMENTS_AT_ONCE // (span * 3 * 8 * 12 + config.draws * (len(problem.grid) * 8 + span * 9))))
+    scale = np.exp(tracks.scale_sigma * np.random.default_rng([seed, 0]).standard_normal(config.draws))
+    fitted = np.flatnonzero(count >= 4)
+    states: list[dict[str, np.ndarray]] = []
+    windows: list[dict[str, np.ndarray]] = []
+    camera = np.full((len(problem.grid), 6), np.nan)
+    for begin in range(0, max(len(fitted), 1), block):
+        rows = fitted[begin : begin + block]
+        if len(rows):
+            draws = _draw(problem, rows, config, seed)
+            if rows[0] == 0:  # the camera comes first, and ranges of all others are measured from it
+                camera = draws[0].mean(axis=0)
+            state, window = _measure(problem, rows, draws, camera, scale, config)
+            states.append(state)
+            windows.append(window)
+        progress(min(begin + block, len(fitted)), max(len(fitted), 1), f"{len(rows)} tracks")
+    rest = np.setdiff1d(np.arange(len(problem.ids)), fitted)
+    windows.append(_unmeasured(problem, rest))
+    return Kinematics(
+        states=_states_table(problem, states),
+        windows=_windows_table(problem, windows, tracks, path, config),
+        grid_s=float(config.grid_seconds),
+        scale_source=tracks.scale_source,
+        scale_sigma=float(tracks.scale_sigma),
+        gravity_source=tracks.gravity_source,
+    )
+
+
+def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Problem:
+    """Put the camera and the objects into one list of samples, and lay out grid and windows."""
+    names = tracks.samples.schema.names
+    columns = {name: _numbers(tracks.samples[name]) for name in names}
+    object_ids = tracks.objects["track_id"].to_numpy().astype(np.int64)
+    used = np.isin(columns["track_id"], object_ids)
+    order = np.lexsort((columns["time_s"], columns["track_id"]))
+    order = order[used[order]]
+    columns = {name: values[order] for name, values in columns.items()}
+    repeated = np.zeros(len(order), bool)
+    repeated[1:] = (np.diff(columns["track_id"]) == 0) & (np.diff(columns["time_s"]) <= 0)
+    columns = {name: values[~repeated] for name, values in columns.items()}
+
+    times = path.times_s
+    moved = path.registered & (path.verdict not in ("failed", "textureless"))
+    if path.verdict in ("static", "rotation"):
+        moved = np.ones(len(times), bool)
+    index = np.flatnonzero(moved)
+    median_range = np.nanmedian(columns["range"]) if np.isfinite(columns["range"]).any() else np.nan
+    unit = 1.0 if tracks.scale_source != "none" or not median_range > 0 else median_range / config.nominal_range_m
+    centre = np.where(path.verdict == "moving", path.world_from_camera[index, :3, 3], 0.0)
+    camera = {name: np.full(len(index), np.nan) for name in names}
+    sigma = (config.camera_sigma_m * unit) ** 2
+    camera |= {"frame": index, "time_s": times[index], "touches_border": np.zeros(len(index))}
+    camera |= {"x": centre[:, 0], "y": centre[:, 1], "z": centre[:, 2], "range": np.full(len(index), np.nan)}
+    camera |= {name: np.full(len(index), sigma) for name in ("cov_xx", "cov_yy", "cov_zz")} | {"cov_xy": np.zeros(len(index))}
+
+    ids = np.concatenate([[EGO_TRACK_ID], np.unique(object_ids)])
+    row = np.concatenate([np.zeros(len(index), int), np.searchsorted(ids, columns["track_id"])])
+    columns = {name: np.concatenate([camera[name], values]) for name, values in columns.items()}
+    duration = times[-1] - times[0] if len(times) else 0.0
+    grid = (times[0] if len(times) else 0.0) + config.grid_seconds * np.arange(int(duration / config.grid_seconds + 1e-6) + 1)
+    steps = max(1, min(round(config.window_seconds / config.grid_seconds), len(grid) - 1))
+    stride = max(1, round(config.stride_seconds / config.grid_seconds))
+    starts = np.arange(0, max(len(grid) - steps, 0), stride)
+    frames = Frames(
+        times_s=times,
+        first=np.searchsorted(times, grid[starts] - 1e-6),
+        stop=np.searchsorted(times, grid[starts + steps] + 1e-6) if len(starts) else np.zeros(0, int),
+    )
+    nearest = np.abs(times[index][None] - grid[:, None]).argmin(1) if len(index) else np.zeros(len(grid), int)
+    axes = path.world_from_camera[index[nearest], :3, :3] if len(index) else np.full((len(grid), 3, 3), np.nan)
+    classes = dict(zip(tracks.objects["track_id"].to_pylist(), tracks.objects["class_name"].to_pylist(), strict=True))
+    limits = np.array([CLASS_LIMITS.get(classes.get(identity, ""), CAR_LIMITS) for identity in ids.tolist()])
+    gravity = tracks.gravity_source != "none"
+    return _Problem(ids, row, columns, grid, starts, steps, frames, unit, gravity, axes[..., 2], axes[..., 0], limits)
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column as float64, NaN for null."""
+    return column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: int) -> np.ndarray:
+    """Draw positions and velocities on the grid, `[R, D, G, 6]`, NaN outside the time that each track was seen."""
+    chosen = np.isin(problem.row, rows) & np.isfinite(problem.columns["x"])
+    row = np.searchsorted(rows, problem.row[chosen])
+    time = problem.columns["time_s"][chosen]
+    position = np.stack([problem.columns[name][chosen] for name in "xyz"], -1)
+    xx, xy, yy, zz = (problem.columns[f"cov_{name}"][chosen] for name in ("xx", "xy", "yy", "zz"))
+    count = len(rows)
+    floor = (1e-4 * np.fmax(np.nan_to_num(problem.columns["range"][chosen]), 10 * problem.unit)) ** 2
+    axes = _principal_axes(row, xx, xy, yy, count)
+    turned = np.concatenate([np.einsum("mij,mi->mj", axes[row], position[:, :2]), position[:, 2:]], -1)
+    cosine, sine = axes[row, 0, 0], axes[row, 1, 0]
+    along = cosine**2 * xx + 2 * cosine * sine * xy + sine**2 * yy
+    stated = np.stack([along, xx + yy - along, zz], -1)
+    stated = np.maximum(np.nan_to_num(stated), floor[:, None])
+    share = white_share(row, time, turned, stated, count)[row]
+    white = np.maximum(share * stated, floor[:, None])
+    drift = np.maximum(stated - white, 0.0)
+
+    first = np.full(count, np.inf)
+    last = np.full(count, -np.inf)
+    np.minimum.at(first, row, time)
+    np.maximum.at(last, row, time)
+    inside = (problem.grid >= first[:, None] - 1e-6) & (problem.grid <= last[:, None] + 1e-6)
+    grid_row, grid_index = np.nonzero(inside)
+    all_rows = np.concatenate([row, grid_row])
+    all_times = np.concatenate([time, problem.grid[grid_index]])
+    order = np.lexsort((all_times, all_rows))
+    place = np.arange(len(order)) - np.searchsorted(all_rows[order], np.arange(count))[all_rows[order]]
+    slot = np.empty(len(order), int)
+    slot[order] = place
+    length = slot.max() + 1
+    times = np.repeat(last[:, None], length, axis=1)
+    times[all_rows, slot] = all_times
+    times = np.maximum.accumulate(times, axis=1)
+    observed = np.zeros((count, length), bool)
+    observed[row, slot[: len(row)]] = True
+    padded = [np.zeros((count, length, 3)) for _ in range(3)]
+    for target, source in zip(padded, (turned, white, drift), strict=True):
+        target[row, slot[: len(row)]] = source
+    lengths = np.bincount(all_rows, minlength=count)
+    normals = np.zeros((count, length, 3, config.draws, 3))
+    uniforms = np.zeros((count, 3, config.draws))
+    for index, identity in enumerate(problem.ids[rows].tolist()):  # a generator per track: order and neighbours do not matter
+        generator = np.random.default_rng([seed, 1, identity])
+        uniforms[index] = generator.random((3, config.draws))
+        normals[index, : lengths[index]] = generator.standard_normal((lengths[index], 3, config.draws, 3))
+    paths = draw_paths(times, observed, *padded, config.drift_seconds, normals, uniforms)
+    on_grid = paths[grid_row, slot[len(row) :]].swapaxes(1, 2).swapaxes(2, 3)  # [K, D, 2, 3]
+    turn = np.zeros((count, 3, 3))
+    turn[:, :2, :2], turn[:, 2, 2] = axes, 1.0
+    on_grid = np.einsum("kij,kdvj->kdvi", turn[grid_row], on_grid)
+    result = np.full((count, config.draws, len(problem.grid), 6), np.nan)
+    result[grid_row, :, grid_index] = on_grid.reshape(len(grid_row), config.draws, 6)
+    return result
+
+
+def _principal_axes(row: np.ndarray, xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, rows: int) -> np.ndarray:
+    """Return `[rows, 2, 2]` principal axes (columns) of each track's mean horizontal covariance: errors along and across the ray."""
+    sums = [np.bincount(row, np.nan_to_num(values), rows) for values in (xx, xy, yy)]
+    angle = 0.5 * np.arctan2(2 * sums[1], sums[0] - sums[2])
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.stack([np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)], -2)
+
+
+def _measure(
+    problem: _Problem, rows: np.ndarray, draws: np.ndarray, camera: np.ndarray, scale: np.ndarray, config: KinematicsConfig
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return quantities per state `[R, G]` and per window `[R, W]` from the draws."""
+    place, velocity = draws[..., :3], draws[..., 3:]
+    speed = np.linalg.norm(velocity, axis=-1)
+    reach = max(1, round(0.5 / config.grid_seconds))
+    acceleration = np.full_like(speed, np.nan)
+    if speed.shape[-1] > 2 * reach:
+        change = speed[..., 2 * reach :] - speed[..., : -2 * reach]
+        acceleration[..., reach:-reach] = change / (2 * reach * config.grid_seconds)
+    factor = scale[None, :, None]
+    state = _quantiles("speed", speed * factor) | _quantiles("acceleration", acceleration * factor)
+    centre, mean_velocity = place.mean(1), velocity.mean(1)
+    state |= {name: centre[..., axis] for axis, name in enumerate("xyz")}
+    offset = centre - camera[:, :3]
+    distance = np.linalg.norm(offset, axis=-1)
+    is_object = (rows != 0)[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        state["range"] = np.where(is_object, distance, np.nan)
+        closing = -(offset * (mean_velocity - camera[:, 3:])).sum(-1) / distance
+        state["closing_speed"] = np.where(is_object, closing, np.nan)
+        bearing = wrap_angle(
+            np.arctan2(offset[..., 1], offset[..., 0]) - np.arctan2(problem.forward[:, 1], problem.forward[:, 0])
+        )
+        state["bearing_rad"] = np.where(is_object & problem.gravity, bearing, np.nan)
+        slow = ~(state["speed_p50"] >= config.moving_mps * problem.unit)
+        heading = np.arctan2(mean_velocity[..., 1], mean_velocity[..., 0])
+        state["heading_rad"] = np.where(slow | (not problem.gravity), np.nan, heading)
+    state["state"] = _state_words(state, centre, problem, config)
+    state["row"] = np.repeat(rows[:, None], len(problem.grid), axis=1)
+    return state, _measure_windows(problem, rows, place, speed, state, factor, config)
+
+
+def _quantiles(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the 5, 50 and 95 % quantiles over the draws (axis 1)."""
+    low, middle, high = np.quantile(values, QUANTILES, axis=1)
+    return {f"{name}_p5": low, f"{name}_p50": middle, f"{name}_p95": high}
+
+
+def _state_words(state: dict[str, np.ndarray], centre: np.ndarray, problem: _Problem, config: KinematicsConfig) -> np.ndarray:
+    """Decide moving, static or undecided per grid time, with hysteresis (`[R, G]`).
+
+    A run of speeds above the static threshold is moving if it holds a second above the moving threshold and gets
+    far enough from its beginning; static needs the upper bound of the speed below the moving threshold too.
+    """
+    speed, unit = state["speed_p50"], problem.unit
+    above = np.nan_to_num(speed) > config.static_mps * unit
+    fast = np.nan_to_num(speed) > config.moving_mps * unit
+    need = max(1, round(1.0 / config.grid_seconds))
+    long = fast[:, need:].copy() if fast.shape[1] > need else np.zeros((len(fast), 0), bool)
+    for shift in range(need):
+        long &= fast[:, shift : shift + long.shape[1]]
+    sure = np.zeros_like(fast)
+    sure[:, need:] = long
+    edge = np.zeros(above.shape, bool)
+    edge[:, 0] = True
+    edge[:, 1:] = above[:, 1:] != above[:, :-1]
+    run = np.cumsum(edge.ravel()) - 1
+    begin = np.flatnonzero(edge.ravel())[run].reshape(above.shape) % above.shape[1]
+    from_begin = np.linalg.norm(centre - np.take_along_axis(centre, begin[..., None], 1), axis=-1)
+    gained, confirmed = np.zeros(run.max() + 1), np.zeros(run.max() + 1, bool)
+    np.maximum.at(gained, run, np.nan_to_num(from_begin).ravel())
+    np.logical_or.at(confirmed, run, sure.ravel())
+    moving = above & (confirmed & (gained > config.min_displacement_m * unit))[run].reshape(above.shape)
+    still = (speed < config.static_mps * unit) & (state["speed_p95"] < config.moving_mps * unit)
+    return np.select([moving, still], ["moving", "static"], "undecided").astype(object)
+
+
+def _measure_windows(
+    problem: _Problem,
+    rows: np.ndarray,
+    place: np.ndarray,
+    speed: np.ndarray,
+    state: dict[str, np.ndarray],
+    factor: np.ndarray,
+    config: KinematicsConfig,
+) -> dict[str, np.ndarray]:
+    """Return quantities per window, `[R, W]`, from draws of the positions `[R, D, G, 3]`."""
+    starts, ends = problem.starts, problem.starts + problem.steps
+    duration = problem.steps * config.grid_seconds
+    covered = np.isfinite(place[:, 0, :, 0])
+    covered = covered[:, starts] & covered[:, ends]
+    path = cumulative_path(place)
+    length = np.where(covered[:, None], path[..., ends] - path[..., starts], np.nan)
+    gain = np.linalg.norm(place[:, :, ends] - place[:, :, starts], axis=-1)
+    window = _quantiles("distance", length * factor) | _quantiles("displacement", gain * factor)
+    window |= {f"speed_{name}": window[f"distance_{name}"] / duration for name in ("p5", "p50", "p95")}
+    noise = np.diff(np.quantile(length, (0.05, 0.95), axis=1), axis=0)[0] / 3.29
+    with np.errstate(invalid="ignore", divide="ignore"):
+        window["relative_sigma"] = noise / np.median(length, axis=1)
+    inside = starts[:, None] + np.arange(problem.steps + 1)  # [W, K]
+    centre = np.median(place, axis=1)
+    away = np.linalg.norm(centre[:, inside] - centre[:, starts][:, :, None], axis=-1)  # [R, W, K]
+    farthest = starts + np.nan_to_num(away).argmax(-1)  # [R, W]
+    spread = np.linalg.norm(np.take_along_axis(place, farthest[:, None, :, None], 2) - place[:, :, starts], axis=-1)  # [R, D, W]
+    sigma = spread.std(axis=1)
+    gained = np.median(spread, axis=1)
+    threshold = np.maximum(config.min_displacement_m * problem.unit, 3 * sigma)
+    words = state["state"][:, inside]
+    mean_speed = window["speed_p50"]
+    moving = ((words == "moving").sum(-1) * config.grid_seconds >= 1.0) & (gained > threshold)
+    still = (words != "moving").all(-1) & (mean_speed < config.static_mps * problem.unit)
+    still &= window["speed_p95"] < config.moving_mps * problem.unit
+    window["state"] = np.select([moving, still], ["moving", "static"], "undecided").astype(object)
+    window["image_motion"] = _seen_motion(problem, centre, window["state"])
+    window |= _directions(problem, place, config)
+    fastest = np.nanmax(np.where(np.isfinite(state["speed_p50"]), state["speed_p50"], 0)[:, inside], axis=-1)
+    hardest = np.nanmax(np.abs(np.nan_to_num(state["acceleration_p50"]))[:, inside], axis=-1)
+    window["too_fast"] = fastest > problem.limits[rows, None, 0]
+    window["too_hard"] = hardest > problem.limits[rows, None, 1]
+    window["covered"] = covered
+    window["row"] = np.repeat(rows[:, None], len(starts), axis=1)
+    return window
+
+
+def _directions(problem: _Problem, place: np.ndarray, config: KinematicsConfig) -> dict[str, np.ndarray]:
+    """Return clock direction of the last step against the first, its standard deviation in hours, and the turn, `[R, W]`."""
+    starts, ends = problem.starts, problem.starts + problem.steps
+    steps = np.diff(place, axis=2)
+    slow = np.linalg.norm(np.median(steps, axis=1)[..., :2], axis=-1) < config.moving_mps * config.grid_seconds * problem.unit
+    angle = clockwise_angle(steps[:, :, starts], steps[:, :, ends - 1])  # [R, D, W]
+    mean = np.arctan2(np.sin(angle).mean(1), np.cos(angle).mean(1))
+    sigma = np.sqrt(np.mean(wrap_angle(angle - mean[:, None]) ** 2, axis=1))
+    change = clockwise_angle(steps[:, :, :-1], steps[:, :, 1:])
+    total = np.concatenate([np.zeros((*change.shape[:2], 1)), np.cumsum(np.nan_to_num(change), axis=-1)], axis=-1)
+    turned = np.median(total[..., ends - 1] - total[..., starts], axis=1)
+    with np.errstate(invalid="ignore"):
+        defined = np.isfinite(sigma) & ~(slow[:, starts] | slow[:, ends - 1]) & problem.gravity
+        clear = clock_edge_distance(mean) >= np.maximum(np.radians(config.clock_margin_deg), 2 * sigma)
+        hour = np.where(defined & clear, clock_hour(np.nan_to_num(mean)), np.nan)
+        sure = defined & (sigma < np.radians(30))
+        turn = turn_word(np.where(sure, turned, np.nan), np.radians(30), np.radians(150), np.radians(10))
+    return {"clock": hour, "clock_sigma_hours": np.where(defined, np.degrees(sigma) / 30, np.nan), "turn": turn}
+
+
+def _seen_motion(problem: _Problem, centre: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Name the world motion of the window in the axes of the camera at its start, `[R, W]`."""
+    starts, ends = problem.starts, problem.starts + problem.steps
+    moved = centre[:, ends] - centre[:, starts]
+    right = (moved * problem.right[starts]).sum(-1)
+    away = (moved * problem.forward[starts]).sum(-1)
+    named = camera_direction_word(right, away, 1.5)
+    return np.where(words == "moving", named, np.where(words == "static", "none", None))
+
+
+def _unmeasured(problem: _Problem, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return windows of tracks without world positions: all lengths NaN."""
+    shape = (len(rows), len(problem.starts))
+    names = [f"{name}_{q}" for name in ("distance", "displacement", "speed") for q in ("p5", "p50", "p95")]
+    empty = {name: np.full(shape, np.nan) for name in (*names, "relative_sigma", "clock", "clock_sigma_hours")}
+    words = {name: np.full(shape, None, object) for name in ("turn", "image_motion")}
+    flags = {name: np.zeros(shape, bool) for name in ("too_fast", "too_hard", "covered")}
+    row = np.broadcast_to(rows[:, None], shape)
+    return empty | words | flags | {"state": np.full(shape, "undecided", object), "row": row}
+
+
+def _states_table(problem: _Problem, blocks: list[dict[str, np.ndarray]]) -> pa.Table:
+    names = KINEMATIC_STATES.names
+    merged = {key: np.concatenate([block[key].ravel() for block in blocks]) for key in blocks[0]} if blocks else {}
+    if not merged:
+        return make_table(KINEMATIC_STATES, {name: [] for name in names})
+    keep = np.isfinite(merged["x"])
+    columns = {name: merged[name][keep] for name in names if name in merged}
+    columns["track_id"] = problem.ids[merged["row"][keep]]
+    rows = sum(len(block["row"]) for block in blocks)
+    columns["time_s"] = np.tile(problem.grid, rows)[keep]
+    return make_table(KINEMATIC_STATES, {name: _nullable(columns[name]) for name in names})
+
+
+def _nullable(values: np.ndarray) -> pa.Array:
+    """Return an Arrow array with null for NaN."""
+    return pa.array(values, from_pandas=True)
+
+
+def _windows_table(
+    problem: _Problem, blocks: list[dict[str, np.ndarray]], tracks: Tracks, path: CameraPath, config: KinematicsConfig
+) -> pa.Table:
+    """Put the windows of all rows in order, name why some are rejected, and drop those that a track hardly overlaps."""
+    merged = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
+    order = np.argsort(merged["row"][:, 0], kind="stable") if merged["row"].size else np.zeros(0, int)
+    merged = {key: values[order] for key, values in merged.items()} if merged["row"].size else merged
+    count, ends = len(problem.ids), problem.starts + problem.steps
+    present = np.isfinite(
+        dense(problem.row, problem.columns["frame"].astype(int), problem.columns["time_s"], count, len(path.times_s))
+    )
+    share = visible_share(present, problem.frames)
+    estimated, metric_source = tracks.origin == "video", tracks.scale_source != "none"
+    flags = sample_rules(
+        problem.row, problem.columns, count, problem.frames, config.rules, path.width * path.height, estimated, metric_source
+    )
+    if merged["row"].shape[0] != count or not len(problem.starts):
+        return make_table(KINEMATIC_WINDOWS, {name: [] for name in KINEMATIC_WINDOWS.names})
+    located = np.bincount(problem.row[np.isfinite(problem.columns["x"])], minlength=count) >= 4
+    with np.errstate(invalid="ignore"):
+        unsure = (merged["state"] == "moving") & (merged["relative_sigma"] > config.rules.max_relative_sigma)
+    reasons = {"no_world_position": np.repeat(~located[:, None], len(ends), axis=1), "partly_seen": ~merged["covered"]}
+    reasons |= {"low_visibility": share < config.rules.min_visible} | flags
+    reasons |= {"implausible_speed": merged["too_fast"] & metric_source}
+    reasons |= {"implausible_acceleration": merged["too_hard"] & metric_source, "uncertain": unsure}
+    rejected = np.select(list(reasons.values()), [np.full(share.shape, name, object) for name in reasons], None)
+    bearing, growth = image_rates(problem.row, problem.columns["time_s"], problem.columns, path, count, problem.grid)
+    inside = problem.starts[:, None] + np.arange(problem.steps + 1)
+    duration = problem.steps * config.grid_seconds
+    seen = image_motion_word(
+        bearing[:, inside].mean(-1) * duration, growth[:, inside].mean(-1) * duration, config.image_threshold, 1.5
+    )
+    merged["image_motion"] = np.where(located[:, None], merged["image_motion"], seen)
+    overlaps = np.maximum(share, merged["covered"]) >= 0.5
+    row, column = np.nonzero(overlaps)
+    table = {name: merged[name][row, column] for name in KINEMATIC_WINDOWS.names if name in merged}
+    table |= {"track_id": problem.ids[row], "start_s": problem.grid[problem.starts[column]], "end_s": problem.grid[ends[column]]}
+    table |= {"visible": share[row, column], "rejected": rejected[row, column]}
+    trusted = metric_source and tracks.scale_sigma <= config.max_scale_sigma
+    table["metric"] = np.full(len(row), trusted) & located[row]
+    return make_table(KINEMATIC_WINDOWS, {name: _nullable(table[name]) for name in KINEMATIC_WINDOWS.names})
