@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = _Parser(add_help=False)
     shared.add_argument("--home", type=Path, default=None, help="workspace (default $WORLDLINE_HOME or ./worldline-data)")
     shared.add_argument("--json", action="store_true", help="print one JSON document")
     shared.add_argument("--debug", action="store_true", help="show tracebacks")

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
-from schemas.artifact import Artifact
+from schemas.artifact import Artifact, Files
 from schemas.canonical import TaggedHash, to_plain
+from schemas.clips import Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage, Metrics
@@ -106,13 +107,12 @@ class Build:
         if scheme == "world":
             clip, truth = self.run("generate.world")
         elif scheme == "diffusers":
-            image = self.recipe["generate"]["image"]
-            conditioning = describe_source(Path(image).expanduser(), as_image=True) if image else None
-            clip, truth = self.run("generate.diffusers", conditioning=self._given(conditioning or _no_conditioning()))
+            conditioning = self._given(_conditioning(self.recipe["generate"]["image"]))
+            clip, truth = self.run("generate.diffusers", conditioning=conditioning)
         elif rest and not Path(source).expanduser().exists() and "/" not in scheme:
             raise WorldlineError(f"source={source!r}: unknown kind {scheme!r}{nearest(scheme, ['world', 'diffusers'])}")
         else:
-            given = describe_source(Path(source).expanduser())
+            given = describe_source(Path(source).expanduser(), camera=self.recipe["ingest"]["pandaset"]["camera"])
             clip, truth = self.run(f"ingest.{given.layout}", source=self._given(given))
         return clip, truth
 
@@ -185,11 +185,14 @@ class Build:
             self.display.kept(stage)
 
 
-def _no_conditioning() -> Artifact:
-    from schemas.artifact import Files
-    from schemas.clips import Source
-
-    return Source(files=Files(), layout="none", name="")
+def _conditioning(image: str | None) -> Source:
+    """Return the first frame for an image-to-video model as a source without files where there is none."""
+    if image is None:
+        return Source(files=Files(), layout="none", name="")
+    path = Path(image).expanduser()
+    if not path.is_file():
+        raise WorldlineError(f"generate.image={image}: there is no such file")
+    return Source(files=Files({path.name: path}), layout="image", name=path.name)
 
 
 def _handles(outputs: tuple[ArtifactRef, ...]) -> tuple[Handle, ...]:
