@@ -1,0 +1,254 @@
+"""Stage `pose.colmap`: the camera's path and a sparse cloud of static points from the frames alone.
+
+Footage that cannot be reconstructed (tripod, no texture, a camera that only turns) is recognised first and gets the poses
+that can be had; the rest goes to COLMAP (`stages.pose.mapping`). The result lives in a frame and unit of its own:
+the first registered camera is the origin, and nothing is known of metres or gravity. `pose.align` adds those.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from schemas.cameras import CameraPath, PointCloud
+from schemas.clips import Clip
+from stages.contract import Progress, stage
+from stages.pose.footage import Footage, FootageConfig, classify_footage
+from stages.pose.mapping import MapRequest, image_name, write_request
+from worldline.cameras import invert_rigid, rigid, transform_points
+
+
+@dataclass(frozen=True)
+class ColmapConfig:
+    """How `pose.colmap` reconstructs.
+
+    Attributes:
+        max_features: SIFT features kept per frame, strongest first.
+        max_image_size: longer side in pixels at which features are looked for; larger frames are reduced.
+        peak_threshold: SIFT contrast threshold; lower finds more features in flat footage.
+        upsample_below_px: frames whose longer side is smaller are doubled in size for feature extraction.
+        overlap: every frame is matched with this many next frames, and at powers of two beyond.
+        tracks_per_view: feature tracks per frame that position the cameras, longest first.
+        min_observations: triangulated points that a frame must see to count as registered.
+        incremental_below: share of registered frames below which incremental mapping is tried as well.
+        lens: camera model where the clip has no intrinsics: "simple_radial" (one distortion term) or "pinhole".
+        focal_guess: first guess of the focal length over the longer image side, where the clip has no intrinsics.
+        footage: thresholds of the classification before mapping.
+    """
+
+    max_features: int = 3000
+    max_image_size: int = 1280
+    peak_threshold: float = 0.0067
+    upsample_below_px: int = 800
+    overlap: int = 8
+    tracks_per_view: int = 300
+    min_observations: int = 15
+    incremental_below: float = 0.9
+    lens: str = "simple_radial"
+    focal_guess: float = 1.2
+    footage: FootageConfig = field(default_factory=FootageConfig)
+
+
+_LOOKING, _READING = 10, 5  # shares of the work before mapping starts, for progress
+
+
+@stage("pose.colmap", version=1, environment_packages=("pycolmap", "opencv-python-headless"))
+def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: Progress) -> tuple[CameraPath, PointCloud]:
+    """Solve the camera path of a clip in an arbitrary frame and unit.
+
+    Returns:
+        The path, whose `verdict` says what was found, and the points of the static scene: empty for every verdict but
+        "moving". Where the verdict is "static" or "rotation" all frames are registered at the origin; where it is
+        "textureless" or "failed" none is.
+    """
+    total = _LOOKING + _READING + 100
+    count = len(clip.frames)
+    intrinsics = clip.intrinsics if clip.intrinsics is not None else guess_intrinsics(clip.size, config.focal_guess)
+    footage = classify_footage(
+        clip.frames.array(),
+        clip.size,
+        intrinsics,
+        clip.intrinsics is not None,
+        config.footage,
+        lambda index: progress(_LOOKING * index // count, total, f"looking at frame {index + 1}/{count}"),
+    )
+    if footage.verdict != "moving":
+        progress(total, total, footage.verdict)
+        return degenerate_path(clip, footage, intrinsics), empty_cloud()
+    with tempfile.TemporaryDirectory(prefix="worldline-colmap-") as name:
+        folder = Path(name)
+        write_frames(clip, folder / "images")
+        progress(_LOOKING + _READING, total, f"{count} frames read")
+        write_request(folder, make_request(clip, intrinsics, config, seed))
+        run_mapping(folder, lambda done, note: progress(_LOOKING + _READING + done, total, note))
+        with np.load(folder / "result.npz") as archive:
+            result = dict(archive)
+    if str(result["method"]) == "none":
+        return degenerate_path(clip, Footage("failed"), intrinsics), empty_cloud()
+    return solved_path(clip, result), solved_cloud(clip, result)
+
+
+def guess_intrinsics(size: tuple[int, int], focal_guess: float) -> np.ndarray:
+    """Return a pinhole matrix with the principal point in the middle."""
+    focal = focal_guess * max(size)
+    return np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
+
+
+def make_request(clip: Clip, intrinsics: np.ndarray, config: ColmapConfig, seed: int) -> MapRequest:
+    """Put clip and config into COLMAP's terms."""
+    width, height = clip.size
+    calibrated = clip.intrinsics is not None
+    if calibrated or config.lens == "pinhole":
+        model, params = "PINHOLE", intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]]
+    else:
+        model, params = "SIMPLE_RADIAL", np.array([intrinsics[0, 0], width / 2, height / 2, 0.0])
+    return MapRequest(
+        frames=len(clip.frames),
+        width=width,
+        height=height,
+        camera_model=model,
+        camera_params=[float(value) for value in params],
+        calibrated=calibrated,
+        seed=seed % 2**31,
+        max_features=config.max_features,
+        max_image_size=config.max_image_size,
+        peak_threshold=config.peak_threshold,
+        upsample_below_px=config.upsample_below_px,
+        overlap=config.overlap,
+        tracks_per_view=config.tracks_per_view,
+        min_observations=config.min_observations,
+        incremental_below=config.incremental_below,
+    )
+
+
+def write_frames(clip: Clip, folder: Path) -> None:
+    """Write the frames losslessly, in grey: SIFT sees nothing else."""
+    folder.mkdir()
+    for index, frame in enumerate(clip.frames):
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        cv2.imwrite(str(folder / image_name(index)), grey, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def run_mapping(folder: Path, on_step: Callable[[int, str], None]) -> None:
+    """Run `stages.pose.mapping` on a folder, passing its steps on; it ends with us however we end.
+
+    Raises:
+        RuntimeError: if it dies; the message ends with the last lines that it printed.
+    """
+    command = [sys.executable, "-m", "stages.pose.mapping", str(folder)]
+    root = str(Path(__file__).resolve().parents[2])  # the child must find our `stages` whatever folder we run in
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+    with (folder / "stderr.txt").open("wb") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                done, _, note = json.loads(line)
+                on_step(done, note)
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+    if status:
+        tail = "\n".join((folder / "stderr.txt").read_text(errors="replace").splitlines()[-20:])
+        raise RuntimeError(f"COLMAP's process ended with status {status}:\n{tail}")
+
+
+def degenerate_path(clip: Clip, footage: Footage, intrinsics: np.ndarray) -> CameraPath:
+    """Build the path of footage without structure: a fixed or turning camera at the origin, or nothing at all."""
+    count = len(clip.frames)
+    poses = np.repeat(np.eye(4)[None], count, axis=0)
+    intrinsics = intrinsics.copy()
+    if footage.first_from_camera is not None:
+        poses[:, :3, :3] = footage.first_from_camera
+        intrinsics[[0, 1], [0, 1]] *= footage.focal_px / intrinsics[0, 0]
+    registered = np.full(count, footage.verdict in ("static", "rotation"))
+    return make_path(clip, poses, registered, intrinsics, np.zeros(4), footage.verdict, 0.0)
+
+
+def make_path(
+    clip: Clip,
+    poses: np.ndarray,
+    registered: np.ndarray,
+    intrinsics: np.ndarray,
+    distortion: np.ndarray,
+    verdict: str,
+    reprojection_error_px: float,
+) -> CameraPath:
+    """Build a path of which neither scale nor gravity is known."""
+    return CameraPath(
+        times_s=clip.times_s,
+        world_from_camera=poses,
+        registered=registered,
+        intrinsics=np.asarray(intrinsics, np.float64),
+        distortion=distortion,
+        width=clip.size[0],
+        height=clip.size[1],
+        verdict=verdict,
+        scale_source="none",
+        scale_sigma=0.0,
+        gravity_source="none",
+        gravity_sigma_rad=0.0,
+        reprojection_error_px=reprojection_error_px,
+    )
+
+
+def solved_path(clip: Clip, result: dict[str, np.ndarray]) -> CameraPath:
+    """Build the path of a model, with its first registered camera at the origin."""
+    params = result["camera_params"]
+    if str(result["camera_model"]) == "SIMPLE_RADIAL":
+        focal, cx, cy, k1 = params
+        intrinsics, distortion = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]]), np.array([k1, 0.0, 0.0, 0.0])
+    else:
+        fx, fy, cx, cy = params
+        intrinsics, distortion = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.zeros(4)
+    poses = np.repeat(np.eye(4)[None], len(clip.frames), axis=0)
+    registered = np.zeros(len(clip.frames), bool)
+    registered[result["frames"]] = True
+    poses[result["frames"]] = invert_rigid(result["world_from_camera"][0]) @ result["world_from_camera"]
+    observed = np.bincount(result["observation_point"], minlength=len(result["xyz"]))
+    mean_error = float(result["error_px"] @ observed / max(observed.sum(), 1))
+    return make_path(clip, poses, registered, intrinsics, distortion, "moving", mean_error)
+
+
+def solved_cloud(clip: Clip, result: dict[str, np.ndarray]) -> PointCloud:
+    """Build the cloud of a model, coloured by the mean of the pixels that saw each point."""
+    xyz = transform_points(invert_rigid(result["world_from_camera"][0]), result["xyz"])
+    point, of_frame, xy = result["observation_point"], result["observation_frame"], result["observation_xy_px"]
+    width, height = clip.size
+    colour = np.zeros((len(xyz), 3))
+    for index, frame in enumerate(clip.frames):
+        here = of_frame == index
+        column = np.clip(xy[here, 0].astype(int), 0, width - 1)
+        row = np.clip(xy[here, 1].astype(int), 0, height - 1)
+        np.add.at(colour, point[here], frame[row, column])
+    colour /= np.maximum(np.bincount(point, minlength=len(xyz)), 1)[:, None]
+    return PointCloud(
+        xyz=xyz,
+        rgb=np.round(colour).astype(np.uint8),
+        error_px=result["error_px"],
+        observation_frame=of_frame,
+        observation_point=point,
+        observation_xy_px=xy,
+    )
+
+
+def empty_cloud() -> PointCloud:
+    """Return a cloud without points."""
+    return PointCloud(
+        xyz=np.zeros((0, 3)),
+        rgb=np.zeros((0, 3), np.uint8),
+        error_px=np.zeros(0, np.float32),
+        observation_frame=np.zeros(0, np.int32),
+        observation_point=np.zeros(0, np.int32),
+        observation_xy_px=np.zeros((0, 2), np.float32),
+    )

@@ -1,0 +1,223 @@
+"""What kind of camera motion a clip shows, found from sparse optical flow before any reconstruction is tried.
+
+Corners of an anchor frame are tracked directly into every later frame (pyramidal Lucas-Kanade, Bouguet 2001, with a
+forward-backward check), so nothing drifts; a new anchor is taken when half of them are lost. A camera on a tripod leaves
+most corners where they were; a camera that only turns moves them by K R K^-1, a homography without depth (Hartley and
+Zisserman, Multiple View Geometry, 8.4); everything else is worth a reconstruction.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from worldline.cameras import nearest_rotation
+
+WORKING_SIDE_PX = 640  # all thresholds below are pixels at this image size
+_CORNERS = 400
+_LUCAS_KANADE = {"winSize": (21, 21), "maxLevel": 4, "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 0.01)}
+
+
+@dataclass(frozen=True)
+class FootageConfig:
+    """Thresholds of the classification, in pixels of an image resized to 640 on its longer side.
+
+    Attributes:
+        min_corners: fewer trackable corners than this in the median frame is "textureless".
+        corner_strength: least eigenvalue of a corner's gradient matrix (8-bit intensities, 3x3 sums) to count as texture.
+        static_px: a frame whose median corner moved less than this has not moved against the first frame.
+        static_share: share of sampled frames, the last among them, that must not have moved for "static".
+        rotation_px: median reprojection error of the best rotation up to which a pair shows no parallax.
+        rotation_inliers: share of corners that must lie within three times that error.
+    """
+
+    min_corners: int = 40
+    corner_strength: float = 40.0
+    static_px: float = 0.7
+    static_share: float = 0.6
+    rotation_px: float = 0.5
+    rotation_inliers: float = 0.9
+
+
+@dataclass(frozen=True)
+class FramePair:
+    """Corners of frame `first` found again in frame `second`, `[N, 2]` pixels at full size, pixel centres at +0.5."""
+
+    first: int
+    second: int
+    first_px: np.ndarray
+    second_px: np.ndarray
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Verdict on a clip, and for "rotation" the pose of every frame.
+
+    Attributes:
+        verdict: "static", "textureless", "rotation" or "moving".
+        first_from_camera: rotations `[T, 3, 3]` of every frame against the first, for "rotation".
+        focal_px: focal length that explains the rotation best, for "rotation".
+    """
+
+    verdict: str
+    first_from_camera: np.ndarray | None = None
+    focal_px: float = 0.0
+
+
+def working_images(frames: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[list[np.ndarray], float]:
+    """Return grey images at the working size, and the factor from working pixels to full pixels."""
+    factor = max(max(size) / WORKING_SIDE_PX, 1e-9)
+    small = (max(1, round(size[0] / factor)), max(1, round(size[1] / factor)))
+    return [cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), small, interpolation=cv2.INTER_AREA) for f in frames], factor
+
+
+def find_corners(image: np.ndarray, strength: float) -> np.ndarray:
+    """Return well-spread corners `[N, 2]` float32 whose gradient matrix is strong in absolute terms.
+
+    OpenCV's corner quality is relative to the best corner, so a grey wall would be full of them: noise is masked out.
+    """
+    smooth = cv2.GaussianBlur(image, (0, 0), 1.0)
+    # cornerMinEigenVal scales 8-bit Sobel sums by 1 / (255 * 4 * block): undo that to speak in grey levels
+    strong = cv2.cornerMinEigenVal(smooth, blockSize=3, ksize=3) * (255.0 * 12.0) ** 2 / 9.0 > strength
+    corners = cv2.goodFeaturesToTrack(smooth, _CORNERS, 1e-4, 8, mask=strong.astype(np.uint8), blockSize=3)
+    return np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
+
+
+def track(first: np.ndarray, second: np.ndarray, corners: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Track `corners` `[N, 2]` from one grey image into another, starting at `guess`.
+
+    Returns:
+        Positions `[N, 2]`, and which of them survive the way back to within half a pixel.
+    """
+    flags = cv2.OPTFLOW_USE_INITIAL_FLOW
+    there, found, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, guess.copy(), flags=flags, **_LUCAS_KANADE)
+    back, returned, _ = cv2.calcOpticalFlowPyrLK(second, first, there, corners.copy(), flags=flags, **_LUCAS_KANADE)
+    height, width = second.shape
+    inside = np.all((there >= 0) & (there <= [width - 1, height - 1]), axis=1)
+    same = np.linalg.norm(back - corners, axis=1) < 0.5
+    return there, (found[:, 0] > 0) & (returned[:, 0] > 0) & inside & same
+
+
+def pair_frames(images: list[np.ndarray], strength: float, on_frame: Callable[[int], None]) -> list[tuple[int, int, np.ndarray]]:
+    """Track every frame against an anchor frame before it.
+
+    Returns:
+        One `(anchor, frame, corners [N, 2, 2])` per frame after the first, where corners holds (anchor, frame) positions of the
+        survivors in working pixels.
+    """
+    pairs: list[tuple[int, int, np.ndarray]] = []
+    anchor, corners = 0, find_corners(images[0], strength)
+    guess, alive = corners.copy(), np.ones(len(corners), bool)
+    for index in range(1, len(images)):
+        on_frame(index)
+        for attempt in range(2):
+            if not len(corners):
+                break
+            guess, alive = track(images[anchor], images[index], corners, guess)
+            # a new anchor one frame back, once: where even that loses half, the scene is simply hard to track
+            if alive.mean() >= 0.5 or anchor == index - 1 or attempt:
+                break
+            anchor, corners = index - 1, find_corners(images[index - 1], strength)
+            guess = corners.copy()
+        pairs.append((anchor, index, np.stack([corners[alive], guess[alive]], axis=1)))
+        if len(corners) < 8 and anchor != index:
+            anchor, corners = index, find_corners(images[index], strength)
+            guess, alive = corners.copy(), np.ones(len(corners), bool)
+    return pairs
+
+
+def is_static(images: list[np.ndarray], config: FootageConfig) -> bool:
+    """Whether most of the first image is still in place in most sampled frames, the last among them.
+
+    Frames that differ are allowed in between (a bus passes before the tripod); a car that waits and then drives ends
+    elsewhere and is not static.
+    """
+    corners = find_corners(images[0], config.corner_strength)
+    if len(corners) < config.min_corners:
+        return False
+    in_place = []
+    for index in np.unique(np.linspace(1, len(images) - 1, 24).round().astype(int)):
+        there, alive = track(images[0], images[index], corners, corners)
+        moved = np.linalg.norm(there - corners, axis=1)[alive]
+        in_place.append(alive.mean() > 0.3 and np.median(moved) < config.static_px)
+    return bool(in_place[-1]) and float(np.mean(in_place)) >= config.static_share
+
+
+def fit_rotation(pair: FramePair, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the rotation `first_from_second` that maps the viewing rays of a pair onto each other, robustly.
+
+    Returns:
+        The rotation `[3, 3]`, and the reprojection error of every corner in pixels.
+    """
+    inverse = np.linalg.inv(intrinsics)
+    a, b = (np.column_stack([px, np.ones(len(px))]) @ inverse.T for px in (pair.first_px, pair.second_px))
+    a_unit, b_unit = (rays / np.linalg.norm(rays, axis=1, keepdims=True) for rays in (a, b))
+    weights = np.ones(len(a))
+    for _ in range(15):  # least absolute deviations by reweighting: movers must not turn the camera
+        rotation = nearest_rotation((a_unit * weights[:, None]).T @ b_unit)
+        predicted = b_unit @ rotation.T @ intrinsics.T
+        error = np.linalg.norm(predicted[:, :2] / predicted[:, 2:] - pair.first_px, axis=1)
+        weights = 1.0 / np.maximum(error, 0.05)
+    return rotation, error
+
+
+def find_rotation(
+    pairs: list[FramePair], count: int, intrinsics: np.ndarray, focal_known: bool, factor: float, config: FootageConfig
+) -> Footage | None:
+    """Return the pure rotation that explains all pairs, or None where one shows parallax or nothing moves enough to tell."""
+
+    def median_error(focal: float) -> float:
+        K = np.array(
+            [[focal, 0, intrinsics[0, 2]], [0, focal * intrinsics[1, 1] / intrinsics[0, 0], intrinsics[1, 2]], [0, 0, 1]]
+        )
+        return float(np.median(np.concatenate([fit_rotation(pair, K)[1] for pair in wide])))
+
+    anchors = sorted({pair.first for pair in pairs})
+    last_of = [max((pair for pair in pairs if pair.first == anchor), key=lambda pair: pair.second) for anchor in anchors]
+    wide = [p for p in last_of if np.median(np.linalg.norm(p.second_px - p.first_px, axis=1)) > 6 * factor]
+    if not wide or any(len(pair.first_px) < config.min_corners / 2 for pair in pairs):
+        return None
+    focal = float(intrinsics[0, 0])
+    if not focal_known:
+        candidates = focal * np.geomspace(0.4, 3.0, 25)
+        focal = float(candidates[np.argmin([median_error(candidate) for candidate in candidates])])
+    K = np.array([[focal, 0, intrinsics[0, 2]], [0, focal * intrinsics[1, 1] / intrinsics[0, 0], intrinsics[1, 2]], [0, 0, 1]])
+    limit = config.rotation_px * factor
+    for pair in wide:
+        error = fit_rotation(pair, K)[1]
+        if np.median(error) > limit or np.mean(error < 3 * limit) < config.rotation_inliers:
+            return None
+    rotations = np.repeat(np.eye(3)[None], count, axis=0)
+    for pair in pairs:
+        rotations[pair.second] = rotations[pair.first] @ fit_rotation(pair, K)[0]
+    return Footage("rotation", rotations, focal)
+
+
+def classify_footage(
+    frames: Sequence[np.ndarray],
+    size: tuple[int, int],
+    intrinsics: np.ndarray,
+    focal_known: bool,
+    config: FootageConfig,
+    on_frame: Callable[[int], None] = lambda index: None,
+) -> Footage:
+    """Say what kind of camera motion `frames` (RGB, `[T]` of `[H, W, 3]`) show.
+
+    Args:
+        frames: the clip.
+        size: width and height in pixels.
+        intrinsics: pinhole matrix, or a guess of it.
+        focal_known: whether the focal length is calibrated; else a rotation estimates it.
+        config: thresholds.
+        on_frame: called with the index of the frame being looked at.
+    """
+    images, factor = working_images(frames, size)
+    sampled = np.unique(np.linspace(0, len(images) - 1, 12).round().astype(int))
+    if np.median([len(find_corners(images[i], config.corner_strength)) for i in sampled]) < config.min_corners:
+        return Footage("textureless")
+    if is_static(images, config):
+        return Footage("static")
+    tracked = pair_frames(images, config.corner_strength, on_frame)
+    pairs = [FramePair(a, b, (c[:, 0] + 0.5) * factor, (c[:, 1] + 0.5) * factor) for a, b, c in tracked]
+    return find_rotation(pairs, len(images), intrinsics, focal_known, factor, config) or Footage("moving")
