@@ -1,0 +1,131 @@
+"""A driving clip that nobody filmed: a procedural street, drawn with exact truth.
+
+The clip carries what a recorded one could carry: frames, times, the calibration, the camera's mounting height as a
+car maker knows it, and satellite fixes if asked for. The truth goes into its own artifact, for evaluation alone.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+import numpy as np
+
+from schemas.artifact import make_table, rows_to_table
+from schemas.clips import GPS_FIXES, Clip
+from schemas.errors import WorldlineError
+from schemas.media import Video
+from schemas.tracks import TRUTH_BOXES, Truth
+from stages.contract import Progress, no_progress, stage
+from worldline.worlds import LAYOUTS, Lens, Renderer, Scene, build_street
+from worldline.worlds.sensor import expose, exposure_gains, gps_fixes
+from worldline.worlds.truth import boxes_at
+
+DEPTH_UNIT_M = 0.002
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """What to draw.
+
+    Attributes:
+        layout: "straight" (lead car, oncoming cars, zebra crossing), "curve" or "junction" (crossing cars).
+        frames: number of frames.
+        frames_per_second: their rate.
+        width, height: pixels.
+        field_of_view_deg: horizontal.
+        camera_height_m: true height of the camera over the road.
+        camera_height_sigma_m: how well the clip's given camera height is known; it is off by a draw from this.
+        gps: whether the clip carries satellite fixes.
+        gps_sigma_m: standard deviation of their horizontal position.
+        noise_grey_levels: standard deviation of the sensor noise at mid grey, of 255.
+        exposure_variation: relative amplitude of the exposure over the clip.
+        vignetting: relative darkening of the corners.
+    """
+
+    layout: str = "straight"
+    frames: int = 72
+    frames_per_second: float = 10.0
+    width: int = 640
+    height: int = 360
+    field_of_view_deg: float = 64.0
+    camera_height_m: float = 1.6
+    camera_height_sigma_m: float = 0.02
+    gps: bool = False
+    gps_sigma_m: float = 0.5
+    noise_grey_levels: float = 1.5
+    exposure_variation: float = 0.04
+    vignetting: float = 0.08
+
+
+@stage("generate.world", version=1, environment_packages=("vtk", "opencv-python-headless", "numpy"))
+def generate_world(*, config: WorldConfig, seed: int, progress: Progress = no_progress) -> tuple[Clip, Truth]:
+    """Draw a clip of a procedural street.
+
+    Raises:
+        WorldlineError: if the layout is unknown, or the clip would be empty.
+    """
+    _check(config)
+    world_seed, sensor_seed, receiver_seed = np.random.SeedSequence(seed).spawn(3)
+    scene = build_street(config.layout, np.random.default_rng(world_seed), camera_height_m=config.camera_height_m)
+    focal = config.width / 2 / np.tan(np.radians(config.field_of_view_deg) / 2)
+    lens = Lens(config.width, config.height, float(focal))
+    times = np.arange(config.frames) / config.frames_per_second
+    rgb, depth, ids = _draw(scene, lens, times, config, np.random.default_rng(sensor_seed), progress)
+    poses = np.stack([scene.world_from_camera(float(time)) for time in times])
+    rng = np.random.default_rng(receiver_seed)
+    clip = Clip(
+        frames=Video.from_array(rgb),
+        times_s=times,
+        name=f"world:{config.layout}",
+        intrinsics=lens.intrinsics,
+        gps=_gps(scene, times, poses, config, rng) if config.gps else None,
+        camera_height_m=float(config.camera_height_m + config.camera_height_sigma_m * rng.normal()),
+        camera_height_sigma_m=config.camera_height_sigma_m,
+        provenance={"generator": "worldline.worlds", "layout": config.layout, "seed": seed},
+    )
+    rows = [row for index, time in enumerate(times) for row in boxes_at(scene, lens, index, float(time))]
+    truth = Truth(
+        available=True,
+        world_from_camera=poses,
+        intrinsics=lens.intrinsics,
+        boxes=rows_to_table(TRUTH_BOXES, sorted(rows, key=lambda row: (row["track_id"], row["frame"]))),
+        annotated=np.ones(len(times), bool),
+        instances=Video.from_array(ids),
+        depth_2mm=Video.from_array(depth),
+    )
+    return clip, truth
+
+
+def _check(config: WorldConfig) -> None:
+    if config.layout not in LAYOUTS:
+        near = difflib.get_close_matches(config.layout, LAYOUTS, n=1, cutoff=0.0)[0]
+        raise WorldlineError(
+            f"generate.world: layout={config.layout!r} is not one of {', '.join(sorted(LAYOUTS))}; did you mean {near!r}?"
+        )
+    if config.frames < 2 or config.frames_per_second <= 0:
+        raise WorldlineError(
+            f"generate.world: frames={config.frames} at frames_per_second={config.frames_per_second} is no clip; "
+            "give at least 2 frames and a positive rate"
+        )
+
+
+def _draw(
+    scene: Scene, lens: Lens, times: np.ndarray, config: WorldConfig, rng: np.random.Generator, progress: Progress
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return frames `[T, H, W, 3]` uint8, depth in 2 mm and ids `[T, H, W]` uint16."""
+    shape = (len(times), lens.height, lens.width)
+    rgb, depth, ids = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint16), np.empty(shape, np.uint16)
+    gains = exposure_gains(rng, len(times), config.exposure_variation)
+    with Renderer(scene, lens) as renderer:
+        for index, time in enumerate(times):
+            view = renderer.draw(scene.world_from_camera(float(time)), float(time))
+            rgb[index] = expose(rng, view.rgb, float(gains[index]), config.noise_grey_levels, config.vignetting)
+            steps = np.rint(view.depth_m / DEPTH_UNIT_M)
+            depth[index] = np.where(steps <= np.iinfo(np.uint16).max, steps, 0)
+            ids[index] = view.ids
+            progress(index + 1, len(times), "frames drawn")
+    return rgb, depth, ids
+
+
+def _gps(scene: Scene, times: np.ndarray, poses: np.ndarray, config: WorldConfig, rng: np.random.Generator):  # noqa: ANN202
+    speeds = np.array([scene.ego.speed(float(time)) for time in times])
+    return make_table(GPS_FIXES, gps_fixes(rng, times, poses[:, :3, 3], speeds, sigma_m=config.gps_sigma_m))

@@ -1,0 +1,234 @@
+"""The street's surface: asphalt with paint, cracks and patches, pavers, kerbs, and the shadows that lie on it.
+
+Painted in street coordinates: s along the centre line, d to its left, both in metres.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.spatial import cKDTree
+
+from worldline.worlds.light import light_on
+from worldline.worlds.noise import blocks, fractal_noise, paint, tinted, to_bytes
+from worldline.worlds.scene import Mesh, Route
+from worldline.worlds.shapes import shadow_outline
+
+KERB_M = 0.13
+SHADOW_PIXELS_PER_M = 12.0
+
+
+@dataclass(frozen=True)
+class StreetPlan:
+    """Cross-section and furniture of a street.
+
+    Attributes:
+        start_m, end_m: extent along the centre line.
+        road_half_m: from the centre line to the kerb.  pavement_half_m: to the outer edge of the pavement.
+        yard_half_m: to where the painted ground ends.
+        crosswalk_m: where zebra crossings begin (each 3.2 m long).
+        cross_street_m: centre of a crossing street, or None.  cross_half_m: half its width between kerbs.
+        pixels_per_m: resolution of road and pavement.
+    """
+
+    start_m: float
+    end_m: float
+    road_half_m: float
+    pavement_half_m: float
+    yard_half_m: float
+    crosswalk_m: tuple[float, ...]
+    cross_street_m: float | None
+    cross_half_m: float
+    pixels_per_m: float
+
+
+def street_coordinates(route: Route, xy: np.ndarray) -> np.ndarray:
+    """Return (s, d) `[N, 2]` of points `[N, 2]`: distance along a route from its nearest point, and to its left."""
+    _, nearest = cKDTree(route.xy).query(xy)
+    heading = route.heading_rad[nearest]
+    offset = xy - route.xy[nearest]
+    along = np.cos(heading) * offset[:, 0] + np.sin(heading) * offset[:, 1]
+    left = -np.sin(heading) * offset[:, 0] + np.cos(heading) * offset[:, 1]
+    return np.stack([route.arc_m[nearest] + along, left], axis=1)
+
+
+def shadow_map(plan: StreetPlan, route: Route, origin_m: float, meshes: list[Mesh], sun_direction: np.ndarray) -> np.ndarray:
+    """Draw the shadows of static meshes on the ground, `[rows, columns]` float32 in 0..1.
+
+    Rows run from d = +yard_half_m down, columns from s = start_m up, `SHADOW_PIXELS_PER_M` pixels per metre.
+
+    Args:
+        plan: extent of the map.
+        route: centre line.
+        origin_m: arc length on the route at s = 0.
+        meshes: small faces fall as they are (foliage), anything else as its convex outline.
+        sun_direction: unit vector to the sun.
+    """
+    scale = SHADOW_PIXELS_PER_M
+    shape = round(2 * plan.yard_half_m * scale), round((plan.end_m - plan.start_m) * scale)
+    shadow = np.zeros(shape, np.uint8)
+    for mesh in meshes:
+        if not mesh.casts_shadow:
+            continue
+        if len(mesh.faces) > 400 and len(mesh.points) == len(mesh.faces) // 4 * 6:  # leaf clumps: six corners, four triangles
+            fallen = mesh.points[:, :2] - mesh.points[:, 2:] * (sun_direction[:2] / sun_direction[2])
+            outlines = street_coordinates(route, fallen).reshape(-1, 6, 2)
+        else:
+            outlines = street_coordinates(route, shadow_outline(mesh.points, sun_direction))[None]
+        pixels = np.empty_like(outlines)
+        pixels[..., 0] = (outlines[..., 0] - origin_m - plan.start_m) * scale
+        pixels[..., 1] = (plan.yard_half_m - outlines[..., 1]) * scale
+        for outline in pixels:
+            cv2.fillPoly(shadow, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    return cv2.GaussianBlur(shadow, (0, 0), 0.9).astype(np.float32) / 255
+
+
+def apply_light(plan: StreetPlan, image: np.ndarray, shadow: np.ndarray, d_range: tuple[float, float], sun_direction: np.ndarray) -> None:
+    """Multiply a ground image over d_range (its bottom and top row) by sun and shadow, in place."""
+    rows = [round((plan.yard_half_m - d) * SHADOW_PIXELS_PER_M) for d in (d_range[1], d_range[0])]
+    part = cv2.resize(shadow[rows[0] : rows[1]], (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+    up = np.array([[0.0, 0.0, 1.0]])
+    sunny, shady = light_on(up, sun_direction)[0], light_on(up, sun_direction, 0.0)[0] * 0.93
+    for channel in range(3):
+        image[..., channel] *= np.float32(sunny[channel]) + part * np.float32(shady[channel] - sunny[channel])
+
+
+def strip_mesh(
+    plan: StreetPlan,
+    route: Route,
+    origin_m: float,
+    texture: np.ndarray,
+    s_range: tuple[float, float],
+    d_edges: tuple[float, float],
+    z_edges: tuple[float, float],
+    d_texture: tuple[float, float],
+) -> Mesh:
+    """Return the sheet between two edges along the street, mapped to a texture that covers d_texture and all of s."""
+    s = np.linspace(*s_range, max(2, int((s_range[1] - s_range[0]) / 1.0) + 1))
+    xy, heading = route.at(origin_m + s)
+    normal = np.stack([-np.sin(heading), np.cos(heading)], axis=1)
+    edges = [np.column_stack([xy + d * normal, np.full(len(s), z)]) for d, z in zip(d_edges, z_edges, strict=True)]
+    points = np.concatenate(edges)
+    u = (s - plan.start_m) / (plan.end_m - plan.start_m)
+    v = [(d - d_texture[0]) / (d_texture[1] - d_texture[0]) for d in d_edges]
+    uv = np.concatenate([np.column_stack([u, np.full(len(s), value)]) for value in v])
+    k = np.arange(len(s) - 1)
+    n = len(s)
+    faces = np.concatenate([np.stack([k, k + 1, n + k + 1], 1), np.stack([k, n + k + 1, n + k], 1)]).astype(np.int64)
+    normals = np.tile([0.0, 0.0, 1.0], (2 * n, 1))
+    return Mesh(points, faces, uv, normals, texture, casts_shadow=False, lit=True)
+
+
+def paint_street(rng: np.random.Generator, plan: StreetPlan) -> np.ndarray:
+    """Paint road, kerbs and pavement, `[h, w, 3]` float32 0..255; rows from the left pavement edge to the right one."""
+    scale = plan.pixels_per_m
+    shape = round(2 * plan.pavement_half_m * scale), round((plan.end_m - plan.start_m) * scale)
+    d = (plan.pavement_half_m - (np.arange(shape[0], dtype=np.float32) + 0.5) / scale)[:, None]
+    s = (plan.start_m + (np.arange(shape[1], dtype=np.float32) + 0.5) / scale)[None, :]
+    image = _asphalt(rng, shape, scale)
+    worn = np.clip(0.8 + 0.45 * fractal_noise(rng, shape, 0.5 * scale, 4), 0, 1)
+    white = (np.float32(218), np.float32(218), np.float32(208))
+    junction = np.zeros_like(s, bool) if plan.cross_street_m is None else np.abs(s - plan.cross_street_m) < plan.cross_half_m + 3
+    open_road = ~junction
+    for start in plan.crosswalk_m:
+        open_road &= (s < start - 1.5) | (s > start + 4.7)
+        bars = (s > start) & (s < start + 3.2) & (np.abs(d) < plan.road_half_m - 0.5) & (((d + 50.25) % 1.0) < 0.5)
+        stop = (np.abs(s - start + 1.2) < 0.2) & (d < -0.15) & (d > -3.1)
+        paint(image, (bars | stop) * worn, white)
+    lines = (np.abs(d) < 0.065) & ((s % 6.0) < 3.0)
+    parking = (np.abs(np.abs(d) - (plan.road_half_m - 2.15)) < 0.06) & ((s % 1.6) < 0.8)
+    bays = (np.abs(s % 6.4) < 0.1) & (np.abs(d) > plan.road_half_m - 2.15) & (np.abs(d) < plan.road_half_m - 0.2)
+    paint(image, (lines | parking | bays) * open_road * worn, white)
+    _road_words(rng, image, plan, worn)
+    _pavement(rng, image, plan, d, s)
+    return image
+
+
+def _asphalt(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+    """Return asphalt with grain, tyre bands, repair patches, cracks, manholes and stains."""
+    brightness = 1 + 0.10 * rng.standard_normal(shape, np.float32)
+    brightness += 0.09 * fractal_noise(rng, shape, 4.0 * scale, 6) + 0.05 * fractal_noise(rng, shape, 0.12 * scale, 2)
+    brightness += 0.05 * fractal_noise(rng, shape, 0.7 * scale, 3, stretch=14)
+    marks = np.zeros(shape, np.uint8)
+    for _ in range(int(shape[1] / scale / 5)):  # repair patches with a tar seam around them
+        x, y = int(rng.integers(shape[1])), int(rng.integers(shape[0]))
+        w, h = (rng.uniform(0.5, 3.2, 2) * scale).astype(int)
+        brightness[y : y + h, x : x + w] *= rng.uniform(0.72, 1.22)
+        cv2.rectangle(marks, (x, y), (x + int(w), y + int(h)), 150, max(1, int(0.03 * scale)))
+    for _ in range(int(shape[1] / scale / 1.6)):  # cracks are random walks
+        steps = rng.normal(0, 0.55, 40).cumsum() * 0.35 + rng.uniform(0, 2 * np.pi)
+        walk = np.stack([np.cos(steps), np.sin(steps)], 1).cumsum(0) * rng.uniform(0.05, 0.12) * scale
+        walk += rng.uniform(0, 1, 2) * [shape[1], shape[0]]
+        cv2.polylines(marks, [walk.astype(np.int32)], False, int(rng.integers(120, 230)), int(rng.integers(1, 3)), cv2.LINE_AA)
+    image = tinted((112, 111, 110), brightness)
+    paint(image, marks.astype(np.float32) / 255, (38, 37, 38))
+    stains = np.zeros(shape, np.uint8)
+    for _ in range(int(shape[1] / scale / 1.2)):
+        centre = int(rng.integers(shape[1])), int(rng.integers(shape[0]))
+        axes = tuple(int(v) for v in rng.uniform(0.05, 0.45, 2) * scale)
+        cv2.ellipse(stains, centre, axes, float(rng.uniform(0, 180)), 0, 360, int(rng.integers(50, 150)), -1, cv2.LINE_AA)
+    stains = cv2.GaussianBlur(stains, (0, 0), 0.05 * scale)
+    paint(image, stains.astype(np.float32) / 255, (44, 42, 42))
+    for _ in range(int(shape[1] / scale / 13)):
+        centre = int(rng.integers(shape[1])), int(shape[0] / 2 + rng.uniform(-4, 4) * scale)
+        cv2.circle(image, centre, int(0.36 * scale), (74, 72, 70), -1, cv2.LINE_AA)
+        for radius in (0.36, 0.30, 0.20, 0.10):
+            cv2.circle(image, centre, int(radius * scale), (40, 39, 38), max(1, int(0.025 * scale)), cv2.LINE_AA)
+    return image
+
+
+def _road_words(rng: np.random.Generator, image: np.ndarray, plan: StreetPlan, worn: np.ndarray) -> None:
+    """Paint speed figures on the lanes, stretched along the road as they are in the world."""
+    scale = plan.pixels_per_m
+    for s in np.arange(plan.start_m + 14, plan.end_m - 30, 38.0):
+        if any(abs(s - c) < 9 for c in (*plan.crosswalk_m, *([plan.cross_street_m] if plan.cross_street_m else []))):
+            continue
+        word = np.zeros((96, 120), np.uint8)
+        cv2.putText(word, str(rng.choice(["30", "40"])), (8, 78), cv2.FONT_HERSHEY_SIMPLEX, 2.6, 255, 13, cv2.LINE_AA)
+        stretched = cv2.resize(cv2.rotate(word, cv2.ROTATE_90_CLOCKWISE), (round(2.6 * scale), round(1.5 * scale)))
+        column = round((s - plan.start_m) * scale)
+        row = round((plan.pavement_half_m + 1.6 - 0.75) * scale)
+        where = np.s_[row : row + stretched.shape[0], column : column + stretched.shape[1]]
+        part = image[where]
+        paint(part, stretched[: part.shape[0], : part.shape[1]] / 255 * worn[where], (216, 216, 208))
+
+
+def _pavement(rng: np.random.Generator, image: np.ndarray, plan: StreetPlan, d: np.ndarray, s: np.ndarray) -> None:
+    """Paint both pavements over the image: slabs, kerb stones, gutters and dirt."""
+    scale = plan.pixels_per_m
+    closed = np.ones_like(s, bool) if plan.cross_street_m is None else np.abs(s - plan.cross_street_m) > plan.cross_half_m
+    columns = np.flatnonzero(closed[0])
+    if not len(columns):
+        return
+    for side in (1, -1):
+        rows = np.flatnonzero((d[:, 0] * side) > plan.road_half_m)
+        top, shape = rows[0], (len(rows), image.shape[1])
+        value, joint = blocks(rng, shape, (rng.uniform(0.3, 0.5) * scale, rng.uniform(0.5, 0.8) * scale))
+        brightness = 1 + 0.075 * value + 0.08 * fractal_noise(rng, shape, 2.5 * scale, 6) + 0.05 * rng.standard_normal(shape, np.float32)
+        slabs = tinted(((158, 152, 143), (150, 142, 132))[side > 0], brightness)
+        paint(slabs, 0.55 * joint, (74, 70, 64))
+        spots = (fractal_noise(rng, shape, 0.09 * scale, 1) > 3.1).astype(np.float32)
+        paint(slabs, 0.5 * spots, (60, 58, 56))
+        kerb = d[rows] * side < plan.road_half_m + 0.18
+        value, joint = blocks(rng, shape, (10.0 * scale, 1.0 * scale))
+        stone = tinted((170, 168, 163), 1 + 0.06 * value + 0.08 * rng.standard_normal(shape, np.float32))
+        paint(stone, 0.7 * joint, (70, 68, 66))
+        slabs = np.where(kerb[..., None], stone, slabs)
+        part = image[top : top + len(rows)]
+        part[:, columns] = slabs[:, columns]
+    gutter = np.clip(1 - np.abs(np.abs(d) - plan.road_half_m + 0.15) / 0.3, 0, 1) * (np.abs(d) < plan.road_half_m) * closed
+    image *= 1 - 0.3 * gutter[..., None]
+
+
+def paint_yard(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+    """Paint grass with worn patches, `[h, w, 3]` float32 0..255."""
+    brightness = 1 + 0.16 * rng.standard_normal(shape, np.float32) + 0.14 * fractal_noise(rng, shape, 3 * scale, 5)
+    image = tinted((98, 116, 62), brightness)
+    bare = np.clip(fractal_noise(rng, shape, 2.2 * scale, 5) - 0.8, 0, 1)
+    paint(image, bare, (132, 116, 92))
+    return image
+
+
+def ground_bytes(image: np.ndarray) -> np.ndarray:
+    """Return the painted ground as a texture."""
+    return to_bytes(image)
