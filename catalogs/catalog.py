@@ -36,6 +36,7 @@ from schemas.reports import Lineage
 __all__ = ["ArtifactRef", "Catalog", "DatasetVersion", "Execution"]
 
 _HASHED_ON_LOAD = 1 << 20  # parts up to this size are hashed when loaded (about 1 ms); larger ones are checked by size
+_CHECKPOINT_LEASES: dict[Path, int] = {}  # checkpoint folders that this process holds
 _HEX = re.compile(r"[0-9a-f]{4,64}")
 _DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -51,7 +52,6 @@ class Catalog:
         for folder in (self._scratch, self._checkpoints):
             folder.mkdir(exist_ok=True)
         self._put: dict[str, ArtifactRef] = {}  # put by this process and perhaps not recorded yet
-        self._resuming: dict[str, tuple[Path, int]] = {}  # checkpoint folder and its lease by execution key
 
     @classmethod
     def open(cls, home: Path) -> "Catalog":
@@ -120,10 +120,11 @@ class Catalog:
             self._check_ready(execution)
             with self.log.write() as commit:
                 visible = self._record_ok(commit, execution)
-            self._drop_checkpoints(execution.key)
+            self._release_checkpoints(execution.key, remove=True)
             return visible
         with self.log.write() as commit:
             commit.append(execution_row(execution, "error"))
+        self._release_checkpoints(execution.key, remove=False)
         return execution
 
     def _check_ready(self, execution: Execution) -> None:
@@ -222,10 +223,10 @@ class Catalog:
         except WorldlineError:
             raise
         except Exception as error:  # whatever a decoder says about bytes that are not what was stored
-            name = self._first_damaged(ref)
-            if name is None:
+            damaged = self._first_damaged(ref)
+            if damaged is None:
                 raise
-            raise self._damaged(ref, name) from error
+            raise self._damaged(ref, damaged) from error
 
     def _first_damaged(self, ref: ArtifactRef) -> str | None:
         return next((name for name, sha256 in sorted(ref.parts.items()) if not self.objects.verify(sha256)), None)
@@ -274,7 +275,8 @@ class Catalog:
         """
         if not _DATASET_NAME.fullmatch(name):
             raise WorldlineError(
-                f"{name!r} cannot name a dataset: use up to 100 letters, digits, dots, dashes and underscores, starting with a letter or digit"
+                f"{name!r} cannot name a dataset: use up to 100 letters, digits, dots, dashes and underscores, "
+                "starting with a letter or digit"
             )
         refs = {role: self.log.artifact(digest) for role, digest in sorted(artifacts.items())}
         for role, ref in refs.items():
@@ -347,7 +349,7 @@ class Catalog:
                 execution = self.log.execution(keys[0])
                 assert execution is not None
                 return lineage.as_artifact([*lineage.upstream(self.log, sorted(execution.inputs.values())), execution], self.log)
-            if keys and digests or len(keys) > 1:
+            if (keys and digests) or len(keys) > 1:
                 raise WorldlineError(f"{identifier} could mean {_listed(keys + digests)}: give more digits")
             if digests:
                 return lineage.as_artifact(lineage.upstream(self.log, [self.artifact(identifier).digest]), self.log)
@@ -358,7 +360,9 @@ class Catalog:
             raise WorldlineError(
                 f"{identifier} is the question id in {len(questions)} artifacts {_listed(questions)}: give one of these"
             )
-        raise WorldlineError(f"no artifact, execution, dataset or question {identifier} in {self.home}")
+        names = difflib.get_close_matches(identifier, sorted({version.name for version in self.log.datasets()}), n=3, cutoff=0.4)
+        hint = f"; did you mean the dataset {_listed(names)}?" if names else ": give NAME@3, or the first digits of a digest"
+        raise WorldlineError(f"no artifact, execution, dataset or question {identifier} in {self.home}{hint}")
 
     def _questions_like(self, identifier: str) -> list[str]:
         quoted = identifier.replace("'", "''")
@@ -384,22 +388,23 @@ class Catalog:
 
         Where a living process works on the same key already, this one gets a folder of its own.
         """
-        if key in self._resuming:
-            return self._resuming[key][0]
         for name in (key, *(f"{key}-{number}" for number in range(2, 1000))):
             folder = self._checkpoints / name
+            if folder in _CHECKPOINT_LEASES and folder.exists():
+                return folder
             folder.mkdir(exist_ok=True)
             lease = leases.hold(folder)
             if lease is not None:
-                self._resuming[key] = (folder, lease)
+                _CHECKPOINT_LEASES[folder] = lease
                 return folder
         raise WorldlineError(f"a thousand processes work on execution {key[:12]} at once")
 
-    def _drop_checkpoints(self, key: str) -> None:
-        if key in self._resuming:
-            folder, lease = self._resuming.pop(key)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lease)
+    def _release_checkpoints(self, key: str, *, remove: bool) -> None:
+        for folder in [folder for folder in _CHECKPOINT_LEASES if folder.parent == self._checkpoints]:
+            if folder.name.partition("-")[0] == key:
+                if remove:
+                    shutil.rmtree(folder, ignore_errors=True)
+                os.close(_CHECKPOINT_LEASES.pop(folder))
 
     def sweep(self) -> int:
         """Remove what dead processes left: temporary files, scratch folders, checkpoints of recorded executions."""

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,11 @@ from schemas.errors import WorldlineError
 
 LOG_VERSION = 1
 _APPLICATION_ID = 0x57444C4E  # "WDLN"
-_NETWORK_FILE_SYSTEMS = frozenset(
-    "nfs nfs4 cifs smb3 smbfs afs ceph lustre gpfs beegfs glusterfs fuse.glusterfs fuse.sshfs fuse.s3fs fuse.gcsfuse".split()
-)
+_NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs")
 _RETIRED_SECONDS = 600.0  # a query that listed its files before a merge may still open them for this long
 _DOCUMENTS = ("code_files", "machine", "packages")  # equal in thousands of executions: kept once
+# One row gains nothing from compression, dictionaries or statistics, and they cost 1 of 1.6 ms; segments have them.
+_COMMIT_LAYOUT = {"compression": "none", "use_dictionary": False, "write_statistics": False, "store_schema": False}
 
 _SCHEMA = """
 CREATE TABLE files (name TEXT PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, rows INTEGER NOT NULL);
@@ -106,7 +106,8 @@ class CommitLog:
             raise WorldlineError(f"{self._path} was not made by Worldline: choose another workspace folder with --home")
         if version > LOG_VERSION:
             raise WorldlineError(
-                f"{self._path} was written by a newer Worldline (log version {version}, this one reads up to {LOG_VERSION}): upgrade"
+                f"{self._path} was written by a newer Worldline (log version {version}, this one reads up to {LOG_VERSION}): "
+                "upgrade it"
             )
         return True
 
@@ -134,8 +135,8 @@ class CommitLog:
         """Apply every Parquet file in commit order. Segments win over the commits that they were merged from."""
         spans = []
         for path in [*self.tables.glob("segments/[0-9]*.parquet"), *self.tables.glob("commits/[0-9]*.parquet")]:
-            first, _, last = path.stem.partition("-")
-            spans.append((int(first), -int(last or first), path.relative_to(self.tables).as_posix()))
+            begin, _, end = path.stem.partition("-")
+            spans.append((int(begin), -int(end or begin), path.relative_to(self.tables).as_posix()))
         covered, files = 0, 0
         for first, minus_last, name in sorted(spans):
             if first <= covered:
@@ -145,7 +146,10 @@ class CommitLog:
                     f"the commit log cannot be rebuilt from {self.tables}: the file of commit {covered + 1} is missing; "
                     "restore it from a backup"
                 )
-            rows = pq.read_table(self.tables / name, schema=RECORDS).to_pylist()
+            try:
+                rows = pq.read_table(self.tables / name, schema=RECORDS).to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise WorldlineError(f"the commit log cannot be rebuilt: {self.tables / name} is damaged ({error})") from error
             for row in rows:
                 _apply(connection, row)
             connection.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (name, first, -minus_last, len(rows)))
@@ -177,7 +181,7 @@ class CommitLog:
                 if commit.rows:
                     name = f"commits/{commit.number:012d}.parquet"
                     written = self.tables / name
-                    _write_table(pa.Table.from_pylist(commit.rows, schema=RECORDS), written)
+                    _write_table(pa.Table.from_pylist(commit.rows, schema=RECORDS), written, _COMMIT_LAYOUT)
                     connection.execute(
                         "INSERT INTO files VALUES (?, ?, ?, ?)", (name, commit.number, commit.number, len(commit.rows))
                     )
@@ -203,7 +207,7 @@ class CommitLog:
                 if len(loose) >= max(minimum, 1):
                     segment = f"segments/{loose[0][1]:012d}-{loose[-1][1]:012d}.parquet"
                     merged = pa.concat_tables([pq.read_table(self.tables / name, schema=RECORDS) for name, _, _ in loose])
-                    _write_table(merged, self.tables / segment)
+                    _write_table(merged, self.tables / segment, {"compression": "zstd"})
                     connection.execute("DELETE FROM files WHERE name LIKE 'commits/%'")
                     connection.execute(
                         "INSERT INTO files VALUES (?, ?, ?, ?)", (segment, loose[0][1], loose[-1][1], merged.num_rows)
@@ -324,8 +328,8 @@ def _execution(connection: sqlite3.Connection, key: str) -> Execution | None:
     found = connection.execute(query, (key,)).fetchone()
     if found is None:
         return None
-    row: Mapping[str, Any] = json.loads(found[0])
-    return read_execution(dict.fromkeys(RECORDS.names) | row | dict(zip(_DOCUMENTS, found[1:], strict=True)))
+    documents = dict(zip(_DOCUMENTS, found[1:], strict=True))
+    return read_execution({**dict.fromkeys(RECORDS.names), **json.loads(found[0]), **documents})
 
 
 def _artifact(connection: sqlite3.Connection, digest: str) -> ArtifactRef | None:
@@ -333,12 +337,12 @@ def _artifact(connection: sqlite3.Connection, digest: str) -> ArtifactRef | None
     return read_output(json.loads(found[0])) if found else None
 
 
-def _write_table(table: pa.Table, path: Path) -> None:
+def _write_table(table: pa.Table, path: Path, layout: dict[str, Any]) -> None:
     """Write a Parquet file that appears under its name only when its bytes are on disk."""
     temporary = path.with_name(f".{path.name}.tmp")  # one writer at a time, so that a leftover is overwritten
     try:
         with temporary.open("wb") as stream:
-            pq.write_table(table, stream, compression="zstd")
+            pq.write_table(table, stream, **layout)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
@@ -378,7 +382,7 @@ def _refuse_network_file_system(home: Path) -> None:
         mount = fields.split(" ")[4].replace("\\040", " ")
         if home.is_relative_to(mount) and len(mount) >= len(best):
             best, kind = mount, rest.split(" ")[0]
-    if kind in _NETWORK_FILE_SYSTEMS:
+    if kind.removeprefix("fuse.") in (*_NETWORK_FILE_SYSTEMS, "sshfs", "s3fs", "gcsfuse"):
         raise WorldlineError(
             f"{home} lies on a network file system ({kind}), where the catalog's SQLite log can lose data: "
             "choose a folder on a local disk with --home"
