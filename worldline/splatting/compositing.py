@@ -32,8 +32,8 @@ def _list_bands(order, means2d, radii, height, bands):  # type: ignore[no-untype
     offsets = np.zeros(bands + 1, np.int64)
     for rank in range(len(order)):
         i = order[rank]
-        top = max(0, int(math.floor(means2d[i, 1] - radii[i, 1])))
-        bottom = min(height - 1, int(math.ceil(means2d[i, 1] + radii[i, 1])))
+        top = max(0, math.floor(means2d[i, 1] - radii[i, 1]))
+        bottom = min(height - 1, math.ceil(means2d[i, 1] + radii[i, 1]))
         first[rank], last[rank] = top // BAND_ROWS, bottom // BAND_ROWS
         for band in range(first[rank], last[rank] + 1):
             offsets[band + 1] += 1
@@ -54,7 +54,7 @@ def _row_span(u, dy, a, b, c, level, width):  # type: ignore[no-untyped-def]
     if discriminant < 0.0:
         return 0, 0
     half, middle = math.sqrt(discriminant) / a + 0.01, u - b * dy / a - 0.5
-    return max(0, int(math.ceil(middle - half))), min(width, int(math.floor(middle + half)) + 1)
+    return max(0, math.ceil(middle - half)), min(width, math.floor(middle + half) + 1)
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"nsz", "arcp", "contract", "afn", "reassoc"}, error_model="numpy")
@@ -68,7 +68,7 @@ def _composite(means2d, conics, opacities, colors, ids, start, stop, row0, row1,
         a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
         level = math.log(opacity / ALPHA_THRESHOLD)
         reach = math.sqrt(2.0 * level * a / max(a * c - b * b, 1e-30)) + 0.01
-        y0, y1 = max(row0, int(math.ceil(v - 0.5 - reach))), min(row1, int(math.floor(v - 0.5 + reach)) + 1)
+        y0, y1 = max(row0, math.ceil(v - 0.5 - reach)), min(row1, math.floor(v - 0.5 + reach) + 1)
         for y in range(y0, y1):
             dy = number(y + 0.5) - v
             x0, x1 = _row_span(u, dy, a, b, c, level, width)
@@ -110,7 +110,7 @@ def _composite_backward(  # type: ignore[no-untyped-def]
         a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
         level = math.log(opacity / ALPHA_THRESHOLD)
         reach = math.sqrt(2.0 * level * a / max(a * c - b * b, 1e-30)) + 0.01
-        y0, y1 = max(row0, int(math.ceil(v - 0.5 - reach))), min(row1, int(math.floor(v - 0.5 + reach)) + 1)
+        y0, y1 = max(row0, math.ceil(v - 0.5 - reach)), min(row1, math.floor(v - 0.5 + reach) + 1)
         v_opacity = number(0.0)
         sum_x = sum_y = sum_xx = sum_xy = sum_yy = number(0.0)
         v_color[:] = 0
@@ -199,7 +199,7 @@ class Composite(torch.autograd.Function):
 
         def piece(band: int) -> None:
             rows = (band * BAND_ROWS, min((band + 1) * BAND_ROWS, height))
-            _composite(*arrays, ids, offsets[band], offsets[band + 1], *rows, channels, image, transmittance, finished)
+            _composite(*arrays, ids, offsets[band], offsets[band + 1], *rows, channels, image, transmittance, finished)  # type: ignore[call-arg]
 
         map_pieces(piece, bands)
         ctx.arrays, ctx.lists, ctx.finished, ctx.transmittance = arrays, (offsets, ids), finished, transmittance
@@ -220,7 +220,7 @@ class Composite(torch.autograd.Function):
         def piece(band: int) -> None:
             rows = (band * BAND_ROWS, min((band + 1) * BAND_ROWS, height))
             span = (ids, offsets[band], offsets[band + 1], *rows, channels)
-            _composite_backward(*arrays, *span, finished, transmittance, behind, v_image_, slots)
+            _composite_backward(*arrays, *span, finished, transmittance, behind, v_image_, slots)  # type: ignore[call-arg]
 
         map_pieces(piece, len(offsets) - 1)
         total = np.zeros((len(arrays[0]), slots.shape[1]), slots.dtype)

@@ -237,7 +237,7 @@ class Project(torch.autograd.Function):
         def piece(index: int) -> None:
             stop = min((index + 1) * CHUNK, count)
             limits = (width, height, near, far, eps2d, radius_clip, compensate)
-            _project(*arrays, *limits, index * CHUNK, stop, *outputs)
+            _project(*arrays, *limits, index * CHUNK, stop, *outputs)  # type: ignore[call-arg]
 
         map_pieces(piece, -(-count // CHUNK))
         ctx.arrays, ctx.outputs, ctx.settings = arrays, outputs, settings
@@ -250,7 +250,7 @@ class Project(torch.autograd.Function):
     def backward(ctx: Any, v_means2d, v_conics, v_depths, v_compensations, _):  # type: ignore[no-untyped-def]
         """Return the gradients by means, quats, scales, covars and viewmat."""
         means, quats, scales, covars, _opacities, view, K = ctx.arrays
-        means2d, conics, depths, compensations, radii = ctx.outputs
+        _, conics, _, compensations, radii = ctx.outputs
         width, height, eps2d = ctx.settings[0], ctx.settings[1], ctx.settings[4]
         upstream = [v.contiguous().numpy() for v in (v_means2d, v_conics, v_depths, v_compensations)]
         gradients = [np.zeros_like(array) for array in (means, quats, scales, covars)]
@@ -260,7 +260,7 @@ class Project(torch.autograd.Function):
         def piece(index: int) -> None:
             stop = min((index + 1) * CHUNK, len(means))
             inputs = (means, quats, scales, covars, view, K, width, height, eps2d, index * CHUNK, stop)
-            _project_backward(*inputs, conics, compensations, radii, *upstream, *gradients, v_views[index])
+            _project_backward(*inputs, conics, compensations, radii, *upstream, *gradients, v_views[index])  # type: ignore[call-arg]
 
         map_pieces(piece, pieces)
         v_means, v_quats, v_scales, v_covars = (torch.from_numpy(gradient) for gradient in gradients)
