@@ -1,6 +1,7 @@
 """Folders of images: natural order, upright, with times and positions from files beside them or from EXIF."""
 
 import datetime
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -186,7 +187,7 @@ def _find_times(source: Source, names: list[str], photos: list[_Photo], rate: fl
     if None not in taken and len(zones) == 1:
         moments = [moment for moment in taken if moment is not None]
         seconds = [(moment - moments[0]).total_seconds() for moment in moments]
-        if all(after > before for before, after in zip(seconds, seconds[1:], strict=False)):
+        if all(after > before for before, after in itertools.pairwise(seconds)):
             since_epoch = None
             if moments[0].tzinfo is not None:
                 delta = moments[0] - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)

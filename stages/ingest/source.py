@@ -15,9 +15,10 @@ GPS_FILE = "gps.csv"
 def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source:
     """Return the source at a path, with the files that its ingest stage needs and no others.
 
-    A file is a "video", with `NAME.gps.csv` beside it if there is one (NAME without or with the video's suffix). A folder
+    A file is a "video", with `NAME.gps.csv` beside it if there is one (NAME with or without the video's suffix). A folder
     with `camera/NAME/poses.json` is a "pandaset" scene, of which the files of one camera, the GPS and the boxes are taken,
-    never the lidar. A folder with images, or whose folder `images` has some, is "frames", with its `timestamps.csv`, `times.txt` and `gps.csv`.
+    never the lidar. A folder with images, or whose folder `images` has some, is "frames", with its `timestamps.csv`,
+    `times.txt` and `gps.csv`.
 
     Args:
         path: file or folder.
