@@ -202,7 +202,7 @@ class Similarity(NamedTuple):
 
 
 def umeyama(source: np.ndarray, target: np.ndarray, *, with_scale: bool = True, weights: np.ndarray | None = None) -> Similarity:
-    """Least-squares similarity (or rigid transform) from points `source` to `target` `[N, 3]` (Umeyama, PAMI 1991).
+    """Least-squares similarity (or rigid transform) from points `source` to `target` `[N, D]` (Umeyama, PAMI 1991).
 
     Where the points lie on a line the rotation about that line is not determined; the SVD then picks one.
 
@@ -216,7 +216,8 @@ def umeyama(source: np.ndarray, target: np.ndarray, *, with_scale: bool = True, 
     source_mean, target_mean = w @ source, w @ target
     a, b = source - source_mean, target - target_mean
     u, singular, vt = np.linalg.svd((b * w[:, None]).T @ a)
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    sign = np.ones(source.shape[1])
+    sign[-1] = np.sign(np.linalg.det(u @ vt))
     rotation = (u * sign) @ vt
     variance = float(w @ (a * a).sum(axis=1))
     if with_scale and variance == 0:

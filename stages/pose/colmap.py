@@ -22,7 +22,7 @@ from schemas.clips import Clip
 from stages.contract import Progress, stage
 from stages.pose.footage import Footage, FootageConfig, classify_footage
 from stages.pose.mapping import MapRequest, image_name, write_request
-from worldline.cameras import invert_rigid, rigid, transform_points
+from worldline.cameras import invert_rigid, transform_points
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: 
     count = len(clip.frames)
     intrinsics = clip.intrinsics if clip.intrinsics is not None else guess_intrinsics(clip.size, config.focal_guess)
     footage = classify_footage(
-        clip.frames.array(),
+        clip.frames,
         clip.size,
         intrinsics,
         clip.intrinsics is not None,

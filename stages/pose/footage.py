@@ -6,7 +6,7 @@ most corners where they were; a camera that only turns moves them by K R K^-1, a
 Zisserman, Multiple View Geometry, 8.4); everything else is worth a reconstruction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -65,7 +65,7 @@ class Footage:
     focal_px: float = 0.0
 
 
-def working_images(frames: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[list[np.ndarray], float]:
+def working_images(frames: Iterable[np.ndarray], size: tuple[int, int]) -> tuple[list[np.ndarray], float]:
     """Return grey images at the working size, and the factor from working pixels to full pixels."""
     factor = max(max(size) / WORKING_SIDE_PX, 1e-9)
     small = (max(1, round(size[0] / factor)), max(1, round(size[1] / factor)))
@@ -195,7 +195,7 @@ def find_rotation(
 
 
 def classify_footage(
-    frames: Sequence[np.ndarray],
+    frames: Iterable[np.ndarray],
     size: tuple[int, int],
     intrinsics: np.ndarray,
     focal_known: bool,

@@ -204,11 +204,13 @@ def arrays_of(model: Any, request: MapRequest) -> dict[str, np.ndarray]:
     images = usable_images(model, request.min_observations)
     frames = np.array([image.image_id - 1 for image in images], np.int32)
     camera_from_world = np.stack([image.cam_from_world().matrix() for image in images])
-    position = {image.image_id: {} for image in images}
+    position: dict[int, dict[int, np.ndarray]] = {}
     for image in images:
         points2d = image.points2D
         position[image.image_id] = {k: points2d[k].xy for k in image.get_observation_point2D_idxs()}
-    rows, xyz, errors = [], [], []
+    rows: list[tuple[float, ...]] = []
+    xyz: list[np.ndarray] = []
+    errors: list[float] = []
     for point_id in sorted(model.points3D):
         point = model.points3D[point_id]
         seen = sorted((e.image_id, e.point2D_idx) for e in point.track.elements if e.image_id in position)
@@ -247,7 +249,8 @@ def run(folder: Path) -> None:
     match(pycolmap, folder, request, report)
     model, method = reconstruct(pycolmap, folder, request, report)
     arrays = {} if model is None else arrays_of(model, request)
-    np.savez(folder / "result.npz", method=np.array(method), **arrays)
+    arrays["method"] = np.array(method)
+    np.savez(folder / "result.npz", **arrays)  # type: ignore[arg-type]
 
 
 def write_request(folder: Path, request: MapRequest) -> None:
