@@ -81,7 +81,8 @@ def image_motion_word(bearing: np.ndarray, growth: np.ndarray, threshold: float,
     """Name image motion from the change of bearing and of log size: "left", "right", "toward", "away", "none" or None.
 
     Args:
-        bearing: change of bearing in radians, right positive. growth: change of log size.
+        bearing: change of bearing in radians, right positive.
+        growth: change of log size.
         threshold: both below it count as "none"; between it and twice it nothing is told.
         ratio: how far the larger change must exceed the other.
     """

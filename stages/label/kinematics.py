@@ -246,7 +246,7 @@ def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: i
 
 
 def _principal_axes(row: np.ndarray, xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, rows: int) -> np.ndarray:
-    """Return `[rows, 2, 2]` principal axes (columns) of each track's mean horizontal covariance: errors along and across the ray."""
+    """Return principal axes `[rows, 2, 2]` (columns) of each track's mean horizontal covariance: along and across the ray."""
     sums = [np.bincount(row, np.nan_to_num(values), rows) for values in (xx, xy, yy)]
     angle = 0.5 * np.arctan2(2 * sums[1], sums[0] - sums[2])
     cosine, sine = np.cos(angle), np.sin(angle)

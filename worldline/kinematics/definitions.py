@@ -31,7 +31,8 @@ def clockwise_angle(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """Return the angle from direction `first` to `last`, clockwise seen from above, in [-pi, pi].
 
     Args:
-        first, last: `[..., 2 or 3]` directions in a frame whose z points up; z is ignored.
+        first: `[..., 2 or 3]` direction in a frame whose z points up; z is ignored.
+        last: the same of the other direction.
     """
     cross = first[..., 0] * last[..., 1] - first[..., 1] * last[..., 0]
     dot = first[..., 0] * last[..., 0] + first[..., 1] * last[..., 1]
@@ -61,7 +62,9 @@ def turn_word(clockwise_total: np.ndarray, turning: float, u_turn: float, straig
 
     Args:
         clockwise_total: change of heading over the window, clockwise positive, radians; NaN gives None.
-        turning, u_turn, straight: thresholds in radians.
+        turning: smallest change of a turn in radians.
+        u_turn: smallest change of a U-turn.
+        straight: changes below it are none.
     """
     size = np.abs(clockwise_total)
     side = np.where(clockwise_total > 0, "right", "left").astype(object)
@@ -73,7 +76,8 @@ def camera_direction_word(right: np.ndarray, away: np.ndarray, ratio: float) -> 
     """Name a motion in the camera's axes: "left", "right", "toward", "away", or None where neither axis dominates.
 
     Args:
-        right, away: components along the camera's x axis and along its viewing direction, in one unit.
+        right: component along the camera's x axis.
+        away: component along its viewing direction, in the same unit.
         ratio: how many times larger the larger component must be.
     """
     lateral, radial = np.abs(right), np.abs(away)

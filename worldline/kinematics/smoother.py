@@ -26,7 +26,8 @@ def white_share(
     Args:
         row: `[M]` track of each sample, sorted.
         time_s: `[M]` sorted within a track.
-        value, variance: `[M, A]` positions and their stated variance.
+        value: `[M, A]` positions.
+        variance: `[M, A]` their stated variance.
         rows: number of tracks.
         max_span_s: neighbours further apart than this are not used (the path bends between them).
 
@@ -44,7 +45,6 @@ def white_share(
     ratio = residual[use] ** 2 / np.maximum(expected[use], 1e-300)
     owner = row[1:-1][use]
     count = np.bincount(owner, minlength=rows)
-    order = np.lexsort((ratio.T[0], owner))
     start = np.concatenate([[0], np.cumsum(count)[:-1]])
     prior = 4.0
     for axis in range(value.shape[1]):  # the median resists single outliers; 0.4549 is that of chi-squared with 1 degree
@@ -72,9 +72,11 @@ def draw_paths(
         times_s: `[R, S]` times of the steps of each track, non-decreasing; trailing padding repeats the last time.
         observed: `[R, S]` steps that carry a sample (others are times at which the path is wanted).
         values: `[R, S, A]` samples; read where observed.
-        white, drift: `[R, S, A]` variances of the white and the time-correlated part of the noise.
+        white: `[R, S, A]` variance of the white part of the noise.
+        drift: `[R, S, A]` variance of the time-correlated part.
         drift_seconds: correlation time of the latter.
-        normals: `[R, S, A, D, 3]` standard normal numbers, `uniforms`: `[R, A, D]`, for D draws.
+        normals: `[R, S, A, D, 3]` standard normal numbers for D draws.
+        uniforms: `[R, A, D]` uniform numbers.
 
     Returns:
         `[R, S, A, D, 2]` position and velocity of each draw at each step.

@@ -1,0 +1,122 @@
+"""Phrases that point at one object and no other, and the rendering of question texts, column-wise."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.labels import EGO_TRACK_ID
+from schemas.tracks import Tracks
+from worldline.kinematics.definitions import box_iou
+
+_BOX = ("x0_px", "y0_px", "x1_px", "y1_px")
+_AMBIGUOUS_IOU = 0.5
+
+
+def referring_phrases(tracks: Tracks, ids: np.ndarray, start_s: np.ndarray, end_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Name each object so that nothing else in its window answers to the name.
+
+    Colour and class alone suffice where annotations list every object and no other track shares them; tracks found in
+    video may have missed a twin, so their phrase also gives the box, in pixels of the clip, at the first sample in the
+    window.
+
+    Args:
+        tracks: the tracks.
+        ids: `[K]` track ids (0 is the camera).
+        start_s: `[K]` beginning of the window of each.
+        end_s: `[K]` its end.
+
+    Returns:
+        `[K]` phrases (None where there is no unique one) and `[K]` reasons ("no_unique_phrase") or None.
+    """
+    objects = tracks.objects
+    nouns, unique = _nouns(objects)
+    object_ids = objects["track_id"].to_numpy().astype(np.int64)
+    frame = tracks.samples["frame"].to_numpy().astype(np.int64)
+    sample_id = tracks.samples["track_id"].to_numpy().astype(np.int64)
+    time = tracks.samples["time_s"].to_numpy()
+    boxes = np.stack([tracks.samples[name].to_numpy() for name in _BOX], -1).astype(float)
+    shown = np.flatnonzero(np.isfinite(boxes).all(1))
+    shown = shown[np.lexsort((time[shown], sample_id[shown]))]
+    # One sorted key for (track, time): times are below a million seconds, ids are whole numbers.
+    key = sample_id[shown] * 1e6 + time[shown]
+    first = np.searchsorted(key, ids * 1e6 + start_s - 1e-6)
+    safe = shown[np.minimum(first, max(len(shown) - 1, 0))] if len(shown) else np.zeros(len(ids), int)
+    has_box = np.zeros(len(ids), bool)
+    text = np.full(len(ids), "", dtype=object)
+    if len(shown):
+        has_box = (first < len(shown)) & (sample_id[safe] == ids) & (time[safe] <= end_s + 1e-6)
+        has_box &= ~_overlapped(frame[safe], ids, boxes[safe], frame[shown], sample_id[shown], boxes[shown])
+        corners = [pa.array(np.char.mod("%d", np.rint(boxes[safe, axis]).astype(int))) for axis in range(4)]
+        inside = pc.binary_join_element_wise(*corners, ", ")
+        at = pa.array(np.char.mod("%.1f", time[safe]))
+        text = _text(pc.binary_join_element_wise(" in box [", inside, "] at ", at, " s", ""))
+    place = np.minimum(np.searchsorted(object_ids, ids), max(len(object_ids) - 1, 0))
+    noun = nouns[place] if len(object_ids) else np.full(len(ids), "", object)
+    short = unique[place] & (tracks.origin == "boxes") if len(object_ids) else np.zeros(len(ids), bool)
+    camera = ids == EGO_TRACK_ID
+    phrase = np.select([camera, short, has_box], [np.full(len(ids), "the camera", object), noun, noun + text], None)
+    return phrase, np.where(np.equal(phrase, None), "no_unique_phrase", None)
+
+
+def _nouns(objects: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return "the white car" per object, and whether no other object shares it and its class is known."""
+    names = objects["class_name"].combine_chunks()
+    unknown = pc.equal(names, "unknown")
+    words = pc.if_else(unknown, "object", pc.utf8_lower(names))
+    colours = objects["colour"].combine_chunks()
+    prefix = pc.if_else(pc.equal(colours, ""), "", pc.binary_join_element_wise(colours, "", " "))
+    nouns = pc.binary_join_element_wise("the ", prefix, words, "")
+    encoded = nouns.dictionary_encode()
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    alone = np.bincount(codes, minlength=1)[codes] == 1 if len(codes) else np.zeros(0, bool)
+    # "the car" also fits every white car, so a phrase without a colour must be alone in its class.
+    classes = names.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    lonely = np.bincount(classes, minlength=1)[classes] == 1 if len(classes) else np.zeros(0, bool)
+    bare = pc.equal(colours, "").to_numpy(zero_copy_only=False)
+    known = ~unknown.to_numpy(zero_copy_only=False)
+    return _text(nouns), np.where(bare, lonely, alone) & known
+
+
+def _overlapped(
+    frame: np.ndarray, ids: np.ndarray, boxes: np.ndarray, all_frames: np.ndarray, all_ids: np.ndarray, all_boxes: np.ndarray
+) -> np.ndarray:
+    """Whether another track's box in the same frame overlaps so much that the box does not tell which is meant."""
+    order = np.argsort(all_frames, kind="stable")
+    low = np.searchsorted(all_frames[order], frame)
+    count = np.searchsorted(all_frames[order], frame, side="right") - low
+    query = np.repeat(np.arange(len(frame)), count)
+    other = order[np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)]
+    twin = (all_ids[other] != ids[query]) & (box_iou(boxes[query], all_boxes[other]) > _AMBIGUOUS_IOU)
+    return np.bincount(query, twin, len(frame)) > 0
+
+
+def _text(column: pa.Array) -> np.ndarray:
+    return column.to_numpy(zero_copy_only=False).astype(object)
+
+
+def render(templates: tuple[str, ...], chosen: np.ndarray, values: dict[str, np.ndarray]) -> np.ndarray:
+    """Fill `templates[chosen[k]]` with the k-th of each of `values` (strings); loops over templates, not over rows."""
+    result = np.full(len(chosen), None, object)
+    for index, template in enumerate(templates):
+        rows = np.flatnonzero(chosen == index)
+        if not len(rows):
+            continue
+        pieces = re.split(r"\{(\w+)\}", template)
+        parts = [pa.array(values[piece][rows], pa.string()) if odd % 2 else piece for odd, piece in enumerate(pieces)]
+        text = _text(pc.binary_join_element_wise(*parts, "")) if len(parts) > 1 else np.full(len(rows), template, object)
+        result[rows] = text
+    return result
+
+
+def mix(*columns: np.ndarray | int) -> np.ndarray:
+    """Return `[K]` uint64 hashes of integer columns (splitmix64): the same content gives the same number in any order."""
+    state: np.ndarray = np.zeros(1, np.uint64)
+    with np.errstate(over="ignore"):
+        for column in columns:
+            state = (state ^ np.atleast_1d(np.asarray(column, np.int64)).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return state
