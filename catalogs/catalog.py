@@ -88,10 +88,16 @@ class Catalog:
         Args:
             artifact: what to store; files that it refers to are copied, files in `scratch` are moved.
             scratch: an existing folder for temporary files, best from `scratch_folder`.
+
+        Raises:
+            WorldlineError: if the disk is full, or a file that the artifact refers to cannot be read.
         """
         digest = content_digest(artifact)
-        folder = Path(tempfile.mkdtemp(dir=scratch))
-        paths = encode(artifact, folder)
+        try:
+            folder = Path(tempfile.mkdtemp(dir=scratch))
+            paths = encode(artifact, folder)
+        except OSError as error:
+            raise WorldlineError(f"{artifact.kind} could not be written to {scratch} ({error.strerror or error})") from error
         size = sum(path.stat().st_size for path in paths.values())
         parts = {name: self.objects.put(path, take=path.parent == folder) for name, path in sorted(paths.items())}
         shutil.rmtree(folder)

@@ -1,0 +1,272 @@
+"""Many processes at once, and processes that die: nothing acknowledged is lost, nothing partial is seen, leftovers go."""
+
+import os
+import random
+import signal
+import sqlite3
+import time
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from catalog_workers import (
+    COMMIT_POINTS,
+    build_until_killed,
+    commit_many,
+    compute_same,
+    die_at,
+    figures,
+    hold_scratch,
+    key_of,
+    make,
+    publish_one,
+)
+
+from catalogs.catalog import Catalog
+from catalogs.lens import TABLES
+from schemas.codec import content_digest
+from schemas.errors import WorldlineError
+
+
+def dump(catalog: Catalog) -> tuple[list[str], dict[str, list[str]]]:
+    """All that the index and the tables say, without SQLite's own row numbers."""
+    with sqlite3.connect(catalog.home / "catalog.sqlite") as connection:
+        index = [
+            repr(connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3").fetchall())
+            for name in ("executions", "artifacts", "edges", "datasets")
+        ]
+    tables = {name: sorted(map(repr, catalog.query(f"SELECT * FROM {name}").to_pylist())) for name in TABLES}
+    return index, tables
+
+
+def assert_whole(catalog: Catalog) -> None:
+    assert catalog.verify() == []
+    for folder in ("scratch", "objects/incoming"):
+        assert not list((catalog.home / folder).iterdir())
+    for key in catalog.query("SELECT key FROM executions").column("key").to_pylist():
+        execution = catalog.find(key)
+        assert execution is not None
+        assert content_digest(catalog.load(execution.outputs[0].digest)) == execution.outputs[0].digest
+    figures_recorded = catalog.query(
+        "SELECT artifact, count(*) AS rows FROM (SELECT DISTINCT artifact, name FROM metrics) GROUP BY 1"
+    )
+    assert set(figures_recorded.column("rows").to_pylist()) <= {20}
+
+
+def test_concurrent_writers_lose_nothing_and_every_query_sees_whole_commits(tmp_path: Path, processes: ForkServerContext) -> None:
+    catalog = Catalog.open(tmp_path / "home")
+    workers = [processes.Process(target=commit_many, args=(catalog.home, worker, 25)) for worker in range(6)]
+    for worker in workers:
+        worker.start()
+    seen = 0
+    while any(worker.is_alive() for worker in workers):
+        counts = catalog.query("SELECT count(*) AS runs, (SELECT count(*) FROM metrics) AS rows FROM executions").to_pylist()[0]
+        runs, rows = counts["runs"], counts["rows"]
+        assert runs >= seen
+        assert rows % 20 == 0
+        seen = runs
+        catalog.log.compact(minimum=20)
+    assert [worker.exitcode for worker in workers] == [0] * 6
+    keys = {key_of(f"{worker}/{index}") for worker in range(6) for index in range(25)}
+    assert set(catalog.query("SELECT key FROM executions").column("key").to_pylist()) == keys
+    assert all(catalog.find(key) for key in keys)
+    assert catalog.query("SELECT count(*) AS n FROM metrics").to_pylist() == [{"n": 6 * 25 * 20}]
+
+
+def test_two_processes_that_compute_one_key_both_get_the_visible_result(tmp_path: Path, processes: ForkServerContext) -> None:
+    home = Catalog.open(tmp_path / "home").home
+    results = processes.Queue()
+    workers = [processes.Process(target=compute_same, args=(home, seed, results)) for seed in (1, 2, 3, 3)]
+    for worker in workers:
+        worker.start()
+    digests = {results.get(timeout=60) for _ in workers}
+    assert len(digests) == 1
+    catalog = Catalog.open(home)
+    assert {ref.digest for ref in catalog.find(key_of("shared")).outputs} == digests  # type: ignore[union-attr]
+    drifted = set(catalog.query("SELECT other_digest FROM drift").column(0).to_pylist())
+    assert drifted == {content_digest(figures(seed)) for seed in (1, 2, 3)} - digests
+
+
+def test_concurrent_publishers_get_distinct_versions_and_equal_ones_share_theirs(
+    tmp_path: Path, processes: ForkServerContext
+) -> None:
+    catalog = Catalog.open(tmp_path / "home")
+    make(catalog, "base", 1)
+    results = processes.Queue()
+    recipes = [1, 2, 3, 4]
+    workers = [processes.Process(target=publish_one, args=(catalog.home, recipe, results)) for recipe in recipes]
+    for worker in workers:
+        worker.start()
+    published = {results.get(timeout=60) for _ in workers}
+    assert {version for version, _ in published} == {1, 2, 3, 4}
+    latest = catalog.dataset("raced")
+    again = catalog.publish("raced", latest.recipe, latest.artifacts, {})
+    assert again == latest
+    assert len(catalog.datasets()) == 4
+
+
+@pytest.mark.parametrize("point", COMMIT_POINTS)
+def test_a_process_killed_at_a_commit_point_leaves_a_whole_catalog(
+    point: str, tmp_path: Path, processes: ForkServerContext
+) -> None:
+    catalog = Catalog.open(tmp_path / "home")
+    before = make(catalog, "before", 1)
+    worker = processes.Process(target=die_at, args=(catalog.home, point))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    catalog = Catalog.open(catalog.home)
+    assert_whole(catalog)
+    committed = point == "committed, checkpoints left"
+    assert (catalog.find(key_of("doomed")) is not None) == committed
+    assert (catalog.home / "checkpoints" / key_of("doomed")).exists() != committed  # kept exactly where a build would resume
+    assert make(catalog, "doomed", 5) == catalog.find(key_of("doomed"))
+    assert catalog.find(before.key) == before
+    assert catalog.query("SELECT * FROM executions").num_rows == 2
+    assert_whole(Catalog.open(catalog.home))
+
+
+@pytest.mark.parametrize("rounds", [8, pytest.param(200, marks=pytest.mark.slow)])
+def test_processes_killed_at_random_moments_lose_nothing_acknowledged(
+    rounds: int, tmp_path: Path, processes: ForkServerContext
+) -> None:
+    home, acknowledged = tmp_path / "home", tmp_path / "acknowledged"
+    moments = random.Random(0)
+    for number in range(rounds):
+        known = acknowledged.stat().st_size if acknowledged.exists() else 0
+        worker = processes.Process(target=build_until_killed, args=(home, acknowledged, number))
+        worker.start()
+        while worker.is_alive() and not (acknowledged.exists() and acknowledged.stat().st_size > known):
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0.0, 0.2))
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+        catalog = Catalog.open(home)
+        promised = acknowledged.read_text().splitlines()
+        assert all(catalog.find(key) for key in promised)
+        if number % 10 == 7 or number == rounds - 1:
+            assert_whole(catalog)
+    versions = [version.version for version in catalog.datasets()]
+    assert versions == list(range(1, len(versions) + 1))
+    before = dump(catalog)
+    for name in ("catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"):
+        (home / name).unlink(missing_ok=True)
+    assert dump(Catalog.open(home)) == before
+
+
+def test_a_living_process_keeps_its_scratch_folder(tmp_path: Path, processes: ForkServerContext) -> None:
+    catalog = Catalog.open(tmp_path / "home")
+    ready = processes.Queue()
+    worker = processes.Process(target=hold_scratch, args=(catalog.home, ready))
+    worker.start()
+    folder = Path(ready.get(timeout=60))
+    catalog.sweep()
+    assert folder.exists()
+    worker.kill()
+    worker.join()
+    assert catalog.sweep() == 1
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_lost_log_is_rebuilt_from_the_commit_files(catalog: Catalog, merged: bool, caplog: pytest.LogCaptureFixture) -> None:
+    first = make(catalog, "a", 1)
+    make(catalog, "a", 2)  # drift
+    second = make(catalog, "b", 3, {"figures": first.outputs[0].digest})
+    catalog.publish("nightly", {"x": 1}, {"figures": second.outputs[0].digest}, {"numpy": "2"})
+    catalog.objects.path(first.outputs[0].parts["figures.parquet"]).unlink()
+    make(catalog, "a", 6)  # takes the place of the lost one
+    if merged:
+        assert catalog.log.compact(minimum=1) == 5
+    make(catalog, "c", 4)
+    before = dump(catalog)
+    for name in ("catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"):
+        (catalog.home / name).unlink(missing_ok=True)
+    rebuilt = Catalog.open(catalog.home)
+    assert "was missing and was rebuilt" in caplog.text
+    assert dump(rebuilt) == before
+    make(rebuilt, "d", 5)
+    assert rebuilt.query("SELECT max(commit) AS n FROM executions").to_pylist() == [{"n": 7}]
+
+
+def test_merging_commit_files_changes_no_answer(catalog: Catalog) -> None:
+    for index in range(6):
+        make(catalog, str(index), index)
+    before = dump(catalog)
+    assert catalog.log.compact(minimum=7) == 0
+    assert catalog.log.compact(minimum=6) == 6
+    assert len(catalog.log.files()) == 1
+    assert dump(catalog) == before
+    make(catalog, "later", 9)
+    assert len(catalog.log.files()) == 2
+    assert catalog.query("SELECT * FROM executions").num_rows == 7
+
+
+def test_a_gap_in_the_commit_files_is_told_and_not_papered_over(catalog: Catalog) -> None:
+    for index in range(3):
+        make(catalog, str(index), index)
+    (catalog.home / "catalog.sqlite").unlink()
+    catalog.log.tables.joinpath("commits/000000000002.parquet").unlink()
+    with pytest.raises(WorldlineError, match="file of commit 2 is missing"):
+        Catalog.open(catalog.home)
+
+
+def test_a_log_older_than_its_tables_is_not_written_over(catalog: Catalog, tmp_path: Path) -> None:
+    make(catalog, "0", 0)
+    with sqlite3.connect(catalog.home / "catalog.sqlite") as old, sqlite3.connect(tmp_path / "backup") as backup:
+        old.backup(backup)
+    for index in (1, 2, 3):
+        make(catalog, str(index), index)
+    for name in ("catalog.sqlite-wal", "catalog.sqlite-shm"):
+        (catalog.home / name).unlink(missing_ok=True)
+    os.replace(tmp_path / "backup", catalog.home / "catalog.sqlite")
+    with pytest.raises(WorldlineError, match="older than the tables"):
+        make(Catalog.open(catalog.home), "4", 4)
+    (catalog.home / "catalog.sqlite").unlink()
+    assert Catalog.open(catalog.home).query("SELECT * FROM executions").num_rows == 4
+
+
+def test_the_workspace_of_another_tool_or_a_newer_version_is_refused(tmp_path: Path) -> None:
+    for name, statement in {"newer": "PRAGMA user_version = 99", "other": "PRAGMA application_id = 5"}.items():
+        home = Catalog.open(tmp_path / name).home
+        with sqlite3.connect(home / "catalog.sqlite") as connection:
+            connection.execute(statement)
+        with pytest.raises(WorldlineError, match="newer Worldline" if name == "newer" else "not made by Worldline"):
+            Catalog.open(home)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WorldlineError, match="cannot be used"):
+        Catalog.open(tmp_path / "file")
+
+
+def test_a_damaged_log_says_how_to_get_it_back(catalog: Catalog) -> None:
+    make(catalog, "a", 1)
+    home = catalog.home
+    for name in ("catalog.sqlite-wal", "catalog.sqlite-shm"):
+        (home / name).unlink(missing_ok=True)
+    (home / "catalog.sqlite").write_bytes(b"not a database" * 1000)
+    with pytest.raises(WorldlineError, match="move it away"):
+        Catalog.open(home)
+    (home / "catalog.sqlite").unlink()
+    assert Catalog.open(home).find(key_of("a")) is not None
+
+
+def test_a_commit_that_fails_leaves_no_trace(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    make(catalog, "a", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("catalogs.log.sync_folder", full_disk)
+        with pytest.raises(WorldlineError, match="No space left on device"):
+            make(catalog, "b", 2)
+        patch.setattr("catalogs.catalog.encode", full_disk)
+        with pytest.raises(WorldlineError, match="No space left on device"):
+            make(catalog, "b", 2)
+    assert catalog.find(key_of("b")) is None
+    assert len(list((catalog.log.tables / "commits").iterdir())) == 1
+    make(catalog, "b", 2)
+    assert catalog.query("SELECT key FROM executions").num_rows == 2
+    assert isinstance(catalog.query("SELECT 1 AS one"), pa.Table)
