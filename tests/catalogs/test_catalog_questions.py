@@ -209,7 +209,7 @@ def test_a_dataset_name_that_could_do_harm_is_refused(catalog: Catalog, name: st
 
 def test_only_recorded_and_whole_artifacts_can_be_published(catalog: Catalog) -> None:
     execution = make(catalog, "a", 1)
-    with pytest.raises(WorldlineError, match="its figures .* is not in the catalog"):
+    with pytest.raises(WorldlineError, match=r"its figures .* is not in the catalog"):
         catalog.publish("streets", {}, {"figures": put(catalog, figures(2)).digest}, {})
     catalog.objects.path(execution.outputs[0].parts["meta.json"]).unlink()
     with pytest.raises(WorldlineError, match="build it again"):
