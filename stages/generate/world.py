@@ -126,6 +126,6 @@ def _draw(
     return rgb, depth, ids
 
 
-def _gps(scene: Scene, times: np.ndarray, poses: np.ndarray, config: WorldConfig, rng: np.random.Generator):  # noqa: ANN202
+def _gps(scene: Scene, times: np.ndarray, poses: np.ndarray, config: WorldConfig, rng: np.random.Generator):
     speeds = np.array([scene.ego.speed(float(time)) for time in times])
     return make_table(GPS_FIXES, gps_fixes(rng, times, poses[:, :3, 3], speeds, sigma_m=config.gps_sigma_m))

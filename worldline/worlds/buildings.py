@@ -1,5 +1,7 @@
 """Houses: a facade of its own for each, painted on the front, with cornice, sills and balconies that stand out."""
 
+import itertools
+
 import cv2
 import numpy as np
 
@@ -7,7 +9,16 @@ from worldline.worlds.noise import blocks, fractal_noise, paint, tinted, to_byte
 from worldline.worlds.scene import Mesh, planar_pose
 from worldline.worlds.shapes import box, merged, quad
 
-WALLS = ((178, 92, 70), (150, 78, 62), (214, 198, 168), (226, 214, 190), (190, 176, 160), (206, 160, 124), (160, 172, 176), (216, 186, 140))
+WALLS = (
+    (178, 92, 70),
+    (150, 78, 62),
+    (214, 198, 168),
+    (226, 214, 190),
+    (190, 176, 160),
+    (206, 160, 124),
+    (160, 172, 176),
+    (216, 186, 140),
+)
 TRIMS = ((232, 228, 218), (206, 196, 178), (90, 84, 78), (188, 182, 174))
 AWNINGS = ((164, 40, 38), (38, 92, 74), (40, 66, 120), (206, 150, 48), (96, 52, 92))
 
@@ -21,7 +32,9 @@ def make_house(rng: np.random.Generator, width: float, depth: float, pixels_per_
     wall = np.array(WALLS[rng.integers(2)] if brick else WALLS[rng.integers(2, len(WALLS))], float) * rng.uniform(0.88, 1.06)
     trim = TRIMS[rng.integers(len(TRIMS))]
     front, sills, balconies = _facade(rng, (width, height), (ground_floor, storey, storeys), (wall, trim), brick, pixels_per_m)
-    side = to_bytes(_wall(rng, (round(height * pixels_per_m * 0.5), round(depth * pixels_per_m * 0.5)), pixels_per_m * 0.5, wall, brick))
+    side = to_bytes(
+        _wall(rng, (round(height * pixels_per_m * 0.5), round(depth * pixels_per_m * 0.5)), pixels_per_m * 0.5, wall, brick)
+    )
     roof = to_bytes(tinted((92, 86, 84), 1 + 0.15 * fractal_noise(rng, (64, 64), 16, 5)))
     w, b, h = width, -depth, height
     meshes = [
@@ -94,10 +107,13 @@ def _facade(
             _window(rng, image, scale, (centre, height - bottom - tall), (wide, tall), trim, style)
             if shutters:
                 for side in (-1, 1):
-                    _shutter(rng, image, scale, (centre + side * 0.76 * wide, height - bottom - tall), (wide * 0.5, tall), shutter_rgb)
+                    _shutter(
+                        rng, image, scale, (centre + side * 0.76 * wide, height - bottom - tall), (wide * 0.5, tall), shutter_rgb
+                    )
             (balconies if rng.random() < 0.12 else sills).append((centre, bottom, wide))
     _shop(rng, image, scale, height, ground_floor, width, trim)
-    return to_bytes(image), sills, balconies
+    # streets are seen along their facades: fewer texels along the street than up keep mipmaps sharp at grazing angles
+    return to_bytes(cv2.resize(image, None, fx=0.6, fy=1.0, interpolation=cv2.INTER_AREA)), sills, balconies
 
 
 def _rectangle(image: np.ndarray, scale: float, corner: tuple[float, float], size: tuple[float, float]) -> np.ndarray:
@@ -157,7 +173,12 @@ def _window(
 
 
 def _shutter(
-    rng: np.random.Generator, image: np.ndarray, scale: float, top_centre: tuple[float, float], size: tuple[float, float], rgb: np.ndarray
+    rng: np.random.Generator,
+    image: np.ndarray,
+    scale: float,
+    top_centre: tuple[float, float],
+    size: tuple[float, float],
+    rgb: np.ndarray,
 ) -> None:
     view = _rectangle(image, scale, (top_centre[0] - size[0] / 2, top_centre[1]), size)
     slats = 0.8 + 0.25 * (np.arange(view.shape[0])[:, None] % 5 < 3) + 0.06 * rng.standard_normal(view.shape[:2])
@@ -165,7 +186,13 @@ def _shutter(
 
 
 def _shop(
-    rng: np.random.Generator, image: np.ndarray, scale: float, height: float, ground_floor: float, width: float, trim: tuple[int, int, int]
+    rng: np.random.Generator,
+    image: np.ndarray,
+    scale: float,
+    height: float,
+    ground_floor: float,
+    width: float,
+    trim: tuple[int, int, int],
 ) -> None:
     """Paint the ground floor: shop windows with goods, a door, an awning and a sign, or a plain house front."""
     top = height - ground_floor
@@ -184,21 +211,23 @@ def _shop(
     edges = np.sort(rng.uniform(0.2, 0.8, int(width / 4.5) + 1)) * (width - 0.5) + 0.25
     edges = np.concatenate([[0.4], edges[np.diff(edges, prepend=-9) > 1.4], [width - 0.4]])
     door = int(rng.integers(len(edges) - 1))
-    for index, (left, right) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for index, (left, right) in enumerate(itertools.pairwise(edges)):
         if index == door:
             _door(rng, image, scale, ((left + right) / 2, height))
             continue
         pane = _rectangle(image, scale, (left + 0.08, top + 1.25), (right - left - 0.16, ground_floor - 1.75))
         _glass(rng, pane)
-        for _ in range(int((right - left) * 9)):  # goods behind the glass
+        for _ in range(int((right - left) * 5)):  # goods behind the glass
             spot = int(rng.integers(max(pane.shape[1], 1))), int(pane.shape[0] * rng.uniform(0.35, 0.98))
             size = int(rng.uniform(0.06, 0.24) * scale) + 1
-            colour = tuple(float(v) for v in rng.uniform(50, 235, 3))
+            colour = tuple(float(v) for v in rng.uniform(40, 150) + rng.uniform(-35, 60, 3))
             cv2.rectangle(pane, spot, (spot[0] + size, spot[1] + int(size * rng.uniform(0.6, 2.0))), colour, -1)
     _sign(rng, image, scale, (0.25, top + 0.3), (width - 0.5, 0.75))
 
 
-def _sign(rng: np.random.Generator, image: np.ndarray, scale: float, corner: tuple[float, float], size: tuple[float, float]) -> None:
+def _sign(
+    rng: np.random.Generator, image: np.ndarray, scale: float, corner: tuple[float, float], size: tuple[float, float]
+) -> None:
     view = _rectangle(image, scale, corner, size)
     board = np.array(AWNINGS[rng.integers(len(AWNINGS))], float)
     view[:] = tinted(board, 1 + 0.05 * rng.standard_normal(view.shape[:2]))

@@ -1,4 +1,4 @@
-"""The street's surface: asphalt with paint, cracks and patches, pavers, kerbs, and the shadows that lie on it.
+"""The street's surface: asphalt with paint, cracks and patches, pavement slabs and kerb stones.
 
 Painted in street coordinates: s along the centre line, d to its left, both in metres.
 """
@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
 
-from worldline.worlds.light import light_on
 from worldline.worlds.noise import blocks, fractal_noise, paint, tinted, to_bytes
-from worldline.worlds.scene import Mesh, Route
-from worldline.worlds.shapes import shadow_outline
 
 KERB_M = 0.13
-SHADOW_PIXELS_PER_M = 12.0
 
 
 @dataclass(frozen=True)
@@ -40,83 +35,6 @@ class StreetPlan:
     cross_street_m: float | None
     cross_half_m: float
     pixels_per_m: float
-
-
-def street_coordinates(route: Route, xy: np.ndarray) -> np.ndarray:
-    """Return (s, d) `[N, 2]` of points `[N, 2]`: distance along a route from its nearest point, and to its left."""
-    _, nearest = cKDTree(route.xy).query(xy)
-    heading = route.heading_rad[nearest]
-    offset = xy - route.xy[nearest]
-    along = np.cos(heading) * offset[:, 0] + np.sin(heading) * offset[:, 1]
-    left = -np.sin(heading) * offset[:, 0] + np.cos(heading) * offset[:, 1]
-    return np.stack([route.arc_m[nearest] + along, left], axis=1)
-
-
-def shadow_map(plan: StreetPlan, route: Route, origin_m: float, meshes: list[Mesh], sun_direction: np.ndarray) -> np.ndarray:
-    """Draw the shadows of static meshes on the ground, `[rows, columns]` float32 in 0..1.
-
-    Rows run from d = +yard_half_m down, columns from s = start_m up, `SHADOW_PIXELS_PER_M` pixels per metre.
-
-    Args:
-        plan: extent of the map.
-        route: centre line.
-        origin_m: arc length on the route at s = 0.
-        meshes: small faces fall as they are (foliage), anything else as its convex outline.
-        sun_direction: unit vector to the sun.
-    """
-    scale = SHADOW_PIXELS_PER_M
-    shape = round(2 * plan.yard_half_m * scale), round((plan.end_m - plan.start_m) * scale)
-    shadow = np.zeros(shape, np.uint8)
-    for mesh in meshes:
-        if not mesh.casts_shadow:
-            continue
-        if len(mesh.faces) > 400 and len(mesh.points) == len(mesh.faces) // 4 * 6:  # leaf clumps: six corners, four triangles
-            fallen = mesh.points[:, :2] - mesh.points[:, 2:] * (sun_direction[:2] / sun_direction[2])
-            outlines = street_coordinates(route, fallen).reshape(-1, 6, 2)
-        else:
-            outlines = street_coordinates(route, shadow_outline(mesh.points, sun_direction))[None]
-        pixels = np.empty_like(outlines)
-        pixels[..., 0] = (outlines[..., 0] - origin_m - plan.start_m) * scale
-        pixels[..., 1] = (plan.yard_half_m - outlines[..., 1]) * scale
-        for outline in pixels:
-            cv2.fillPoly(shadow, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return cv2.GaussianBlur(shadow, (0, 0), 0.9).astype(np.float32) / 255
-
-
-def apply_light(plan: StreetPlan, image: np.ndarray, shadow: np.ndarray, d_range: tuple[float, float], sun_direction: np.ndarray) -> None:
-    """Multiply a ground image over d_range (its bottom and top row) by sun and shadow, in place."""
-    rows = [round((plan.yard_half_m - d) * SHADOW_PIXELS_PER_M) for d in (d_range[1], d_range[0])]
-    part = cv2.resize(shadow[rows[0] : rows[1]], (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-    up = np.array([[0.0, 0.0, 1.0]])
-    sunny, shady = light_on(up, sun_direction)[0], light_on(up, sun_direction, 0.0)[0] * 0.93
-    for channel in range(3):
-        image[..., channel] *= np.float32(sunny[channel]) + part * np.float32(shady[channel] - sunny[channel])
-
-
-def strip_mesh(
-    plan: StreetPlan,
-    route: Route,
-    origin_m: float,
-    texture: np.ndarray,
-    s_range: tuple[float, float],
-    d_edges: tuple[float, float],
-    z_edges: tuple[float, float],
-    d_texture: tuple[float, float],
-) -> Mesh:
-    """Return the sheet between two edges along the street, mapped to a texture that covers d_texture and all of s."""
-    s = np.linspace(*s_range, max(2, int((s_range[1] - s_range[0]) / 1.0) + 1))
-    xy, heading = route.at(origin_m + s)
-    normal = np.stack([-np.sin(heading), np.cos(heading)], axis=1)
-    edges = [np.column_stack([xy + d * normal, np.full(len(s), z)]) for d, z in zip(d_edges, z_edges, strict=True)]
-    points = np.concatenate(edges)
-    u = (s - plan.start_m) / (plan.end_m - plan.start_m)
-    v = [(d - d_texture[0]) / (d_texture[1] - d_texture[0]) for d in d_edges]
-    uv = np.concatenate([np.column_stack([u, np.full(len(s), value)]) for value in v])
-    k = np.arange(len(s) - 1)
-    n = len(s)
-    faces = np.concatenate([np.stack([k, k + 1, n + k + 1], 1), np.stack([k, n + k + 1, n + k], 1)]).astype(np.int64)
-    normals = np.tile([0.0, 0.0, 1.0], (2 * n, 1))
-    return Mesh(points, faces, uv, normals, texture, casts_shadow=False, lit=True)
 
 
 def paint_street(rng: np.random.Generator, plan: StreetPlan) -> np.ndarray:
@@ -204,7 +122,9 @@ def _pavement(rng: np.random.Generator, image: np.ndarray, plan: StreetPlan, d: 
         rows = np.flatnonzero((d[:, 0] * side) > plan.road_half_m)
         top, shape = rows[0], (len(rows), image.shape[1])
         value, joint = blocks(rng, shape, (rng.uniform(0.3, 0.5) * scale, rng.uniform(0.5, 0.8) * scale))
-        brightness = 1 + 0.075 * value + 0.08 * fractal_noise(rng, shape, 2.5 * scale, 6) + 0.05 * rng.standard_normal(shape, np.float32)
+        brightness = (
+            1 + 0.075 * value + 0.08 * fractal_noise(rng, shape, 2.5 * scale, 6) + 0.05 * rng.standard_normal(shape, np.float32)
+        )
         slabs = tinted(((158, 152, 143), (150, 142, 132))[side > 0], brightness)
         paint(slabs, 0.55 * joint, (74, 70, 64))
         spots = (fractal_noise(rng, shape, 0.09 * scale, 1) > 3.1).astype(np.float32)
@@ -230,5 +150,9 @@ def paint_yard(rng: np.random.Generator, shape: tuple[int, int], scale: float) -
 
 
 def ground_bytes(image: np.ndarray) -> np.ndarray:
-    """Return the painted ground as a texture."""
-    return to_bytes(image)
+    """Return the painted ground as a texture with fewer texels along the street than across it.
+
+    The camera looks along the street, where a pixel covers a long thin patch: mipmaps pick their level by its length,
+    and would blur lane lines sideways if texels were square.
+    """
+    return to_bytes(cv2.resize(image, None, fx=0.5, fy=1.0, interpolation=cv2.INTER_AREA))

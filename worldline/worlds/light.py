@@ -2,9 +2,9 @@
 
 import numpy as np
 
-SUN = np.array([0.60, 0.56, 0.48])
-SKY = np.array([0.47, 0.51, 0.58])
-BOUNCE = np.array([0.27, 0.25, 0.22])
+SUN = np.array([0.66, 0.61, 0.52])
+SKY = np.array([0.56, 0.60, 0.66])
+BOUNCE = np.array([0.40, 0.38, 0.34])
 
 
 def light_on(normals: np.ndarray, sun_direction: np.ndarray, sunlit: float = 1.0) -> np.ndarray:

@@ -29,7 +29,7 @@ def make_pedestrian(rng: np.random.Generator, track_id: int, motion: Motion, *, 
     torso = _flattened(tube(_column([0.82, 0.9, 1.15, 1.38, 1.46, 1.5]), np.array([0.0, 0.16, 0.17, 0.22, 0.16, 0.0]), cloth))
     head = ellipsoid((0.095, 0.08, 0.125), skin, centre=(0.01, 0, 1.63))
     cap = ellipsoid((0.105, 0.09, 0.115), hair, centre=(-0.015, 0, 1.665))
-    bag = ellipsoid((0.09, 0.14, 0.2), _cloth(rng, (96, 70, 52)), centre=(-0.19, 0, 1.2))
+    bag = ellipsoid((0.07, 0.11, 0.15), _cloth(rng, (96, 70, 52)), centre=(-0.17, 0, 1.22))
     parts = [Part(_scaled(mesh, scale)) for mesh in (torso, head, cap, bag)]
     for side in (-1, 1):
         leg = tube(_column([0.0, -0.02, -0.42, -0.84]), np.array([0.0, 0.105, 0.075, 0.055]), trousers, sides=8)

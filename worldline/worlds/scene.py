@@ -77,6 +77,12 @@ class Route:
         normal = np.stack([-np.sin(self.heading_rad), np.cos(self.heading_rad)], axis=1)
         return Route.through(self.xy + left * normal)
 
+    def across(self, arc_m: float, reach_m: float) -> "Route":
+        """Return a straight route over this one at right angles, from `reach_m` on its right to as much on its left."""
+        xy, heading = self.at(arc_m)
+        steps = np.linspace(-reach_m, reach_m, round(20 * reach_m) + 1)[:, None]
+        return Route.through(xy + steps * np.array([-np.sin(heading), np.cos(heading)]))
+
     def reversed(self) -> "Route":
         """Return the same curve driven the other way."""
         return Route.through(self.xy[::-1])

@@ -105,9 +105,7 @@ def leaf_crown(
     second = np.cross(facing, first)
     angle = np.arange(6) * np.pi / 3
     reach = leaf_m * rng.uniform(0.45, 1.0, (leaves, 6))
-    rim = reach[..., None] * (
-        np.cos(angle)[None, :, None] * first[:, None] + np.sin(angle)[None, :, None] * second[:, None]
-    )
+    rim = reach[..., None] * (np.cos(angle)[None, :, None] * first[:, None] + np.sin(angle)[None, :, None] * second[:, None])
     points = (centre[:, None] + rim).reshape(-1, 3)
     base = (np.arange(leaves) * 6)[:, None]
     fan = np.concatenate([base + np.array([[0, k, k + 1]]) for k in range(1, 5)]).astype(np.int64)

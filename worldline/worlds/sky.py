@@ -9,10 +9,10 @@ def paint_sky(rng: np.random.Generator, width: int = 1536, height: int = 384) ->
     """Paint the upper half of a panorama, `[h, w, 3]` uint8; the bottom row is the horizon. Left and right edge meet."""
     up = np.linspace(1, 0, height, dtype=np.float32)[:, None] * np.ones((1, width), np.float32)
     image = np.empty((height, width, 3), np.float32)
-    for channel, (zenith, horizon) in enumerate(((74, 206), (124, 220), (196, 232))):
+    for channel, (zenith, horizon) in enumerate(((62, 198), (116, 216), (196, 234))):
         image[..., channel] = horizon + (zenith - horizon) * np.clip(up * 1.5, 0, 1) ** 0.6
-    clouds = _ring(fractal_noise(rng, (height, width + width // 8), 150, 6, stretch=2.5), width)
-    thick = np.clip(0.75 * clouds - 0.15, 0, 1) * np.clip(1.3 - 0.9 * up, 0, 1)
+    clouds = _ring(fractal_noise(rng, (height, width + width // 8), 90, 6, stretch=2.5), width)
+    thick = np.clip(0.8 * clouds - 0.05, 0, 1) * np.clip(1.3 - 0.9 * up, 0, 1)
     shade = 1 - 0.16 * np.clip(clouds - 1.0, 0, 1)
     paint(image, 0.9 * thick, np.array([250, 249, 246], np.float32) * shade[..., None])
     far = _ring(fractal_noise(rng, (8, width + width // 8), 60, 4), width)[4]

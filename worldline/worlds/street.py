@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worldline.worlds import ground
+from worldline.worlds import terrain
 from worldline.worlds.buildings import make_house
 from worldline.worlds.ground import KERB_M, StreetPlan
 from worldline.worlds.noise import fractal_noise, tinted, to_bytes
@@ -37,9 +37,9 @@ class Layout:
 
 
 LAYOUTS = {
-    "straight": Layout(0.0, (0, 0), None, (52.0,), ((0, 8.4), (2.2, 9.0), (4.4, 7.6), (6.6, 4.2), (9, 3.6))),
+    "straight": Layout(0.0, (0, 0), None, (58.0,), ((0, 8.4), (2.2, 9.0), (4.4, 7.6), (6.6, 4.2), (9, 3.6))),
     "curve": Layout(1 / 70, (12, 92), None, (), ((0, 7.6), (2.5, 8.2), (5, 7.2), (8, 7.8))),
-    "junction": Layout(0.0, (0, 0), 56.0, (46.0,), ((0, 8.8), (2.5, 8.4), (5.0, 5.0), (7.0, 2.6), (9, 3.5))),
+    "junction": Layout(0.0, (0, 0), 56.0, (46.0,), ((0, 8.6), (2.0, 8.0), (5.0, 2.0), (9.0, 1.6))),
 }
 START_M, END_M = -14.0, 150.0
 
@@ -51,7 +51,7 @@ def build_street(layout: str, rng: np.random.Generator, *, camera_height_m: floa
         KeyError: if there is no such layout.
     """
     kind = LAYOUTS[layout]
-    plan = StreetPlan(START_M, END_M, 5.4, 8.8, 44.0, kind.crosswalk_m, kind.cross_street_m, 4.6, 64.0)
+    plan = StreetPlan(START_M, END_M, 5.4, 8.8, 44.0, kind.crosswalk_m, kind.cross_street_m, 4.6, 56.0)
     centre, origin_m = _centre_line(kind)
     angle = rng.uniform(0.55, 0.95) * rng.choice([-1, 1]) + np.pi * rng.choice([0, 1])
     sun = np.array([np.cos(angle) * 0.62, np.sin(angle) * 0.62, 0.785])
@@ -59,7 +59,7 @@ def build_street(layout: str, rng: np.random.Generator, *, camera_height_m: floa
     static = _houses(rng, plan, centre, origin_m) + _furniture(rng, plan, centre, origin_m)
     actors = _traffic(rng, kind, centre, origin_m)
     parked = [mesh for actor in actors if not actor.moving(0.0) for mesh in _standing(actor)]
-    static += _ground(rng, plan, centre, origin_m, static + parked, sun)
+    static += terrain.street_meshes(rng, plan, centre, origin_m, static + parked, sun)
     wander = 0.18 * np.sin(2 * np.pi * (centre.arc_m - origin_m) / 45 + rng.uniform(0, 2 * np.pi))
     ego_route = centre.offset(-LANE_M + wander)
     knots = np.array(kind.ego_mps)
@@ -80,7 +80,7 @@ def _centre_line(kind: Layout) -> tuple[Route, float]:
 
 def _arc_at(route: Route, centre: Route, origin_m: float, s: float) -> float:
     """Return the arc length on a route beside the centre line where it passes s."""
-    along = ground.street_coordinates(centre, route.xy)[:, 0] - origin_m
+    along = terrain.street_coordinates(centre, route.xy)[:, 0] - origin_m
     return float(route.arc_m[np.argmin(np.abs(along - s))])
 
 
@@ -114,13 +114,8 @@ def _houses(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m:
             s += width + (rng.uniform(0.0, 0.4) if rng.random() < 0.6 else rng.uniform(2.5, 6))
     for d in (-22.0, -8.0, 6.5, 20.0):  # the street ends at a row of houses across it
         house = make_house(rng, 13.5, 10, 28.0)
-        meshes += [mesh.moved(_place(centre, origin_m, plan.end_m + 1, d + 13.5, KERB_M, -np.pi / 2).copy()) for mesh in _turned(house)]
+        meshes += [mesh.moved(_place(centre, origin_m, plan.end_m + 1, d, KERB_M, np.pi / 2)) for mesh in house]
     return meshes
-
-
-def _turned(house: list[Mesh]) -> list[Mesh]:
-    """Turn a house so that its front faces -x of the place it is put to, with its left end there."""
-    return [mesh.moved(planar_pose(0, 0, 0, 0)) for mesh in house]
 
 
 def _furniture(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m: float) -> list[Mesh]:
@@ -136,7 +131,15 @@ def _furniture(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin
                 choice = rng.random()
                 d = side * (plan.road_half_m + rng.uniform(0.6, 0.85))
                 pose = _place(centre, origin_m, s, d, KERB_M, rng.uniform(-0.2, 0.2) + (np.pi if side > 0 else 0))
-                items = _tree(rng) if choice < 0.55 else _lamp(rng) if choice < 0.75 else _sign_post(rng) if choice < 0.9 else _bin(rng)
+                items = (
+                    _tree(rng)
+                    if choice < 0.55
+                    else _lamp(rng)
+                    if choice < 0.75
+                    else _sign_post(rng)
+                    if choice < 0.9
+                    else _bin(rng)
+                )
                 meshes += [mesh.moved(pose) for mesh in items]
             s += rng.uniform(4.0, 9.5)
     for _ in range(26):  # trees in the yards
@@ -155,7 +158,7 @@ def _tree(rng: np.random.Generator, scale: float = 1.0) -> list[Mesh]:
     radii = tuple(float(v) for v in scale * rng.uniform([1.4, 1.4, 1.5], [1.9, 1.9, 2.2]))
     hue = np.array(((104, 142, 58), (84, 124, 56), (132, 148, 62), (92, 132, 78))[rng.integers(4)], float)
     brightness = 1 + 0.30 * fractal_noise(rng, (192, 192), 40, 6)
-    crown = leaf_crown(rng, to_bytes(tinted(hue, brightness)), (radii[0], radii[1], radii[2]), int(560 * scale), 0.34 * scale)
+    crown = leaf_crown(rng, to_bytes(tinted(hue, brightness)), (radii[0], radii[1], radii[2]), int(900 * scale), 0.24 * scale)
     crown = crown.moved(planar_pose(float(path[-1, 0]), float(path[-1, 1]), trunk_m + 0.72 * radii[2], 0))
     return [trunk, crown]
 
@@ -223,28 +226,21 @@ def _traffic(rng: np.random.Generator, kind: Layout, centre: Route, origin_m: fl
     if kind.cross_street_m is not None:
         _crossing_traffic(rng, kind.cross_street_m, centre, origin_m, actors)
     else:
-        add_car(drive(-LANE_M, 19.0, ((0, 9.2), (2.5, 9.8), (6, 10.6))), "white", "sedan")
-    if kind.crosswalk_m:
-        across = _across(centre, origin_m, kind.crosswalk_m[0] + 1.6)
-        times, speeds = np.array(((0.0, 1.45), (9.0, 1.45))).T
-        add_walker(Motion(across, float(across.arc_m[-1]) / 2 - 7.5, times, speeds), "yellow")
+        add_car(drive(-LANE_M, 21.0, ((0, 9.2), (2.5, 9.8), (6, 10.6))), "white", "sedan")
+    if kind.crosswalk_m:  # waits at the kerb until the lead car has passed, then crosses
+        across = centre.across(origin_m + kind.crosswalk_m[0] + 1.6, 60.0)
+        times, speeds = np.array(((0.0, 0.0), (3.2, 0.0), (3.8, 1.5), (9.0, 1.5))).T
+        add_walker(Motion(across, 60.0 - 5.0, times, speeds), "yellow")
     return actors
-
-
-def _across(centre: Route, origin_m: float, s: float) -> Route:
-    """Return a straight route across the street from its right to its left."""
-    pose = _place(centre, origin_m, s, 0.0)
-    reach = np.arange(-60.0, 60.0, 0.1)[:, None]
-    return Route.through(pose[:2, 3] + reach * pose[:2, 1])
 
 
 def _crossing_traffic(rng: np.random.Generator, s: float, centre: Route, origin_m: float, actors: list[Actor]) -> None:
     """Two cars that pass the junction on the other street, one from each side."""
-    across = _across(centre, origin_m, s + LANE_M)
+    across = centre.across(origin_m + s + LANE_M, 60.0)
     middle = float(across.arc_m[-1]) / 2
     for route, start, speeds, colour in (
         (across, middle - 26, ((0, 8.0), (4, 7.2), (7, 8.5)), "silver"),
-        (_across(centre, origin_m, s - LANE_M).reversed(), middle - 50, ((0, 8.4), (5, 8.8)), "green"),
+        (centre.across(origin_m + s - LANE_M, 60.0).reversed(), middle - 50, ((0, 8.4), (5, 8.8)), "green"),
     ):
         times, values = np.array(speeds, float).T
         actors.append(make_car(rng, len(actors) + 1, Motion(route, start, times, values), colour=colour))
@@ -254,36 +250,3 @@ def _standing(actor: Actor) -> list[Mesh]:
     """Return the meshes of an actor at time 0 in the world."""
     pose = actor.motion.world_from_actor(0.0)
     return [part.mesh.moved(pose @ part.actor_from_part(0.0)) for part in actor.parts]
-
-
-def _ground(
-    rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m: float, solid: list[Mesh], sun: np.ndarray
-) -> list[Mesh]:
-    shadow = ground.shadow_map(plan, centre, origin_m, solid, sun)
-    image = ground.paint_street(rng, plan)
-    ground.apply_light(plan, image, shadow, (-plan.pavement_half_m, plan.pavement_half_m), sun)
-    street = ground.ground_bytes(image)
-    extent = (-plan.pavement_half_m, plan.pavement_half_m)
-    if plan.cross_street_m is None:
-        spans = [(plan.start_m, plan.end_m)]
-    else:
-        gap = plan.cross_street_m - plan.cross_half_m, plan.cross_street_m + plan.cross_half_m
-        spans = [(plan.start_m, gap[0]), (gap[1], plan.end_m)]
-    meshes = [ground.strip_mesh(plan, centre, origin_m, street, (plan.start_m, plan.end_m), extent, (0.0, 0.0), extent)]
-    for side in (1, -1):
-        near, far = side * plan.road_half_m, side * plan.pavement_half_m
-        outer = side * plan.yard_half_m
-        yard_scale = 12.0
-        yard = ground.paint_yard(
-            rng, (round(abs(outer - far) * yard_scale), round((plan.end_m - plan.start_m) * yard_scale)), yard_scale
-        )
-        yard_range = min(far, outer), max(far, outer)
-        ground.apply_light(plan, yard, shadow, yard_range, sun)
-        yard_bytes = ground.ground_bytes(yard)
-        for span in spans:
-            step = near, near + side * 0.05
-            meshes.append(ground.strip_mesh(plan, centre, origin_m, street, span, (near, near), (0.0, KERB_M), extent))
-            meshes[-1].uv[:, 1] = np.where(meshes[-1].points[:, 2] > 0, (step[1] - extent[0]) / (2 * extent[1]), (near - extent[0] + side * 0.16) / (2 * extent[1]))
-            meshes.append(ground.strip_mesh(plan, centre, origin_m, street, span, (near, far), (KERB_M, KERB_M), extent))
-            meshes.append(ground.strip_mesh(plan, centre, origin_m, yard_bytes, span, (far, outer), (KERB_M, KERB_M), yard_range))
-    return meshes

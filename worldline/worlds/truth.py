@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from worldline.worlds.render import NEAR_M
+from worldline.worlds.renderer import NEAR_M
 from worldline.worlds.scene import Actor, Lens, Scene
 
 
@@ -23,7 +23,9 @@ def projected_extent(corners: np.ndarray, lens: Lens, world_from_camera: np.ndar
     Edges are cut at the near plane first, so that a box beside the camera keeps its true extent.
     """
     local = (corners - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]
-    edges = [(a, b) for level in (0, 4) for a, b in zip(range(level, level + 4), [*range(level + 1, level + 4), level], strict=True)]
+    edges = [
+        (a, b) for level in (0, 4) for a, b in zip(range(level, level + 4), [*range(level + 1, level + 4), level], strict=True)
+    ]
     edges += [(k, k + 4) for k in range(4)]
     points = [local[k] for k in range(8) if local[k, 2] >= NEAR_M]
     for a, b in edges:

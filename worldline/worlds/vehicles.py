@@ -10,7 +10,7 @@ from worldline.worlds.scene import Actor, Mesh, Motion, Part
 from worldline.worlds.shapes import grid, merged, quad, tube
 
 PAINTS = {
-    "white": (226, 226, 222),
+    "white": (232, 232, 228),
     "silver": (168, 172, 176),
     "grey": (98, 102, 106),
     "black": (34, 35, 38),
@@ -65,9 +65,7 @@ SHAPES = {
 }  # fmt: skip
 
 
-def make_car(
-    rng: np.random.Generator, track_id: int, motion: Motion, *, shape: str = "", colour: str = ""
-) -> Actor:
+def make_car(rng: np.random.Generator, track_id: int, motion: Motion, *, shape: str = "", colour: str = "") -> Actor:
     """Build a car; an empty shape or colour is chosen at random."""
     shape = shape or str(rng.choice(["sedan", "hatchback", "van"], p=[0.45, 0.4, 0.15]))
     colour = colour or str(rng.choice(list(PAINTS)))
@@ -97,7 +95,7 @@ def _profile(knots: tuple[tuple[float, float], ...], fraction: np.ndarray) -> np
 
 
 def _sections(body: BodyShape) -> np.ndarray:
-    """Return cross-sections `[stations, points, 3]` from rear to front, each running from the right sill over the roof."""
+    """Return cross-sections `[stations, points, 3]` from rear to front, each running from the left sill over the roof."""
     fraction = np.unique(np.concatenate([np.linspace(0, 1, 46), [0.01, 0.985]]))
     roof, belt = _profile(body.roof, fraction), _profile(body.belt, fraction)
     roof = np.maximum(roof, belt + 0.02)
@@ -115,7 +113,7 @@ def _sections(body: BodyShape) -> np.ndarray:
         x = np.full_like(y, (f - 0.5) * body.length)
         left = np.stack([x, y, z], -1)
         right = np.stack([x, -y, z], -1)
-        rows.append(np.concatenate([right, left[-2::-1]]))
+        rows.append(np.concatenate([left, right[-2::-1]]))
     return np.array(rows)
 
 
@@ -157,15 +155,13 @@ def _paint_shell(rng: np.random.Generator, body: BodyShape, section: np.ndarray,
     return to_bytes(image)
 
 
-def _end_caps(
-    rng: np.random.Generator, body: BodyShape, section: np.ndarray, rgb: tuple[int, int, int]
-) -> tuple[Mesh, Mesh]:
+def _end_caps(rng: np.random.Generator, body: BodyShape, section: np.ndarray, rgb: tuple[int, int, int]) -> tuple[Mesh, Mesh]:
     """Close the shell at the front (grille, lamps, plate) and at the rear (lamps, plate)."""
     caps = []
     for end, outline in ((1, section[-1]), (-1, section[0])):
         count = len(outline)
         middle = count // 2
-        right, left = outline[: middle + 1], outline[middle:][::-1]
+        left, right = outline[: middle + 1], outline[middle:][::-1]
         # columns from the image's left to right as seen from outside
         sheet = np.stack([left, (left + right) / 2, right] if end < 0 else [right, (left + right) / 2, left], axis=1)
         sheet[..., 0] += end * 0.004
@@ -180,7 +176,7 @@ def _end_caps(
             grille = (z > 0.40) & (z < 0.56) & (across < 0.55)
             paint(image, grille.astype(np.float32), (22, 22, 24))
             paint(image, 0.6 * (grille & ((z * 60).astype(int) % 3 == 0)), (130, 130, 132))
-        plate_row = 96 - int(96 * 0.62) if end < 0 else 96 - int(96 * 0.30)
+        plate_row = int(np.argmin(np.abs(z[:, 0] - (0.47 if end > 0 else 0.9 if top > 1 else 0.68))))
         plate = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUVWXYZ0123456789"), 6))
         cv2.rectangle(image, (66, plate_row - 8), (126, plate_row + 6), (222, 222, 214), -1)
         letters = np.zeros(image.shape[:2], np.uint8)

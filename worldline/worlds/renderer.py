@@ -17,7 +17,7 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from worldline.worlds.light import highlight, light_on
 from worldline.worlds.scene import Actor, Lens, Mesh, Part, Scene
-from worldline.worlds.shapes import shadow_outline
+from worldline.worlds.shapes import grid, shadow_outline
 
 NEAR_M, FAR_M = 0.5, 400.0
 SUPERSAMPLING = 2
@@ -114,7 +114,7 @@ class Renderer:
             texture = pyvista.Texture(image)
             texture.MipmapOn()
             texture.InterpolateOn()
-            texture.SetMaximumAnisotropicFiltering(8)
+            texture.SetMaximumAnisotropicFiltering(1)
             texture.SetWrap(vtk.vtkTexture.ClampToEdge)
             self._textures[id(image)] = texture
         return self._textures[id(image)]
@@ -124,13 +124,13 @@ class Renderer:
         sky = self.scene.sky
         below = np.repeat(sky[-1:], 24, axis=0) // 2 + np.array([60, 62, 58], np.uint8)
         azimuth, elevation = np.meshgrid(np.linspace(0, 2 * np.pi, 65), np.linspace(-0.1, np.pi / 2, 24))
-        points = 0.9 * FAR_M * np.stack(
-            [np.cos(elevation) * np.cos(azimuth), -np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], -1
+        points = (
+            0.9
+            * FAR_M
+            * np.stack([np.cos(elevation) * np.cos(azimuth), -np.cos(elevation) * np.sin(azimuth), np.sin(elevation)], -1)
         )
         split = len(below) / (len(sky) + len(below))
         v = np.where(elevation < 0, split * (1 + elevation / 0.1), split + (1 - split) * elevation / (np.pi / 2))
-        from worldline.worlds.shapes import grid
-
         dome = grid(points, np.concatenate([sky, below]))
         dome.uv[:, 1] = v.ravel()
         data = _poly_data(dome, np.full((len(dome.points), 3), 255, np.uint8))
