@@ -1,0 +1,67 @@
+"""Where an object stands: its lower edge on the ground plane, with what is not known of it.
+
+A monocular camera at height H over a plane sees a contact point v rows under the horizon at depth Z = f H / v, so an
+error of sigma_v rows becomes sigma_Z = Z^2 sigma_v / (f H): the error along the ray grows with range squared. The
+plane's own error adds Z sigma_H / H. (Hoiem, Efros and Hebert, "Putting objects in perspective", CVPR 2006, use the
+same geometry.)
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+
+@dataclass(frozen=True)
+class Contact:
+    """Ground contacts `[N]` in the world frame, in the camera path's unit.
+
+    Attributes:
+        xyz: `[N, 3]`; NaN where the ray does not meet the ground in front of the camera.
+        covariance: `[N, 3, 3]`.
+        range: distance from the camera.
+        depth: along the optical axis.
+    """
+
+    xyz: Float64[np.ndarray, "N 3"]
+    covariance: Float64[np.ndarray, "N 3 3"]
+    range: Float64[np.ndarray, " N"]
+    depth: Float64[np.ndarray, " N"]
+
+
+def intersect_ground(
+    xy_px: Float64[np.ndarray, "N 2"],
+    sigma_px: Float64[np.ndarray, "N 2"],
+    world_from_camera: Float64[np.ndarray, "N 4 4"],
+    K: Float64[np.ndarray, "3 3"],
+    normal: Float64[np.ndarray, "3"],
+    offset: float,
+    plane_sigma: float,
+) -> Contact:
+    """Intersect the rays of undistorted pixels with the plane and propagate pixel and plane errors to first order.
+
+    Args:
+        xy_px: one pixel per row.
+        sigma_px: standard deviations of its column and row.
+        world_from_camera: one pose per row.
+        K: pinhole matrix.
+        normal: upward unit normal of `normal . x + offset = 0`.
+        offset: as above.
+        plane_sigma: standard deviation of the plane's height under the object.
+    """
+    rotation, centre = world_from_camera[:, :3, :3], world_from_camera[:, :3, 3]
+    inverse_K = np.linalg.inv(K)
+    rays_camera = np.concatenate([xy_px, np.ones((len(xy_px), 1))], axis=1) @ inverse_K.T
+    rays = np.einsum("nab,nb->na", rotation, rays_camera)
+    height = centre @ normal + offset
+    downward = -(rays @ normal)
+    meets = (downward > 1e-6) & (height > 0)
+    depth = np.where(meets, height / np.where(meets, downward, 1.0), np.nan)
+    xyz = centre + depth[:, None] * rays
+    # x = c + (h / d) r with d = -n.r: dx = (h / d) (I + r n^T / d) dr, and dx/dh = r / d
+    spread = np.eye(3) + rays[:, :, None] * normal[None, None, :] / np.where(meets, downward, np.nan)[:, None, None]
+    by_pixel = depth[:, None, None] * spread @ rotation @ inverse_K[:, :2]
+    by_height = rays / np.where(meets, downward, np.nan)[:, None]
+    covariance = np.einsum("nai,ni,nbi->nab", by_pixel, sigma_px**2, by_pixel)
+    covariance += plane_sigma**2 * by_height[:, :, None] * by_height[:, None, :]
+    return Contact(xyz, covariance, depth * np.linalg.norm(rays_camera, axis=1), depth)

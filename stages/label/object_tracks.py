@@ -1,0 +1,192 @@
+"""Object tracks in the world from labelled regions, point tracks and the ground plane.
+
+A mover's position is not determined by structure from motion; its contact with the road is. Per object: outlines of the
+regions, tied together by the tracked points (`box_smoothing`), lower edge on the ground plane (`ground_contact`), and
+from there to the middle of the footprint by half the object's extent along the viewing ray.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from schemas.artifact import rows_to_table
+from schemas.cameras import CameraPath, GroundPlane, PointCloud
+from schemas.clips import Clip
+from schemas.motion import Masks, PointTracks
+from schemas.tracks import TRACK_OBJECTS, TRACK_SAMPLES, Tracks
+from stages.contract import Progress, no_progress, stage
+from stages.label.box_smoothing import frame_similarities, smooth_edge
+from stages.label.ground_contact import Contact, intersect_ground
+from stages.label.object_appearance import class_and_size, colour_word
+from stages.label.outlines import Outlines, measure_outlines
+
+
+@dataclass(frozen=True)
+class ObjectTracksConfig:
+    """What is needed to keep an object, and how noisy its outline is.
+
+    Attributes:
+        min_seconds: shorter tracks are dropped.
+        min_samples: so are tracks with fewer samples.
+        outline_sigma_px: standard deviation of an outline's edge in one frame (at 960 pixels of width).
+        contact_bias_px: error of the lower edge that does not average out over time.
+        max_range_sigma: samples whose range is uncertain by a larger share carry no position.
+        min_travel_sigmas: a region that claims to move must travel so many standard deviations over the ground,
+        min_travel_heights: and so many heights of the camera; otherwise it is dropped.
+    """
+
+    min_seconds: float = 0.9
+    min_samples: int = 5
+    outline_sigma_px: float = 2.5
+    contact_bias_px: float = 1.5
+    max_range_sigma: float = 0.3
+    min_travel_sigmas: float = 2.0
+    min_travel_heights: float = 0.5
+
+
+@stage("label.object_tracks", version=1)
+def track_objects(
+    clip: Clip,
+    path: CameraPath,
+    points: PointCloud,
+    ground: GroundPlane,
+    point_tracks: PointTracks,
+    masks: Masks,
+    config: ObjectTracksConfig = ObjectTracksConfig(),
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> Tracks:
+    """Turn labelled regions into object tracks; positions are null where ground, pose or contact are missing."""
+    outlines = measure_outlines(clip, masks, point_tracks)
+    samples: list[dict] = []
+    objects: list[dict] = []
+    for done, outline in enumerate(outlines, start=1):
+        rows = _track_one(outline, clip, path, ground, config)
+        if rows:
+            samples.extend(rows[0])
+            objects.append(rows[1])
+        progress(done, len(outlines), "objects")
+    return Tracks(
+        samples=rows_to_table(TRACK_SAMPLES, samples) if samples else TRACK_SAMPLES.empty_table(),
+        objects=rows_to_table(TRACK_OBJECTS, objects) if objects else TRACK_OBJECTS.empty_table(),
+        origin="video",
+        scale_source=path.scale_source,
+        scale_sigma=path.scale_sigma,
+        gravity_source=path.gravity_source,
+    )
+
+
+def _track_one(
+    outline: Outlines, clip: Clip, path: CameraPath, ground: GroundPlane, config: ObjectTracksConfig
+) -> tuple[list[dict], dict] | None:
+    """Samples and object row of one region, or None where it has too little support."""
+    seen = np.flatnonzero(outline.seen)
+    times_s = clip.times_s[outline.frames]
+    if len(seen) < config.min_samples or times_s[seen[-1]] - times_s[seen[0]] < config.min_seconds:
+        return None
+    box, sigma = _smooth_box(outline, config.outline_sigma_px * clip.size[0] / 960)
+    placed = place_on_ground(box, sigma, outline.frames, path, ground, config)
+    if placed is not None and not _really_moves(placed, times_s, path, ground, outline.frames, config):
+        return None
+    size = class_and_size(box, placed, times_s, path, outline.frames)
+    width, height = clip.size
+    rows = []
+    for index in seen:
+        x0, y0, x1, y1 = box[index]
+        known = placed is not None and bool(np.isfinite(placed.xyz[index]).all())
+        centre = size.centre[index] if known else [None] * 3
+        covariance = placed.covariance[index] + np.diag([size.centre_sigma**2, size.centre_sigma**2, 0]) if known else None
+        rows.append(
+            {
+                "track_id": outline.name,
+                "frame": int(outline.frames[index]),
+                "time_s": float(times_s[index]),
+                **{axis: None if value is None else float(value) for axis, value in zip("xyz", centre, strict=True)},
+                "cov_xx": None if covariance is None else float(covariance[0, 0]),
+                "cov_xy": None if covariance is None else float(covariance[0, 1]),
+                "cov_yy": None if covariance is None else float(covariance[1, 1]),
+                "cov_zz": None if covariance is None else float(covariance[2, 2]),
+                "range": float(np.linalg.norm(centre - path.world_from_camera[outline.frames[index], :3, 3])) if known else None,
+                "length": size.length,
+                "width": size.width,
+                "height": size.height,
+                "yaw_rad": size.yaw_rad[index] if known and np.isfinite(size.yaw_rad[index]) else None,
+                "x0_px": float(np.clip(x0, 0, width)),
+                "y0_px": float(np.clip(y0, 0, height)),
+                "x1_px": float(np.clip(x1, 0, width)),
+                "y1_px": float(np.clip(y1, 0, height)),
+                "visible": float(outline.visible_share[index]),
+                "touches_border": bool(x0 < 3 or y0 < 3 or x1 > width - 3 or y1 > height - 3),
+            }
+        )
+    return rows, {
+        "track_id": outline.name,
+        "class_name": size.class_name,
+        "colour": colour_word(outline.median_rgb),
+        "first_s": rows[0]["time_s"],
+        "last_s": rows[-1]["time_s"],
+        "samples": len(rows),
+    }
+
+
+def _smooth_box(outline: Outlines, outline_sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Smoothed `[F, 4]` box edges (x0, y0, x1, y1) and their standard deviations; measured edges where no track carries."""
+    motion = frame_similarities(outline.xy_px, outline.point_visible)
+    box, sigma = np.empty_like(outline.edges), np.empty_like(outline.edges)
+    for edge in range(4):
+        noise = np.full(len(outline.frames), outline_sigma_px)
+        box[:, edge], sigma[:, edge] = smooth_edge(
+            outline.edges[:, edge], noise, motion.scale, motion.shift[:, edge % 2], motion.sigma_px
+        )
+        missing = ~np.isfinite(box[:, edge])
+        box[missing, edge] = outline.clipped_edges[missing, edge]
+    return box, sigma
+
+
+def place_on_ground(
+    box: np.ndarray, sigma: np.ndarray, frames: np.ndarray, path: CameraPath, ground: GroundPlane, config: ObjectTracksConfig
+) -> Contact | None:
+    """Ground contact of the middle of the lower edge, NaN where it is not known well enough; None without ground or poses."""
+    if not ground.found or path.gravity_source == "none" and path.verdict in ("failed", "textureless"):
+        return None
+    middle = np.stack([(box[:, 0] + box[:, 2]) / 2, box[:, 3]], axis=1)
+    spread = np.stack([np.hypot(sigma[:, 0], sigma[:, 2]) / 2, np.hypot(sigma[:, 3], config.contact_bias_px)], axis=1)
+    usable = np.isfinite(middle).all(axis=1) & np.isfinite(spread).all(axis=1)
+    pinhole = np.where(usable[:, None], middle, 0.0)
+    if path.distortion.any():
+        flat = cv2.undistortPoints(pinhole.reshape(-1, 1, 2), path.intrinsics, path.distortion, P=path.intrinsics)
+        pinhole = flat.reshape(-1, 2).astype(np.float64)
+    contact = intersect_ground(
+        pinhole,
+        np.where(usable[:, None], spread, 1.0),
+        path.world_from_camera[frames],
+        path.intrinsics,
+        ground.normal,
+        ground.offset,
+        ground.sigma,
+    )
+    along = np.sqrt(np.maximum(np.linalg.eigvalsh(np.nan_to_num(contact.covariance[:, :2, :2]))[:, -1], 0))
+    registered = path.registered[frames] | (path.verdict == "static")
+    good = usable & registered & (along < config.max_range_sigma * np.nan_to_num(contact.range, nan=0.0))
+    return Contact(np.where(good[:, None], contact.xyz, np.nan), contact.covariance, contact.range, contact.depth)
+
+
+def _really_moves(
+    placed: Contact, times_s: np.ndarray, path: CameraPath, ground: GroundPlane, frames: np.ndarray, config: ObjectTracksConfig
+) -> bool:
+    """Whether the object stands on the ground and its footprint travels farther than its uncertainty explains."""
+    known = np.flatnonzero(np.isfinite(placed.xyz).all(axis=1))
+    if len(known) < config.min_samples:
+        return False
+    first, last = known[: max(2, len(known) // 5)], known[-max(2, len(known) // 5) :]
+    travel = np.median(placed.xyz[last], axis=0) - np.median(placed.xyz[first], axis=0)
+    distance = float(np.linalg.norm(travel[:2]))
+    direction = travel / max(distance, 1e-9)
+    variance = np.einsum("a,nab,b->n", direction, placed.covariance[known], direction)
+    # errors of the contact line are shared by neighbouring frames, so the two ends count once each
+    sigma = float(np.sqrt(np.median(variance[: len(first)]) + np.median(variance[-len(last) :])))
+    camera_height = float(np.median(path.world_from_camera[frames, :3, 3] @ ground.normal + ground.offset))
+    return distance > config.min_travel_sigmas * sigma and distance > config.min_travel_heights * camera_height
