@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from schemas.reports import Lineage
 
-_CARD_WIDTH, _HEAD, _ROW, _GAP_X, _GAP_Y, _BEND_WIDTH, _MARGIN = 214.0, 46.0, 19.0, 22.0, 58.0, 10.0, 8.0
+_CARD_WIDTH, _HEAD, _ROW, _GAP_X, _GAP_Y, _BEND_WIDTH, _MARGIN = 226.0, 46.0, 19.0, 24.0, 56.0, 8.0, 12.0
 _SWEEPS = 12
 
 
@@ -29,6 +29,7 @@ class _Node:
     after: list[int] = dataclasses.field(default_factory=list)
     x: float = 0.0
     y: float = 0.0
+    bottom: float = 0.0  # of the layer
 
     @property
     def width(self) -> float:
@@ -105,9 +106,9 @@ def draw_lineage(executions: list[dict[str, Any]]) -> Markup:
     edges = Markup("").join(_draw_link(nodes, first, second, digest) for first, second, digest in links)
     cards = Markup("").join(_draw_card(node) for node in nodes if node.card)
     return Markup(
-        '<svg id="lineage" class="drawing lineage" viewBox="0 0 {:.0f} {:.0f}" role="img" '
+        '<svg id="lineage" class="drawing lineage" viewBox="0 0 {:.0f} {:.0f}" width="{:.0f}" role="img" '
         'aria-label="Lineage: {} executions and what they made">{}{}</svg>'
-    ).format(width, height, sum(1 for item in executions if item["stage"]), edges, cards)
+    ).format(width, height, width, sum(1 for item in executions if item["stage"]), edges, cards)
 
 
 def _build_nodes(executions: list[dict[str, Any]]) -> tuple[list[_Node], list[tuple[int, int, str]]]:
@@ -167,7 +168,10 @@ def _place(nodes: list[_Node], layers: list[list[int]]) -> float:
         for index in layer:
             nodes[index].x, nodes[index].y = x + nodes[index].width / 2, y
             x += nodes[index].width + _GAP_X
-        y += max(nodes[index].height for index in layer) + _GAP_Y
+        bottom = y + max(nodes[index].height for index in layer)
+        for index in layer:
+            nodes[index].bottom = bottom
+        y = bottom + _GAP_Y
     for sweep in range(_SWEEPS):
         for layer in layers if sweep % 2 == 0 else reversed(layers):
             _settle(nodes, layer, width)
@@ -194,7 +198,7 @@ def _settle(nodes: list[_Node], layer: list[int], width: float) -> None:
 
 def _draw_link(nodes: list[_Node], first: int, second: int, digest: str) -> Markup:
     start, end = nodes[first], nodes[second]
-    x0, y0 = start.x, start.y + start.height
+    x0, y0 = start.x, start.y + start.height  # straight down to the end of its layer, so that no card is crossed
     if start.card:
         slot = [row["digest"] for row in start.card["outputs"]].index(digest)
         x0 += (slot - (len(start.card["outputs"]) - 1) / 2) * min(26.0, _CARD_WIDTH / (len(start.card["outputs"]) + 1))
@@ -202,10 +206,10 @@ def _draw_link(nodes: list[_Node], first: int, second: int, digest: str) -> Mark
     if end.card:
         taken = sorted({row["digest"] for row in end.card["inputs"]})
         x1 += (taken.index(digest) - (len(taken) - 1) / 2) * min(22.0, _CARD_WIDTH / (len(taken) + 1))
-    middle = (y1 - y0) * 0.55
-    return Markup('<path class="edge" data-digest="{}" d="M{:.1f} {:.1f}C{:.1f} {:.1f} {:.1f} {:.1f} {:.1f} {:.1f}{}"/>').format(
-        digest[:12], x0, y0, x0, y0 + middle, x1, y1 - middle, x1, y1, "" if end.card else "v0"
-    )
+    middle = (start.bottom + y1) / 2
+    return Markup(
+        '<path class="edge" data-digest="{}" d="M{:.1f} {:.1f}V{:.1f}C{:.1f} {:.1f} {:.1f} {:.1f} {:.1f} {:.1f}"/>'
+    ).format(digest[:12], x0, y0, start.bottom, x0, middle, x1, middle, x1, y1)
 
 
 def _draw_card(node: _Node) -> Markup:

@@ -59,6 +59,8 @@ def encode_mp4(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], times_s
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         stream = None
         for index, frame in enumerate(frames):
+            if index == len(ticks):
+                raise ValueError(f"more frames than the {len(ticks)} times")
             if stream is None:
                 stream = _add_h264_stream(container, frame.shape[1], frame.shape[0], crf)
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
@@ -71,12 +73,13 @@ def encode_mp4(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], times_s
             for packet in stream.encode():
                 container.mux(_lasting(packet, ticks, durations))
     if written != len(times_s):
-        raise ValueError(f"{written} frames but {len(times_s)} times")
+        raise ValueError(f"{written} frames but {len(ticks)} times")
     return path.stat().st_size
 
 
 def _lasting(packet: av.Packet, ticks: np.ndarray, durations: list[int]) -> av.Packet:
     """Give a packet the duration of its frame: the encoder guesses one from a constant rate, wrong for the last frame."""
+    assert packet.pts is not None
     packet.duration = durations[int(np.searchsorted(ticks, packet.pts))]
     return packet
 

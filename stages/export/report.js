@@ -17,6 +17,7 @@
   let time = 0;
   let stamp = null;
   let drawnFrame = -1;
+  let pictureFrame = 0; // what the clip's video shows, which may lag behind the clock
   let drawnTime = -1;
 
   const frameAt = (t) => {
@@ -35,18 +36,22 @@
   };
 
   function drawOverlay(frame) {
+    pictureFrame = frame;
     const group = overlay.querySelector("g");
     group.replaceChildren();
     const width = overlay.viewBox.baseVal.width;
+    const letter = 13 * width / (overlay.clientWidth || width); // so that text is 13 px high on the screen
     if (document.getElementById("show-boxes").checked) {
       for (const box of state.boxes[frame]) {
         const [x, y, w, h] = box.b;
         const item = element("g", { class: "k" + box.k }, group);
         element("rect", { class: "edge", x, y, width: w, height: h }, item);
         element("rect", { x, y, width: w, height: h }, item);
-        const text = element("text", { y: y > 18 ? y - 6 : y + h + 15 }, item);
+        const text = element("text", {}, item);
         text.textContent = box.t;
-        text.setAttribute("x", Math.max(2, Math.min(x, width - text.getComputedTextLength() - 4)));
+        const top = y > 1.6 * letter ? y - 0.4 * letter : y + h + 1.15 * letter;
+        const left = Math.max(2, Math.min(x, width - (text.getComputedTextLength() + 0.4) * letter));
+        text.setAttribute("transform", `translate(${left} ${top}) scale(${letter})`);
       }
     }
     overlay.querySelector(".region").setAttribute("d", document.getElementById("show-regions").checked ? state.regions[frame] || "" : "");
@@ -91,7 +96,7 @@
     const frame = frameAt(time);
     if (frame !== drawnFrame) {
       drawnFrame = frame;
-      drawOverlay(frame);
+      if (!videos[0].requestVideoFrameCallback) drawOverlay(frame);
       drawTopView(frame);
     }
     if (Math.abs(time - drawnTime) > 0.03 || !playing) {
@@ -140,6 +145,11 @@
     draw();
   }
 
+  function followPicture(_, shown) {
+    drawOverlay(frameAt(shown.mediaTime));
+    videos[0].requestVideoFrameCallback(followPicture);
+  }
+
   slider.max = times[times.length - 1];
   for (const video of videos) {
     video.removeAttribute("autoplay"); // browsers stop such videos when they are scrolled away
@@ -147,7 +157,8 @@
   }
   button.addEventListener("click", () => setPlaying(!playing));
   slider.addEventListener("input", () => { setPlaying(false); seek(+slider.value); });
-  for (const id of ["show-boxes", "show-regions"]) document.getElementById(id).addEventListener("change", () => drawOverlay(frameAt(time)));
+  for (const id of ["show-boxes", "show-regions"]) document.getElementById(id).addEventListener("change", () => drawOverlay(pictureFrame));
+  addEventListener("resize", () => drawOverlay(pictureFrame));
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -185,8 +196,11 @@
     get time() { return time; },
     get playing() { return playing; },
     get frame() { return state.frames[frameAt(time)]; },
+    get pictureFrame() { return state.frames[pictureFrame]; },
     get videos() { return videos.map((video) => ({ readyState: video.readyState, duration: video.duration, currentTime: video.currentTime })); },
   };
+  drawOverlay(0);
+  if (videos[0].requestVideoFrameCallback) videos[0].requestVideoFrameCallback(followPicture);
   setPlaying(!calm);
   if (calm) videos.forEach((video) => video.pause());
   requestAnimationFrame(tick);

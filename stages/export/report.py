@@ -90,8 +90,18 @@ def write_report(
     """Write "report.html": videos, drawings, tables and scripts in one file that needs no network.
 
     Args:
-        clip, path, points, ground, masks, scene, tracks, kinematics, questions: what the page shows.
-        fit_metrics, pose_metrics, label_metrics: figures; no rows where there was nothing to measure.
+        clip: the frames.
+        path: where the camera was.
+        points: the static scene's points, faintly drawn in the top view.
+        ground: only whether it was found is told.
+        masks: outlined over the clip.
+        scene: rendered from the camera's own and from a novel path.
+        tracks: boxes over the clip, positions in the top view.
+        kinematics: speeds.
+        questions: of which some are shown with their frames.
+        fit_metrics: figures of the reconstruction.
+        pose_metrics: figures of the path against truth; no rows where there is no truth.
+        label_metrics: figures of the labels against truth; no rows where there is no truth.
         lineage: the executions that made all this.
         config: what to show.
         checkpoints: private folder; the page lies there until it is recorded.
@@ -99,7 +109,6 @@ def write_report(
         progress: counts rendered frames.
     """
     del seed
-    units = Units(kinematics.scale_source != "none")
     frames = choose_frames(len(clip.times_s), config.max_frames)
     size = fit_size(*clip.size, config.max_side)
     camera, objects = collect_tracks(tracks, kinematics)
@@ -107,12 +116,13 @@ def write_report(
     sampled = sample_questions(questions, config.questions_per_kind)
     pictures = _pick_frames(clip, {int(frame) for frame in frames} | set(question_frames(sampled, len(clip.times_s))))
     clip_frames = np.stack([resize(pictures[int(frame)], size) for frame in frames])
-
     panels, psnr_db = _make_panels(clip_frames, frames, path, points, scene, config, checkpoints, progress)
-    top_view, moving = draw_top_view(path, points, shown, frames, Units(path.metric), _MAX_TOP_VIEW_POINTS)
+
+    units = Units(kinematics.scale_source != "none")
     duration = float(clip.times_s[-1] - clip.times_s[0])
-    charts, readouts = draw_speed_charts([camera, *shown], duration, kinematics.grid_s, units)
     scale = (size[0] / clip.size[0], size[1] / clip.size[1])
+    top_view, moving = draw_top_view(path, points, shown, frames, Units(path.metric), _MAX_TOP_VIEW_POINTS)
+    charts, readouts = draw_speed_charts([camera, *shown], duration, kinematics.grid_s, units)
     state = {
         "times": [round(float(clip.times_s[frame] - clip.times_s[0]), 4) for frame in frames],
         "frames": [int(frame) for frame in frames],
@@ -123,46 +133,56 @@ def write_report(
         "grid": kinematics.grid_s,
         "unit": units.speed,
     }
-    executions = list_executions(lineage)
-    page = _template().render(
+    truth = bool(pose_metrics.figures.num_rows or label_metrics.figures.num_rows)
+    page = _render(
         title=clip.name,
         dataset=config.dataset,
         summary=summarise(clip, path, tracks, questions),
         tiles=make_tiles(clip, path, tracks, questions, fit_metrics, psnr_db),
-        notices=notices(
-            path, ground, tracks, questions, truth=bool(pose_metrics.figures.num_rows or label_metrics.figures.num_rows)
-        ),
+        notices=notices(path, ground, tracks, questions, truth),
         panels=panels,
         size=size,
-        shown_frames=f"{len(frames)} of {len(clip.times_s)} frames" if len(frames) < len(clip.times_s) else f"all {len(frames)} frames",
-        top_view=top_view,
-        has_world_tracks=any(row["x"] is not None for item in shown for row in item.samples.values()),
-        registered=bool(path.registered.any()),
+        frames_shown=(len(frames), len(clip.times_s)),
+        path=path,
+        units=units,
         objects=shown,
         hidden_objects=len(objects) - len(shown),
+        has_world_tracks=any(row["x"] is not None for item in shown for row in item.samples.values()),
+        top_view=top_view,
         charts=charts,
-        units=units,
-        gravity=path.gravity_source != "none",
         groups=make_cards(sampled, questions, objects, pictures, clip.times_s, config.thumbnail_width),
-        question_count=questions.rows.num_rows,
         rejections=sorted(questions.rejections.to_pylist(), key=lambda row: (row["kind"], -row["count"], row["reason"])),
         figures=make_figure_groups(fit_metrics, pose_metrics, label_metrics),
-        lineage=draw_lineage(executions) if executions else None,
-        executions=[item for item in executions if item["stage"]],
-        scene_digest=next((row["digest"] for item in executions for row in item["outputs"] if row["kind"] == "Scene4D"), ""),
         state=_script_json(state),
-        style=Markup((Path(__file__).parent / "report.css").read_text()),
-        script=Markup((Path(__file__).parent / "report.js").read_text()),
+        **_lineage_parts(lineage),
     )
     file = checkpoints / "report.html"
     file.write_text(page, encoding="utf-8")
     return Report(files=Files({"report.html": file}))
 
 
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    return environment.get_template("report.html")
+def _render(**values: Any) -> str:
+    """Fill the template; whatever is not `Markup` is escaped."""
+    folder = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    style, script = (Markup((folder / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
+    return environment.get_template("report.html").render(style=style, script=script, **values)
+
+
+def _lineage_parts(lineage: Lineage) -> dict[str, Any]:
+    executions = list_executions(lineage)
+    made = [row for item in executions for row in item["outputs"]]
+    return {
+        "lineage": draw_lineage(executions) if executions else None,
+        "executions": [item for item in executions if item["stage"]],
+        "scene_digest": next((row["digest"] for row in made if row["kind"] == "Scene4D"), ""),
+    }
 
 
 def _script_json(value: Any) -> Markup:
@@ -188,7 +208,9 @@ def _make_panels(
     """Return the videos with their captions, and the PSNR of the reconstruction over the shown frames."""
     size = (clip_frames.shape[2], clip_frames.shape[1])
     times_s = path.times_s[frames]
-    videos: dict[str, tuple[Iterable[UInt8[np.ndarray, "h w 3"]], str, str]] = {"clip": (clip_frames, "Clip", "What the camera saw.")}
+    videos: dict[str, tuple[Iterable[UInt8[np.ndarray, "h w 3"]], str, str]] = {
+        "clip": (clip_frames, "Clip", "What the camera saw.")
+    }
     psnr_db = None
     posed = path.registered[frames]
     if len(scene.means) and posed.any():
@@ -204,7 +226,11 @@ def _make_panels(
         psnr_db = shown_psnr(straight, own, posed)
         novel = _novel_path(path, points, config)
         beside = np.stack(list(render_path(scene, path, novel.world_from_camera, frames, size, tick)))
-        videos["own"] = (own, "Reconstruction, same path", f"The 4D scene drawn from the solved poses: {psnr_db:.1f} dB against the clip.")
+        videos["own"] = (
+            own,
+            "Reconstruction, same path",
+            f"The 4D scene drawn from the solved poses: {psnr_db:.1f} dB against the clip.",
+        )
         videos["novel"] = (beside, "Reconstruction, novel path", _novel_caption(novel, path))
         videos["difference"] = (
             np.stack([draw_difference(*pair) for pair in zip(straight, own, posed, strict=True)]),

@@ -48,12 +48,13 @@ def notices(path: CameraPath, ground: GroundPlane, tracks: Tracks, questions: Qu
 
 def summarise(clip: Clip, path: CameraPath, tracks: Tracks, questions: Questions) -> str:
     """Return the clip and what was made of it in one sentence."""
-    facts, width_height = path.facts(), clip.size
+    facts, (width, height) = path.facts(), clip.size
     length = facts.get("path_length_m", facts.get("path_length_scene_units", 0.0))
     units = Units(path.metric)
     duration = float(clip.times_s[-1] - clip.times_s[0])
     if path.verdict == "moving":
-        camera = f"a camera that travelled {figure(length)} {units.length}, solved in {facts['registered']} of {facts['frames']} frames"
+        solved = f"solved in {facts['registered']} of {facts['frames']} frames"
+        camera = f"a camera that travelled {figure(length)} {units.length}, {solved}"
     else:
         camera = {"static": "a camera that stood still", "rotation": "a camera that only turned"}.get(
             path.verdict, "a camera whose path could not be solved"
@@ -61,7 +62,7 @@ def summarise(clip: Clip, path: CameraPath, tracks: Tracks, questions: Questions
     found = _count(tracks.objects.num_rows, "object")
     asked = _count(questions.rows.num_rows, "question")
     return (
-        f"{duration:.1f} seconds of video, {width_height[0]} × {width_height[1]} pixels, from {camera}; "
+        f"{duration:.1f} seconds of video, {width} by {height} pixels, from {camera}; "
         f"{found} followed through it, and {asked} with answers made from their motion."
     )
 
@@ -129,7 +130,8 @@ def make_figure_groups(fit_metrics: Metrics, pose_metrics: Metrics, label_metric
             "name": name,
             "empty": empty,
             "rows": [
-                {**row, "value": "none" if row["value"] is None else figure(row["value"], 4)} for row in metrics.figures.to_pylist()
+                {**row, "value": "none" if row["value"] is None else figure(row["value"], 4)}
+                for row in metrics.figures.to_pylist()
             ],
         }
         for name, metrics, empty in groups

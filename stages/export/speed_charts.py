@@ -35,7 +35,11 @@ def draw_speed_charts(
     ]
     readouts = {
         str(item.track_id): [
-            [round(row["time_s"], 3), *(_rounded(row[name], units) for name in ("speed_p50", "speed_p5", "speed_p95")), row["state"]]
+            [
+                round(row["time_s"], 3),
+                *(_rounded(row[name], units) for name in ("speed_p50", "speed_p5", "speed_p95")),
+                row["state"],
+            ]
             for row in item.states
         ]
         for item in with_speed
@@ -44,7 +48,11 @@ def draw_speed_charts(
 
 
 def _rounded(value: float | None, units: Units) -> float | None:
-    return None if value is None else float(f"{value * units.speed_factor:.3g}")
+    """Return a speed as the readout shows it: whole km/h from 10 on, tenths below; three digits of scene units."""
+    if value is None:
+        return None
+    speed = value * units.speed_factor
+    return float(f"{speed:.3g}") if not units.metric else float(round(speed)) if speed >= 10 else round(speed, 1)
 
 
 def _top_speed(shown: list[ShownTrack], units: Units) -> float:

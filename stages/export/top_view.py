@@ -155,16 +155,19 @@ def _draw_track(view: View, item: ShownTrack, units: Units) -> Markup:
     if not rows:
         return Markup("")
     places = view.project(np.array([_position(row) for row in rows]))
-    chosen = np.unique(np.linspace(0, len(rows) - 1, _ELLIPSES_PER_TRACK).round().astype(int))
+    chosen: list[int] = []
+    for index in np.unique(np.linspace(0, len(rows) - 1, _ELLIPSES_PER_TRACK).round().astype(int)):
+        apart = np.linalg.norm(places[chosen[-1]] - places[index]) if chosen else np.inf
+        if apart > _ellipse(view, rows[index])[0]:  # those of an object that stands would only lie over each other
+            chosen.append(int(index))
     ellipses = Markup("").join(
         Markup(
-            '<ellipse class="uncertainty" cx="{:.1f}" cy="{:.1f}" rx="{:.1f}" ry="{:.1f}" transform="rotate({:.1f} {:.1f} {:.1f})">'
+            '<ellipse class="uncertainty" rx="{:.1f}" ry="{:.1f}" transform="translate({:.1f} {:.1f}) rotate({:.1f})">'
             "<title>{} at {:.1f} s, {} {} from the camera; the ellipse holds 90 %</title></ellipse>"
         ).format(
-            *places[index],
             *_ellipse(view, rows[index])[:2],
-            _ellipse(view, rows[index])[2],
             *places[index],
+            _ellipse(view, rows[index])[2],
             item.name,
             rows[index]["time_s"],
             figure(rows[index]["range"]) if rows[index]["range"] is not None else "unknown distance",
@@ -240,5 +243,6 @@ def _draw_camera_marker(path: CameraPath) -> Markup:
 def _draw_scale_bar(view: View, units: Units) -> Markup:
     length = nice_step(_WIDTH / view.scale, 8)
     return Markup(
-        '<g class="scale-bar" transform="translate(24 {:.0f})"><path d="M0 -5V0H{:.1f}V-5"/><text x="{:.1f}" y="-8">{} {}</text></g>'
+        '<g class="scale-bar" transform="translate(24 {:.0f})"><path d="M0 -5V0H{:.1f}V-5"/>'
+        '<text x="{:.1f}" y="-8">{} {}</text></g>'
     ).format(view.height - 16, length * view.scale, length * view.scale / 2, figure(length), units.length)

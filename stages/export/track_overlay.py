@@ -38,7 +38,7 @@ def collect_boxes(
                 {
                     "k": item.palette,
                     "b": [round(value, 1) for value in (left, top, right - left, bottom - top)],
-                    "t": f"{item.name}{_speed_words(item, float(times_s[frame]), units, grid_s)}",
+                    "t": f"#{item.track_id}{_speed_words(item, float(times_s[frame]), units, grid_s)}",
                 }
             )
         boxes.append(drawn)
@@ -50,9 +50,9 @@ def _speed_words(item: ShownTrack, time_s: float, units: Units, grid_s: float) -
     if state is None or state["speed_p50"] is None:
         return ""
     if state["state"] == "static":
-        return " · still"
+        return " still"
     speed = state["speed_p50"] * units.speed_factor
-    return f" · {speed:.0f} {units.speed}" if units.metric else f" · {speed:.2g} {units.speed}"
+    return f" {speed:.0f} {units.speed}" if units.metric else f" {speed:.2g} {units.speed}"
 
 
 def outline_regions(masks: Masks, frames: np.ndarray, size: tuple[int, int]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 
 from schemas.artifact import make_table, rows_to_table
 from schemas.cameras import CameraPath, GroundPlane, PointCloud
@@ -122,7 +121,7 @@ def make_tracks(path: CameraPath) -> Tracks:
             reach = float(np.linalg.norm(place - path.world_from_camera[frame, :3, 3]))
             spread = (0.02 * reach) ** 2
             rows.append(
-                {name: None for name in TRACK_SAMPLES.names}
+                dict.fromkeys(TRACK_SAMPLES.names)
                 | {"track_id": track_id, "frame": frame, "time_s": TIMES_S[frame], "range": reach, "yaw_rad": 0.0}
                 | dict(zip("xyz", place, strict=True))
                 | {"cov_xx": 9 * spread, "cov_xy": 0.3 * spread, "cov_yy": spread, "cov_zz": 0.01}
@@ -151,7 +150,7 @@ def make_kinematics() -> Kinematics:
         for time_s in np.arange(0, TIMES_S[-1], 0.5):
             band = 0.05 * speed + 0.1 + 0.4 * (track_id == 1) * time_s
             rows.append(
-                {name: None for name in KINEMATIC_STATES.names}
+                dict.fromkeys(KINEMATIC_STATES.names)
                 | {"track_id": track_id, "time_s": time_s, "speed_p5": max(0.0, speed - band), "speed_p50": speed}
                 | {"speed_p95": speed + band, "state": "static" if track_id == 2 else "moving"}
             )
@@ -217,8 +216,7 @@ def make_lineage() -> Lineage:
     return Lineage(nodes=rows_to_table(LINEAGE_NODES, nodes), edges=rows_to_table(LINEAGE_EDGES, edges))
 
 
-@pytest.fixture(scope="session")
-def street() -> dict[str, Any]:
+def make_street() -> dict[str, Any]:
     """Everything that the report stage takes, by parameter name."""
     path = make_path()
     drawn = [draw_frame(pose, time_s) for pose, time_s in zip(path.world_from_camera, TIMES_S, strict=True)]
@@ -237,14 +235,17 @@ def street() -> dict[str, Any]:
         ),
         "ground": GroundPlane(found=True, normal=np.array([0, 0, 1.0]), offset=CAMERA_HEIGHT, sigma=0.02, inliers=400),
         "masks": Masks(
-            labels=Video.from_array(np.stack([labels[::2, ::2] for _, labels in drawn]).astype(np.uint16)), scale=0.5, method="drawn"
+            labels=Video.from_array(np.stack([labels[::2, ::2] for _, labels in drawn]).astype(np.uint16)),
+            scale=0.5,
+            method="drawn",
         ),
         "scene": make_scene(),
         "tracks": make_tracks(path),
         "kinematics": make_kinematics(),
         "questions": make_questions(),
         "fit_metrics": make_metrics(
-            ("fit.psnr", 24.1, "dB", "mean over training frames"), ("fit.psnr_held_out", 22.6, "dB", "every 8th frame, not fitted")
+            ("fit.psnr", 24.1, "dB", "mean over training frames"),
+            ("fit.psnr_held_out", 22.6, "dB", "every 8th frame, not fitted"),
         ),
         "pose_metrics": make_metrics(("pose.ate_rmse", 0.0153, "m", "after similarity alignment, 30 frames")),
         "label_metrics": make_metrics(("label.tracks_found", 2, "tracks", "of 2 true moving tracks")),
