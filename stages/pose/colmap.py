@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -51,7 +52,7 @@ class ColmapConfig:
     tracks_per_view: int = 300
     min_observations: int = 15
     incremental_below: float = 0.9
-    lens: str = "simple_radial"
+    lens: Literal["simple_radial", "pinhole"] = "simple_radial"
     focal_guess: float = 1.2
     footage: FootageConfig = field(default_factory=FootageConfig)
 

@@ -16,7 +16,7 @@ from worldline.cameras import nearest_rotation
 
 WORKING_SIDE_PX = 640  # all thresholds below are pixels at this image size
 _CORNERS = 400
-_LUCAS_KANADE = {"winSize": (21, 21), "maxLevel": 4, "criteria": (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 0.01)}
+_WINDOW, _LEVELS = (21, 21), 4
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,25 @@ def find_corners(image: np.ndarray, strength: float) -> np.ndarray:
     return np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
 
 
+def _lucas_kanade(first: np.ndarray, second: np.ndarray, corners: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        first, second, corners, guess.copy(), winSize=_WINDOW, maxLevel=_LEVELS, flags=cv2.OPTFLOW_USE_INITIAL_FLOW
+    )
+    return np.asarray(there, np.float32), np.asarray(found)[:, 0] > 0
+
+
 def track(first: np.ndarray, second: np.ndarray, corners: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Track `corners` `[N, 2]` from one grey image into another, starting at `guess`.
 
     Returns:
         Positions `[N, 2]`, and which of them survive the way back to within half a pixel.
     """
-    flags = cv2.OPTFLOW_USE_INITIAL_FLOW
-    there, found, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, guess.copy(), flags=flags, **_LUCAS_KANADE)
-    back, returned, _ = cv2.calcOpticalFlowPyrLK(second, first, there, corners.copy(), flags=flags, **_LUCAS_KANADE)
+    there, found = _lucas_kanade(first, second, corners, guess)
+    back, returned = _lucas_kanade(second, first, there, corners)
     height, width = second.shape
     inside = np.all((there >= 0) & (there <= [width - 1, height - 1]), axis=1)
     same = np.linalg.norm(back - corners, axis=1) < 0.5
-    return there, (found[:, 0] > 0) & (returned[:, 0] > 0) & inside & same
+    return there, found & returned & inside & same
 
 
 def pair_frames(images: list[np.ndarray], strength: float, on_frame: Callable[[int], None]) -> list[tuple[int, int, np.ndarray]]:

@@ -9,6 +9,7 @@ from schemas.cameras import CameraPath
 from worldline.cameras import Similarity, interpolate_poses, umeyama
 
 _WGS84_A, _WGS84_E2 = 6378137.0, 6.69437999014e-3
+_RAYLEIGH_MEDIAN = 1.1774  # median length of a planar error of unit standard deviation per axis
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,15 @@ def east_north_up(latitude_deg: np.ndarray, longitude_deg: np.ndarray, altitude_
     return (ecef - ecef[0]) @ enu_from_ecef.T
 
 
-def robust_similarity(source: np.ndarray, target: np.ndarray, iterations: int = 20) -> tuple[Similarity, np.ndarray]:
-    """Fit a similarity `[N, D]` to `[N, D]` with Huber weights at 1.345 robust standard deviations.
-
-    Returns:
-        The similarity `target_from_source` and the final weights `[N]`.
-    """
+def robust_similarity(source: np.ndarray, target: np.ndarray, iterations: int = 20) -> Similarity:
+    """Fit the similarity from points `[N, 2]` to `[N, 2]` with Huber weights at 1.345 robust standard deviations."""
     weights = np.ones(len(source))
     for _ in range(iterations):
         alignment = umeyama(source, target, weights=weights)
         residual = np.linalg.norm(target - alignment.points(source), axis=1)
-        limit = 1.345 * max(float(np.median(residual)) / 1.1774, 1e-6)  # the median of a Rayleigh variable is 1.1774 sigma
+        limit = 1.345 * max(float(np.median(residual)) / _RAYLEIGH_MEDIAN, 1e-6)
         weights = np.minimum(1.0, limit / np.maximum(residual, 1e-12))
-    return alignment, weights
+    return alignment
 
 
 def horizontal(vectors: np.ndarray, up: np.ndarray) -> np.ndarray:
@@ -115,11 +112,11 @@ def scale_from_gps_positions(path: CameraPath, gps: pa.Table, up: np.ndarray, co
     extent = np.sqrt(((source - source.mean(axis=0)) ** 2).sum(axis=1).mean())
     if extent == 0:
         return None
-    alignment, weights = robust_similarity(source, target)
+    alignment = robust_similarity(source, target)
     if alignment.scale <= 0:
         return None
-    squared = ((target - alignment.points(source)) ** 2).sum(axis=1)
-    noise = max(float(np.sqrt(np.average(squared, weights=weights) / 2)), config.gps_sigma_m)
+    residual = np.linalg.norm(target - alignment.points(source), axis=1)
+    noise = max(float(np.median(residual)) / _RAYLEIGH_MEDIAN, config.gps_sigma_m)
     count = min(len(source), 1 + float(np.ptp(fix_times)) / config.gps_correlation_s)
     return _accepted(ScaleEstimate(alignment.scale, noise / (alignment.scale * extent * np.sqrt(count)), "gps"), config)
 
@@ -147,7 +144,7 @@ def scale_from_gps_speed(path: CameraPath, gps: pa.Table, config: ScaleConfig) -
         weights = np.minimum(1.0, limit / np.maximum(residual, 1e-12))
     if scale <= 0:
         return None
-    noise = max(float(np.sqrt(np.average(residual**2, weights=weights))), config.gps_speed_sigma_mps)
+    noise = max(1.4826 * float(np.median(residual)), config.gps_speed_sigma_mps)
     count = min(len(own), 1 + float(np.ptp(fix_times[usable])) / config.speed_correlation_s)
     typical = scale * float(np.sqrt((own**2).mean()))
     return _accepted(ScaleEstimate(scale, noise / (typical * np.sqrt(count)), "gps"), config)
