@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import ndtri
 
 from schemas.artifact import make_table
 from schemas.cameras import CameraPath
@@ -108,7 +109,7 @@ def estimate_kinematics(
     count = np.bincount(problem.row[located], minlength=len(problem.ids))
     span = np.maximum(np.bincount(problem.row, minlength=len(problem.ids)).max(initial=1), 1) + len(problem.grid)
     block = max(1, int(_ELEMENTS_AT_ONCE // (span * 3 * 8 * 12 + config.draws * (len(problem.grid) * 8 + span * 9))))
-    scale = np.exp(tracks.scale_sigma * np.random.default_rng([seed, 0]).standard_normal(config.draws))
+    scale = _scale_draws(tracks.scale_sigma, config.draws, seed)
     fitted = np.flatnonzero(count >= 4)
     states: list[dict[str, np.ndarray]] = []
     windows: list[dict[str, np.ndarray]] = []
@@ -181,6 +182,12 @@ def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Prob
     limits = np.array([CLASS_LIMITS.get(classes.get(identity, ""), CAR_LIMITS) for identity in ids.tolist()])
     gravity = tracks.gravity_source != "none"
     return _Problem(ids, row, columns, grid, starts, steps, frames, unit, gravity, axes[..., 2], axes[..., 0], limits)
+
+
+def _scale_draws(sigma: float, draws: int, seed: int) -> np.ndarray:
+    """Return factors on all lengths, one per draw: evenly spaced quantiles of a log-normal, in an order of their own."""
+    factors = np.exp(sigma * ndtri((np.arange(draws) + 0.5) / draws))
+    return np.random.default_rng([seed, 0]).permutation(factors)
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

@@ -110,6 +110,19 @@ def render(templates: tuple[str, ...], chosen: np.ndarray, values: dict[str, np.
     return result
 
 
+def read_back(templates: tuple[str, ...], chosen: np.ndarray, texts: pa.ChunkedArray, name: str) -> pa.Array:
+    """Return what stands for placeholder `name` in texts that `render` made; null where `chosen` is none of the templates."""
+    result = np.full(len(chosen), None, object)
+    for index, template in enumerate(templates):
+        rows = np.flatnonzero(chosen == index)
+        if not len(rows):
+            continue
+        pattern = re.sub(r"\\\{(\w+)\\\}", lambda found: f"(?P<{name}>.+)" if found[1] == name else ".+", re.escape(template))
+        found = pc.struct_field(pc.extract_regex(texts.take(pa.array(rows)), f"^{pattern}$"), name)
+        result[rows] = _text(found)
+    return pa.array(result, pa.string())
+
+
 def mix(*columns: np.ndarray | int) -> np.ndarray:
     """Return `[K]` uint64 hashes of integer columns (splitmix64): the same content gives the same number in any order."""
     state: np.ndarray = np.zeros(1, np.uint64)

@@ -19,7 +19,7 @@ from stages.contract import Progress, stage
 from stages.label.candidates import Candidates, Margins, clock_timeline, interval_candidates, pair_candidates, single_candidates
 from stages.label.image_motion import image_motion_word, image_rates
 from stages.label.phrases import mix, referring_phrases, render
-from stages.label.wordings import SEEN_DIRECTIONS, WORDINGS
+from stages.label.wordings import IMAGE_WORDINGS, SEEN_DIRECTIONS, WORDINGS
 
 _UNITS = {"traveled_distance": "m", "traveling_speed": "km/h", "movement_direction": "o'clock", "direction_timestamp": "s"}
 _STEPS = np.array([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0])
@@ -231,7 +231,7 @@ def _table(
         "frames": frames,
         "start_s": start,
         "end_s": end,
-        "wording": wording.astype(np.int32),
+        "wording": (wording + IMAGE_WORDINGS * group.bank.endswith(".image")).astype(np.int32),
         "requires_level": np.full(len(rows), 4 if paired else 3, np.int32),
         "metric": np.full(len(rows), group.kind in ("traveled_distance", "traveling_speed")),
         "scale_source": np.full(len(rows), kinematics.scale_source, object),

@@ -1,5 +1,7 @@
 """Wordings of the questions, as data. The index of a wording is stored with each question: append, never reorder.
 
+Wordings in the view of the camera (banks that end in ".image") are stored from `IMAGE_WORDINGS` on.
+
 Placeholders: {object}, {other}: referring phrases; {start}, {end}: seconds; {asked}: the direction asked for.
 """
 
@@ -114,6 +116,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Between {start} and {end} s, is the motion of {object} in the camera's view the same as that of {other} or opposite to it?",
     ),
 }
+
+IMAGE_WORDINGS = 1000
 
 # Words of camera_direction_word in a sentence.
 SEEN_DIRECTIONS = {
