@@ -1,5 +1,6 @@
 """Candidates of ST-VLM's seven kinds of questions: the numbers behind each, and why some are not asked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from worldline.kinematics.definitions import (
     relative_direction_word,
     wrap_angle,
 )
+from worldline.kinematics.words import choose, is_none
 
 _Z90 = 3.29  # standard deviations between the 5 % and the 95 % quantile of a normal distribution
 
@@ -65,12 +67,12 @@ class Margins:
     max_span_s: float = 20.0
 
 
-def _reasons(rules: list[tuple[np.ndarray, object]], count: int) -> np.ndarray:
-    """Return the first reason that applies; a rule's text may be an array."""
-    result = np.full(count, None, object)
-    for applies, text in reversed(rules):
-        result = np.where(applies, text, result)
-    return result
+Rule = tuple[np.ndarray, str | np.ndarray]  # where it applies, and the reason
+
+
+def _reasons(rules: Sequence[Rule]) -> np.ndarray:
+    """Return the first reason that applies, None where none does."""
+    return choose([applies for applies, _ in rules], [text for _, text in rules])
 
 
 def _make(kind: str, bank: str, windows: dict[str, np.ndarray], reason: np.ndarray, **values: np.ndarray) -> Candidates:
@@ -89,10 +91,9 @@ def single_candidates(windows: dict[str, np.ndarray], camera_terms: bool, margin
         camera_terms: ask directions of located objects too in the camera's view (there is no gravity for a clock).
         margins: how clear an answer must be.
     """
-    count = len(windows["start_s"])
-    rejected = ~np.equal(windows["rejected"], None)
+    rejected = ~is_none(windows["rejected"])
     still = windows["state"] != "moving"
-    base = [(rejected, windows["rejected"]), (still, windows["state"])]
+    base: list[Rule] = [(rejected, windows["rejected"]), (still, windows["state"])]
     with np.errstate(invalid="ignore", divide="ignore"):
         sigma = (windows["distance_p95"] - windows["distance_p5"]) / _Z90 / windows["distance_p50"]
     vague = ~(sigma <= margins.max_relative_sigma)
@@ -105,18 +106,18 @@ def single_candidates(windows: dict[str, np.ndarray], camera_terms: bool, margin
     hours = {"value": windows["clock"]}
     unlocated = windows["rejected"] == "no_world_position"
     in_view = unlocated | (camera_terms & ~rejected & (windows["track_id"] != 0))
-    unseen = [(~in_view, "told_as_clock_direction"), (np.equal(windows["image_motion"], None), "direction_undefined")]
+    unseen = [(~in_view, "told_as_clock_direction"), (is_none(windows["image_motion"]), "direction_undefined")]
     chosen = np.flatnonzero(in_view)
     seen = {name: values[chosen] for name, values in windows.items()}
     return [
-        _make("traveled_distance", "traveled_distance", windows, _reasons(metric, count), **distance),
-        _make("traveling_speed", "traveling_speed", windows, _reasons(metric, count), **speed),
-        _make("movement_direction", "movement_direction", windows, _reasons(clock, count), **hours),
+        _make("traveled_distance", "traveled_distance", windows, _reasons(metric), **distance),
+        _make("traveling_speed", "traveling_speed", windows, _reasons(metric), **speed),
+        _make("movement_direction", "movement_direction", windows, _reasons(clock), **hours),
         _make(
             "movement_direction",
             "movement_direction.image",
             seen,
-            _reasons(unseen, count)[chosen],
+            _reasons(unseen)[chosen],
             word=seen["image_motion"],
         ),
     ]
@@ -133,8 +134,7 @@ def pair_candidates(
     first = np.repeat(np.arange(len(start)), after)
     second = np.arange(len(first)) - np.repeat(np.cumsum(after) - after, after) + first + 1
     a, b = ({name: values[index] for name, values in windows.items()} for index in (first, second))
-    count = len(first)
-    rejected = ~(np.equal(a["rejected"], None) & np.equal(b["rejected"], None))
+    rejected = ~(is_none(a["rejected"]) & is_none(b["rejected"]))
     still = (a["state"] != "moving") | (b["state"] != "moving")
     base = [(rejected, "window_rejected"), (still, "not_both_moving")]
     which = {"first": a["track_id"], "second": b["track_id"]}
@@ -146,14 +146,14 @@ def pair_candidates(
             sigma = np.hypot(_noise_sigma(a, quantity, scale_sigma), _noise_sigma(b, quantity, scale_sigma))
             close = ~(np.maximum(ratio, 1 / ratio) >= margins.min_ratio)
             noisy = ~(np.abs(mine - other) > margins.min_sigmas * sigma)
-        reason = _reasons([*base, (close, "ratio_below_margin"), (noisy, "difference_within_noise")], count)
+        reason = _reasons([*base, (close, "ratio_below_margin"), (noisy, "difference_within_noise")])
         result.append(_make(kind, kind, a, reason, value=ratio, **which))
     moved = displacements(a, states), displacements(b, states)
     word = relative_direction_word(angle_between(*moved))
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = [_noise_sigma(side, "displacement", scale_sigma) / side["displacement_p50"] for side in (a, b)]
     vague = ~(np.maximum(*spread) <= margins.max_direction_sigma)
-    reason = _reasons([*base, (vague, "uncertain"), (np.equal(word, None), "angle_between_classes")], count)
+    reason = _reasons([*base, (vague, "uncertain"), (is_none(word), "angle_between_classes")])
     result.append(_make("direction_comparison", "direction_comparison", a, reason, word=word, **which))
     chosen = (a["rejected"] == "no_world_position") & (b["rejected"] == "no_world_position")
     seen, other_seen = ({name: values[chosen] for name, values in side.items()} for side in (a, b))
@@ -190,9 +190,9 @@ def _seen_pairs(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> Candidate
     opposite = np.zeros(len(mine), bool)
     for pair in (("left", "right"), ("toward", "away")):
         opposite |= ((mine == pair[0]) & (other == pair[1])) | ((mine == pair[1]) & (other == pair[0]))
-    known = ~(np.equal(mine, None) | np.equal(other, None) | (mine == "none") | (other == "none"))
-    word = np.select([same & known, opposite], [np.full(len(mine), "same", object), np.full(len(mine), "opposite", object)], None)
-    reason = np.where(np.equal(word, None), "direction_undefined", None)
+    known = ~(is_none(mine) | is_none(other) | (mine == "none") | (other == "none"))
+    word = choose([same & known, opposite], ["same", "opposite"])
+    reason = choose([is_none(word)], ["direction_undefined"])
     which = {"first": a["track_id"], "second": b["track_id"]}
     return _make("direction_comparison", "direction_comparison.image", a, reason, word=word, **which)
 
@@ -234,7 +234,7 @@ def interval_candidates(
     repeats = size[group] if len(begin) else repeats
     stops = np.concatenate([[0], np.cumsum(np.pad(blocked, ((0, 0), (0, 1))).ravel())])
     rejected = stops[high + 1] - stops[low] > 0
-    rules: list[tuple[np.ndarray, object]] = [
+    rules: list[Rule] = [
         (rejected, "window_rejected"),
         ((begin == low) & (end == high), "constant_direction"),
         (seconds < margins.min_interval_s - 1e-9, "interval_too_short"),
@@ -242,7 +242,7 @@ def interval_candidates(
     ]
     window = {"track_id": ids[row[begin]], "start_s": grid[low - offset], "end_s": grid[high - offset]}
     times = {"value": grid[begin - offset], "end_value": grid[end - offset]}
-    return _make("direction_timestamp", bank, window, _reasons(rules, len(begin)), word=code.astype(object), **times)
+    return _make("direction_timestamp", bank, window, _reasons(rules), word=code.astype(object), **times)
 
 
 def clock_timeline(kinematics: Kinematics, states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ from worldline.kinematics.definitions import (
     cumulative_path,
     interval_iou,
 )
+from worldline.kinematics.words import choose, is_none
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,14 @@ def evaluate_labels(
         match = match_tracks(tracks, truth, config.min_iou, config.min_share)
         motion = _motion(kinematics, path, truth)
         scale, scale_detail = _scale(kinematics, path, truth)
-        figures += _object_figures(tracks, match, path, truth, config)
+        figures += _object_figures(tracks, kinematics, match, path, truth, config)
         figures += _position_figures(tracks, match, path, truth, scale, scale_detail)
         figures += _window_figures(kinematics, match, motion, scale, scale_detail, config)
         figures += _answer_figures(questions, match, motion, truth, path)
     progress(1, 1, f"{len(figures)} figures")
+    figures = sorted((f for f in figures if np.isfinite(f.value)), key=lambda f: f.name)
     rows = [{"name": f.name, "value": float(f.value), "unit": f.unit, "detail": f.detail} for f in figures]
-    rows = [row for row in rows if np.isfinite(row["value"])]
-    return Metrics(figures=rows_to_table(FIGURES, sorted(rows, key=lambda row: row["name"])))
+    return Metrics(figures=rows_to_table(FIGURES, rows))
 
 
 def _motion(kinematics: Kinematics, path: CameraPath, truth: Truth) -> TrueMotion:
@@ -133,7 +134,9 @@ def _scale(kinematics: Kinematics, path: CameraPath, truth: Truth) -> tuple[floa
     ), "without scale of its own: camera path scaled to its true length"
 
 
-def _object_figures(tracks: Tracks, match: Match, path: CameraPath, truth: Truth, config: LabelEvaluationConfig) -> list[_Figure]:
+def _object_figures(
+    tracks: Tracks, kinematics: Kinematics, match: Match, path: CameraPath, truth: Truth, config: LabelEvaluationConfig
+) -> list[_Figure]:
     """Return how many true movers were visible and found, and how many tracks follow nothing."""
     boxes = truth.boxes
     frame = boxes["frame"].to_numpy().astype(np.int64)
@@ -159,10 +162,17 @@ def _object_figures(tracks: Tracks, match: Match, path: CameraPath, truth: Truth
     )
     found = np.isin(visible, match.truth_ids).sum()
     how = f"a track's box overlaps theirs by {config.min_iou:g}, or is centred in it, in {config.min_share:.0%} of its frames"
+    windows = kinematics.windows
+    labelled = pc.and_(pc.is_null(windows["rejected"]), pc.equal(windows["state"], "moving"))
+    labelled_ids = windows["track_id"].filter(labelled).to_numpy().astype(np.int64)
+    told = np.isin(visible, match.truth_ids[np.isin(match.track_ids, labelled_ids)]).sum()
     false = (match.judged & (match.truth_ids < 0)).sum()
     return [
         _Figure("labels.movers_visible", len(visible), "objects", rule),
         _Figure("labels.movers_found", found, "objects", f"of the visible movers, those of which {how}"),
+        _Figure(
+            "labels.movers_labelled", told, "objects", "of the movers found, those with a window that is kept and called moving"
+        ),
         _Figure("labels.false_objects", false, "tracks", f"of {tracks.objects.num_rows}, the others matched: {how}"),
     ]
 
@@ -318,33 +328,27 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
     )
     hour = clock_hour(np.nan_to_num(clockwise_angle(*steps)))
     degrees = np.degrees(np.nan_to_num(angle_between(moved, other_moved)))
-    relation = np.select(
-        [degrees <= 45, degrees >= 135], [np.full(len(kind), w, object) for w in ("same", "opposite")], "crossing"
-    )
+    relation = choose([degrees <= 45, degrees >= 135], ["same", "opposite"], "crossing")
     word = _seen_words(moved, table["frames"].combine_chunks().flatten().to_numpy()[::2], truth)
     other_word = _seen_words(other_moved, table["frames"].combine_chunks().flatten().to_numpy()[::2], truth)
     opposite = {"left": "right", "right": "left", "toward": "away", "away": "toward"}
-    mirrored = np.select([word == key for key in opposite], [np.full(len(kind), w, object) for w in opposite.values()], None)
-    pair_word = np.select(
-        [word == other_word, mirrored == other_word], [np.full(len(kind), w, object) for w in ("same", "opposite")], None
-    )
-    told = np.select(
-        [word == key for key in SEEN_DIRECTIONS], [np.full(len(kind), w, object) for w in SEEN_DIRECTIONS.values()], None
-    )
+    mirrored = choose([word == key for key in opposite], list(opposite.values()))
+    pair_word = choose([word == other_word, mirrored == other_word], ["same", "opposite"])
+    told = choose([word == key for key in SEEN_DIRECTIONS], list(SEEN_DIRECTIONS.values()))
     asked = _asked_hour(table)
     iou = _interval_iou(value, end_value, asked, row, first, last, motion)
     rules = [
         (kind == "traveled_distance", near, known),
         (kind == "traveling_speed", fast, known),
         ((kind == "movement_direction") & ~seen, value == hour, known),
-        ((kind == "movement_direction") & seen, answer == told, known & ~np.equal(told, None)),
+        ((kind == "movement_direction") & seen, answer == told, known & ~is_none(told)),
         ((kind == "direction_timestamp") & ~seen, iou >= 0.5, known & np.isfinite(asked)),
         (np.isin(kind.astype(str), ("distance_comparison", "speed_comparison")), larger, known),
         ((kind == "direction_comparison") & ~seen, answer == relation, known),
         (
             (kind == "direction_comparison") & seen,
             answer == pair_word,
-            known & ~np.equal(word, None) & ~np.equal(other_word, None),
+            known & ~is_none(word) & ~is_none(other_word),
         ),
     ]
     for applies, correct, told_by_truth in rules:

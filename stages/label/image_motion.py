@@ -9,6 +9,7 @@ import numpy as np
 
 from schemas.cameras import CameraPath
 from worldline.kinematics.definitions import camera_direction_word, wrap_angle
+from worldline.kinematics.words import choose
 
 _HALF_WINDOW_S = 0.75
 
@@ -88,4 +89,4 @@ def image_motion_word(bearing: np.ndarray, growth: np.ndarray, threshold: float,
     """
     word = camera_direction_word(bearing, -growth, ratio)
     size = np.maximum(np.abs(bearing), np.abs(growth))
-    return np.select([size < threshold, size > 2 * threshold], [np.full(size.shape, "none", object), word], None)
+    return choose([size < threshold, size > 2 * threshold], ["none", word])

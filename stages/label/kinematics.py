@@ -29,6 +29,7 @@ from worldline.kinematics.definitions import (
     wrap_angle,
 )
 from worldline.kinematics.smoother import draw_paths, white_share
+from worldline.kinematics.words import choose
 
 QUANTILES = (0.05, 0.5, 0.95)
 _ELEMENTS_AT_ONCE = 6_000_000
@@ -232,9 +233,10 @@ def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: i
     times = np.maximum.accumulate(times, axis=1)
     observed = np.zeros((count, length), bool)
     observed[row, slot[: len(row)]] = True
-    padded = [np.zeros((count, length, 3)) for _ in range(3)]
-    for target, source in zip(padded, (turned, white, drift), strict=True):
-        target[row, slot[: len(row)]] = source
+    padded_values, padded_white, padded_drift = (np.zeros((count, length, 3)) for _ in range(3))
+    padded_values[row, slot[: len(row)]] = turned
+    padded_white[row, slot[: len(row)]] = white
+    padded_drift[row, slot[: len(row)]] = drift
     lengths = np.bincount(all_rows, minlength=count)
     normals = np.zeros((count, length, 3, config.draws, 3))
     uniforms = np.zeros((count, 3, config.draws))
@@ -242,7 +244,7 @@ def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: i
         generator = np.random.default_rng([seed, 1, identity])
         uniforms[index] = generator.random((3, config.draws))
         normals[index, : lengths[index]] = generator.standard_normal((lengths[index], 3, config.draws, 3))
-    paths = draw_paths(times, observed, *padded, config.drift_seconds, normals, uniforms)
+    paths = draw_paths(times, observed, padded_values, padded_white, padded_drift, config.drift_seconds, normals, uniforms)
     on_grid = paths[grid_row, slot[len(row) :]].swapaxes(1, 2).swapaxes(2, 3)  # [K, D, 2, 3]
     turn = np.zeros((count, 3, 3))
     turn[:, :2, :2], turn[:, 2, 2] = axes, 1.0
@@ -326,7 +328,7 @@ def _state_words(state: dict[str, np.ndarray], centre: np.ndarray, problem: _Pro
     np.logical_or.at(confirmed, run, sure.ravel())
     moving = above & (confirmed & (gained > config.min_displacement_m * unit))[run].reshape(above.shape)
     still = (speed < config.static_mps * unit) & (state["speed_p95"] < config.moving_mps * unit)
-    return np.select([moving, still], ["moving", "static"], "undecided").astype(object)
+    return choose([moving, still], ["moving", "static"], "undecided")
 
 
 def _measure_windows(
@@ -364,7 +366,7 @@ def _measure_windows(
     moving = ((words == "moving").sum(-1) * config.grid_seconds >= 1.0) & (gained > threshold)
     still = (words != "moving").all(-1) & (mean_speed < config.static_mps * problem.unit)
     still &= window["speed_p95"] < config.moving_mps * problem.unit
-    window["state"] = np.select([moving, still], ["moving", "static"], "undecided").astype(object)
+    window["state"] = choose([moving, still], ["moving", "static"], "undecided")
     window["image_motion"] = _seen_motion(problem, centre, window["state"])
     window |= _directions(problem, place, config)
     fastest = np.nanmax(np.where(np.isfinite(state["speed_p50"]), state["speed_p50"], 0)[:, inside], axis=-1)
@@ -403,7 +405,7 @@ def _seen_motion(problem: _Problem, centre: np.ndarray, words: np.ndarray) -> np
     right = (moved * problem.right[starts]).sum(-1)
     away = (moved * problem.forward[starts]).sum(-1)
     named = camera_direction_word(right, away, 1.5)
-    return np.where(words == "moving", named, np.where(words == "static", "none", None))
+    return choose([words == "moving", words == "static"], [named, "none"])
 
 
 def _unmeasured(problem: _Problem, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -456,11 +458,15 @@ def _windows_table(
     located = np.bincount(problem.row[np.isfinite(problem.columns["x"])], minlength=count) >= 4
     with np.errstate(invalid="ignore"):
         unsure = (merged["state"] == "moving") & (merged["relative_sigma"] > config.rules.max_relative_sigma)
-    reasons = {"no_world_position": np.repeat(~located[:, None], len(ends), axis=1), "partly_seen": ~merged["covered"]}
-    reasons |= {"low_visibility": share < config.rules.min_visible} | flags
+    unlocated = np.repeat(~located[:, None], len(ends), axis=1)
+    reasons = {"partly_seen": ~merged["covered"] & ~unlocated, "low_visibility": share < config.rules.min_visible} | flags
     reasons |= {"implausible_speed": merged["too_fast"] & metric_source}
-    reasons |= {"implausible_acceleration": merged["too_hard"] & metric_source, "uncertain": unsure}
-    rejected = np.select(list(reasons.values()), [np.full(share.shape, name, object) for name in reasons], None)
+    reasons |= {
+        "implausible_acceleration": merged["too_hard"] & metric_source,
+        "uncertain": unsure,
+        "no_world_position": unlocated,
+    }
+    rejected = choose(list(reasons.values()), list(reasons))
     bearing, growth = image_rates(problem.row, problem.columns["time_s"], problem.columns, path, count, problem.grid)
     inside = problem.starts[:, None] + np.arange(problem.steps + 1)
     duration = problem.steps * config.grid_seconds

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from schemas.labels import EGO_TRACK_ID
 from schemas.tracks import Tracks
 from worldline.kinematics.definitions import box_iou
+from worldline.kinematics.words import choose, is_none
 
 _BOX = ("x0_px", "y0_px", "x1_px", "y1_px")
 _AMBIGUOUS_IOU = 0.5
@@ -56,8 +57,8 @@ def referring_phrases(tracks: Tracks, ids: np.ndarray, start_s: np.ndarray, end_
     noun = nouns[place] if len(object_ids) else np.full(len(ids), "", object)
     short = unique[place] & (tracks.origin == "boxes") if len(object_ids) else np.zeros(len(ids), bool)
     camera = ids == EGO_TRACK_ID
-    phrase = np.select([camera, short, has_box], [np.full(len(ids), "the camera", object), noun, noun + text], None)
-    return phrase, np.where(np.equal(phrase, None), "no_unique_phrase", None)
+    phrase = choose([camera, short, has_box], ["the camera", noun, noun + text])
+    return phrase, choose([is_none(phrase)], ["no_unique_phrase"])
 
 
 def _nouns(objects: pa.Table) -> tuple[np.ndarray, np.ndarray]:

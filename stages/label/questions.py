@@ -20,6 +20,7 @@ from stages.label.candidates import Candidates, Margins, clock_timeline, interva
 from stages.label.image_motion import image_motion_word, image_rates
 from stages.label.phrases import mix, referring_phrases, render
 from stages.label.wordings import IMAGE_WORDINGS, SEEN_DIRECTIONS, WORDINGS
+from worldline.kinematics.words import choose, is_none
 
 _UNITS = {"traveled_distance": "m", "traveling_speed": "km/h", "movement_direction": "o'clock", "direction_timestamp": "s"}
 _STEPS = np.array([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0])
@@ -129,7 +130,7 @@ def _blocked(windows: dict[str, np.ndarray], ids: np.ndarray, grid: np.ndarray) 
     """Return `[N, G]` grid times inside a rejected window of the track (its ends, seen in part, do not count)."""
     change = np.zeros((len(ids), len(grid) + 1))
     reasons = windows["rejected"]
-    bad = ~np.equal(reasons, None) & (reasons != "partly_seen") & np.isin(windows["track_id"], ids)
+    bad = ~is_none(reasons) & (reasons != "partly_seen") & np.isin(windows["track_id"], ids)
     row = np.searchsorted(ids, windows["track_id"][bad])
     np.add.at(change, (row, np.searchsorted(grid, windows["start_s"][bad] - 1e-6)), 1)
     np.add.at(change, (row, np.searchsorted(grid, windows["end_s"][bad] + 1e-6)), -1)
@@ -147,18 +148,18 @@ def _ask(
     what = mix(seed, bank, group.first.astype(int), group.second.astype(int), *milliseconds, code)
     phrases = []
     for ids in (group.first, group.second):
-        open_rows = np.flatnonzero(np.equal(reason, None) & (ids >= 0))
+        open_rows = np.flatnonzero(is_none(reason) & (ids >= 0))
         phrase = np.full(len(ids), None, object)
         phrase[open_rows], why = referring_phrases(tracks, ids[open_rows], group.start_s[open_rows], group.end_s[open_rows])
         reason[open_rows] = why
         phrases.append(phrase)
-    open_rows = np.flatnonzero(np.equal(reason, None))
+    open_rows = np.flatnonzero(is_none(reason))
     kept = open_rows[_balanced(group, open_rows, what[open_rows], config)]
     reason[np.setdiff1d(open_rows, kept)] = "answer_too_common"
     ranked = kept[np.argsort(what[kept], kind="stable")]
     reason[ranked[config.max_per_kind :]] = "quota"
     chosen = np.sort(ranked[: config.max_per_kind])
-    names, counts = np.unique(reason[~np.equal(reason, None)].astype(str), return_counts=True)
+    names, counts = np.unique(reason[~is_none(reason)].astype(str), return_counts=True)
     refused = make_table(REJECTIONS, {"kind": [group.kind] * len(names), "reason": names.tolist(), "count": counts.tolist()})
     return _table(group, chosen, what, phrases, kinematics, path), refused
 
@@ -173,7 +174,7 @@ def _balanced(group: Candidates, rows: np.ndarray, order: np.ndarray, config: Qu
     if group.kind not in ("movement_direction", "direction_comparison") or not len(rows):
         return np.ones(len(rows), bool)
     words = group.word[rows]
-    answers = np.where(np.equal(words, None), np.char.mod("%d", np.nan_to_num(group.value[rows]).astype(int)), words).astype(str)
+    answers = np.where(is_none(words), np.char.mod("%d", np.nan_to_num(group.value[rows]).astype(int)), words).astype(str)
     _, answer, count = np.unique(answers, return_inverse=True, return_counts=True)
     share = config.max_answer_share
     for _ in range(len(count)):  # capping one answer makes the next one's share larger
@@ -267,8 +268,7 @@ def _answers(group: Candidates, rows: np.ndarray, value: np.ndarray, names: list
     if group.bank == "movement_direction.image":
         words = group.word[rows]
         keys = list(SEEN_DIRECTIONS)
-        conditions = [words == key for key in keys]
-        return np.select(conditions, [np.full(len(rows), SEEN_DIRECTIONS[key], object) for key in keys], "")
+        return choose([words == key for key in keys], [SEEN_DIRECTIONS[key] for key in keys], "")
     return group.word[rows]
 
 

@@ -7,6 +7,8 @@ half an hour off).
 
 import numpy as np
 
+from worldline.kinematics.words import choose
+
 KMH_PER_MPS = 3.6
 HOUR_RAD = np.pi / 6
 
@@ -68,8 +70,7 @@ def turn_word(clockwise_total: np.ndarray, turning: float, u_turn: float, straig
     """
     size = np.abs(clockwise_total)
     side = np.where(clockwise_total > 0, "right", "left").astype(object)
-    conditions = [size < straight, size >= u_turn, size >= turning]
-    return np.select(conditions, [np.full(size.shape, "straight", object), np.full(size.shape, "u_turn", object), side], None)
+    return choose([size < straight, size >= u_turn, size >= turning], ["straight", "u_turn", side])
 
 
 def camera_direction_word(right: np.ndarray, away: np.ndarray, ratio: float) -> np.ndarray:
@@ -81,17 +82,17 @@ def camera_direction_word(right: np.ndarray, away: np.ndarray, ratio: float) -> 
         ratio: how many times larger the larger component must be.
     """
     lateral, radial = np.abs(right), np.abs(away)
-    conditions = [lateral >= ratio * radial, radial >= ratio * lateral]
-    words = [np.where(right > 0, "right", "left").astype(object), np.where(away > 0, "away", "toward").astype(object)]
     known = np.isfinite(right) & np.isfinite(away) & (lateral + radial > 0)
-    return np.where(known, np.select(conditions, words, None), None)
+    conditions = [known & (lateral >= ratio * radial), known & (radial >= ratio * lateral)]
+    words = [np.where(right > 0, "right", "left").astype(object), np.where(away > 0, "away", "toward").astype(object)]
+    return choose(conditions, words)
 
 
 def relative_direction_word(angle: np.ndarray) -> np.ndarray:
     """Name the angle between two motions: "same" up to 30 degrees, "crossing" 60 to 120, "opposite" from 150, else None."""
     degrees = np.degrees(np.abs(angle))
     conditions = [degrees <= 30, degrees >= 150, (degrees >= 60) & (degrees <= 120)]
-    return np.select(conditions, [np.full(degrees.shape, word, object) for word in ("same", "opposite", "crossing")], None)
+    return choose(conditions, ["same", "opposite", "crossing"])
 
 
 def angle_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
