@@ -1,0 +1,387 @@
+"""Generated video: one adapter for the text-to-video and image-to-video pipelines of Hugging Face diffusers.
+
+What a pipeline can be told is read off the signature of its call, so no pipeline is known here by name. diffusers and
+torch are imported where they are used: they take seconds to load, and most runs never need them.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from schemas.canonical import TaggedHash, hash_file
+from schemas.clips import Clip, Source
+from schemas.errors import WorldlineError
+from schemas.media import Video
+from schemas.tracks import Truth
+from stages.contract import Progress, stage
+from stages.ingest.pictures import read_picture, resize
+
+_INDEX = "model_index.json"
+# What pipelines call the number of frames to make; one without any of these makes no video of chosen length.
+_FRAME_COUNT_NAMES = ("num_frames", "video_length", "frames")
+_RATE_NAMES = ("frame_rate", "fps")
+_GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
+_IMAGE_CLASS_MARKS = ("ImageToVideo", "Image2Video", "I2V", "StableVideoDiffusion")
+
+
+@dataclass(frozen=True)
+class DiffusersConfig:
+    """Which model, and what it is asked for. None leaves a setting at the pipeline's own default.
+
+    Attributes:
+        model: repository id ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers") or folder in diffusers' format.
+        pipeline_class: class in diffusers; None takes the one that the model names.
+        revision: commit, tag or branch of a repository.
+        weights: digest that a local folder must have (see `pin_model`); "" accepts any, and the clip records it.
+        prompt, negative_prompt: what the video shall show, and what not.
+        num_frames, height, width: size in frames and pixels.
+        steps: denoising steps.
+        guidance: scale of classifier-free guidance.
+        frames_per_second: times of the frames; also told to pipelines that take a rate.
+        options: further arguments of the pipeline's call, by their own names.
+        dtype: "float32", "bfloat16", "float16", or "auto" (bfloat16 on CUDA, else float32).
+        device: "cpu", "cuda", "cuda:1", ..., or "auto" (CUDA where there is one).
+        cpu_offload: keep only the active part of the model on the device (needs the package accelerate).
+    """
+
+    model: str = ""
+    pipeline_class: str | None = None
+    revision: str | None = None
+    weights: str = ""
+    prompt: str = "a car drives along a street, view from a moving car"
+    negative_prompt: str | None = None
+    num_frames: int | None = None
+    height: int | None = None
+    width: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    frames_per_second: float = 16.0
+    options: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "auto"
+    device: str = "auto"
+    cpu_offload: bool = False
+
+
+@stage("generate.diffusers", version=1, environment_packages=("diffusers", "torch", "transformers"))
+def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, progress: Progress) -> tuple[Clip, Truth]:
+    """Make a video with a diffusers pipeline; there is no truth.
+
+    The noise comes from a CPU generator, so a seed means the same on every device.
+
+    Args:
+        conditioning: layout "image" with the first frame for image-to-video, or layout "none" without files.
+        config: model and settings.
+        seed: of the noise.
+        progress: called after every denoising step where the pipeline reports them.
+
+    Raises:
+        WorldlineError: if the model is not at hand or makes no video, or does not take what it is asked for.
+    """
+    import diffusers
+    import torch
+
+    if not config.model:
+        raise WorldlineError("generate.diffusers needs a model: give source=diffusers:ID_OR_FOLDER")
+    if config.frames_per_second <= 0:
+        raise WorldlineError(f"frames_per_second is {config.frames_per_second}: it must be positive")
+    folder, revision = _locate(config.model, config.revision)
+    pipeline_class = _find_class(folder, config)
+    accepted = inspect.signature(pipeline_class.__call__).parameters
+    image = _conditioning_image(conditioning, pipeline_class.__name__, accepted)
+    arguments, ignored = _arguments(config, pipeline_class.__name__, accepted)
+    is_local = Path(config.model).expanduser().is_dir()
+    weights = _folder_digest(folder) if is_local else ""
+    if config.weights and config.weights != weights:
+        raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
+
+    device = _resolve_device(config.device)
+    dtype = _resolve_dtype(config.dtype, device)
+    pipeline = _load(pipeline_class, folder, config, device, dtype)
+    if image is not None:
+        height = config.height or _default(accepted, "height")
+        width = config.width or _default(accepted, "width")
+        arguments["image"] = _cover(image, width, height)
+    arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
+    arguments |= _step_reports(accepted, pipeline, progress)
+    frames = _to_frames(_run(pipeline, arguments, config.model), config.model)
+    clip = Clip(
+        frames=Video.from_array(frames),
+        times_s=np.arange(len(frames)) / config.frames_per_second,
+        name=Path(config.model).name,
+        provenance={
+            "kind": "generated",
+            "generator": "diffusers",
+            "pipeline_class": pipeline_class.__name__,
+            "model": config.model,
+            "revision": revision,
+            "weights": weights,
+            "prompt": config.prompt if "prompt" in accepted else "",
+            "negative_prompt": config.negative_prompt if "negative_prompt" in arguments else None,
+            "conditioning": conditioning.name,
+            "steps": config.steps or _default(accepted, "num_inference_steps"),
+            "guidance": config.guidance,
+            "options": dict(config.options),
+            "seed": seed,
+            "dtype": dtype,
+            "device": device.split(":")[0],
+            "diffusers": diffusers.__version__,
+            "not_taken_by_pipeline": ignored,
+        },
+    )
+    return clip, Truth.unavailable()
+
+
+def pin_model(config: DiffusersConfig) -> DiffusersConfig:
+    """Return the config with everything resolved that this machine or the model's present state decides.
+
+    A repository gets the commit that its revision stands for, a local folder the digest of its files, and "auto" its
+    meaning here. A key made from the result changes when the model does.
+
+    Raises:
+        WorldlineError: if the model is not at hand.
+    """
+    folder, revision = _locate(config.model, config.revision)
+    device = _resolve_device(config.device)
+    is_local = Path(config.model).expanduser().is_dir()
+    return dataclasses.replace(
+        config,
+        revision=revision or config.revision,
+        weights=_folder_digest(folder) if is_local else "",
+        device=device,
+        dtype=_resolve_dtype(config.dtype, device),
+    )
+
+
+def _locate(model: str, revision: str | None) -> tuple[Path, str]:
+    """Return the folder with the model's files, and the commit that they are from ("" for a plain folder)."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / _INDEX).is_file():
+            raise WorldlineError(f"the folder {model} holds no {_INDEX}: save the pipeline there with save_pretrained")
+        return folder, ""
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise WorldlineError(f"there is no folder {model}: give a folder in diffusers' format or a repository id OWNER/NAME")
+    import diffusers
+
+    try:
+        try:  # what is cached needs no network, and stays the same
+            found = diffusers.DiffusionPipeline.download(model, revision=revision, use_safetensors=True, local_files_only=True)
+        except Exception:
+            found = diffusers.DiffusionPipeline.download(model, revision=revision, use_safetensors=True)
+    except Exception as error:  # the hub's client raises a dozen unrelated types
+        at = f" at revision {revision}" if revision else ""
+        fetch = f"hf download {model}" + (f" --revision {revision}" if revision else "")
+        raise WorldlineError(
+            f"the model {model}{at} is not in the local cache and cannot be downloaded ({_first_line(error)}): connect once and "
+            f"run `{fetch}`, or give a local folder"
+        ) from error
+    snapshot = Path(found)
+    return snapshot, snapshot.name if snapshot.parent.name == "snapshots" else ""
+
+
+def _find_class(folder: Path, config: DiffusersConfig) -> Any:
+    import diffusers
+
+    try:
+        named = json.loads((folder / _INDEX).read_text()).get("_class_name")
+    except (OSError, ValueError) as error:
+        raise WorldlineError(
+            f"{config.model}/{_INDEX} is not readable ({_first_line(error)}): download the model again"
+        ) from error
+    name = config.pipeline_class or named
+    found = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
+        known = [item for item in dir(diffusers) if item.endswith("Pipeline")]
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise WorldlineError(f"{config.model}: diffusers {diffusers.__version__} has no pipeline class {name}{hint}")
+    accepted = inspect.signature(found.__call__).parameters
+    if not any(item in accepted for item in _FRAME_COUNT_NAMES):
+        raise WorldlineError(f"{config.model} is a {name}, which makes no video: name a text-to-video or image-to-video model")
+    needed = [
+        item
+        for item, parameter in accepted.items()
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        and item not in ("self", "image", "prompt", *_FRAME_COUNT_NAMES, *config.options)
+    ]
+    if needed or ("video" in accepted and accepted["video"].default is None and "VideoToVideo" in found.__name__):
+        raise WorldlineError(
+            f"{config.model} is a {name}, which needs {', '.join(needed) or 'video'} besides a prompt or an image"
+        )
+    return found
+
+
+def _conditioning_image(conditioning: Source, name: str, accepted: Any) -> np.ndarray | None:
+    """Return the first frame where one is given, refusing a mismatch with what the pipeline takes."""
+    files = sorted(conditioning.files)
+    needs = "image" in accepted and (
+        accepted["image"].default is inspect.Parameter.empty or any(mark in name for mark in _IMAGE_CLASS_MARKS)
+    )
+    if needs and not files:
+        raise WorldlineError(f"{name} continues a first frame and none is given: set generate.image to an image file")
+    if files and "image" not in accepted:
+        raise WorldlineError(f"{name} makes video from text alone: remove generate.image, or name an image-to-video model")
+    if len(files) > 1:
+        raise WorldlineError(f"{name} takes one first frame, but {len(files)} files are given: {', '.join(files[:3])}")
+    return read_picture(conditioning.files[files[0]], files[0]) if files else None
+
+
+def _arguments(config: DiffusersConfig, name: str, accepted: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return the call's arguments, and the names of the settings that this pipeline has no argument for."""
+    unknown = [item for item in config.options if item not in accepted]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], list(accepted), n=1)
+        raise WorldlineError(f"{name} has no option {unknown[0]}{f', did you mean {near[0]}?' if near else ''}")
+    wanted: list[tuple[str, tuple[str, ...], Any]] = [
+        ("prompt", ("prompt",), config.prompt),
+        ("negative_prompt", ("negative_prompt",), config.negative_prompt),
+        ("num_frames", _FRAME_COUNT_NAMES, config.num_frames),
+        ("height", ("height",), config.height),
+        ("width", ("width",), config.width),
+        ("steps", ("num_inference_steps",), config.steps),
+        ("guidance", _GUIDANCE_NAMES, config.guidance),
+    ]
+    arguments: dict[str, Any] = {}
+    ignored = []
+    for setting, candidates, value in wanted:
+        taken = next((item for item in candidates if item in accepted), None)
+        if value is not None and taken is not None:
+            arguments[taken] = value
+        elif value is not None:
+            ignored.append(setting)
+    rate = next((item for item in _RATE_NAMES if item in accepted), None)
+    if rate is not None:
+        whole = float(config.frames_per_second).is_integer()
+        arguments[rate] = int(config.frames_per_second) if whole else config.frames_per_second
+    if "output_type" in accepted:
+        arguments["output_type"] = "np"
+    return arguments | config.options, ignored
+
+
+def _load(pipeline_class: Any, folder: Path, config: DiffusersConfig, device: str, dtype: str) -> Any:
+    import torch
+
+    try:
+        # Only safetensors: pickled weights could run anything.
+        pipeline = pipeline_class.from_pretrained(
+            str(folder), dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise WorldlineError(
+            f"{config.model} does not load as {pipeline_class.__name__} ({_first_line(error)}): check that the folder is whole "
+            "and its weights are safetensors"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        if config.cpu_offload:
+            pipeline.enable_model_cpu_offload(device=device)
+        else:
+            pipeline.to(device)
+    except (ImportError, RuntimeError) as error:
+        raise WorldlineError(
+            f"{config.model} does not fit on {device} ({_first_line(error)}): set cpu_offload or dtype"
+        ) from error
+    return pipeline
+
+
+def _step_reports(accepted: Any, pipeline: Any, progress: Progress) -> dict[str, Callable[..., Any]]:
+    """Return the argument that makes the pipeline report its steps; empty for pipelines that cannot."""
+
+    def total(step: int) -> int:
+        return max(int(getattr(pipeline, "_num_timesteps", 0) or 0), step + 1)
+
+    def on_step_end(_: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
+        progress(step + 1, total(step), "denoising steps")
+        return kept
+
+    def on_step(step: int, timestep: Any, latents: Any) -> None:
+        progress(step + 1, total(step), "denoising steps")
+
+    if "callback_on_step_end" in accepted:
+        return {"callback_on_step_end": on_step_end}
+    return {"callback": on_step} if "callback" in accepted else {}
+
+
+def _run(pipeline: Any, arguments: dict[str, Any], model: str) -> Any:
+    import torch
+
+    try:
+        with torch.inference_mode():
+            return pipeline(**arguments)
+    except (ValueError, TypeError) as error:
+        raise WorldlineError(f"{model}: the pipeline refuses these settings ({_first_line(error)})") from error
+    except torch.OutOfMemoryError as error:
+        raise WorldlineError(f"{model}: out of device memory; lower num_frames, height or width, or set cpu_offload") from error
+
+
+def _to_frames(output: Any, model: str) -> np.ndarray:
+    """Return the first video of a pipeline's output as `[T, H, W, 3]` uint8."""
+    videos = getattr(output, "frames", None)
+    video = (output[0] if videos is None else videos)[0]
+    frames = np.stack([np.asarray(frame) for frame in video])
+    if frames.ndim != 4 or frames.shape[-1] != 3:
+        raise WorldlineError(f"{model} returned an array of shape {list(frames.shape)} and not a video of RGB frames")
+    if frames.dtype != np.uint8:
+        if not np.isfinite(frames).all():
+            raise WorldlineError(f"{model} produced values that are no numbers: try dtype=float32 or bfloat16")
+        frames = np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8)
+    if len(frames) < 2:
+        raise WorldlineError(f"{model} made one frame, and one frame has no motion: raise num_frames")
+    return frames
+
+
+def _cover(picture: np.ndarray, width: int | None, height: int | None) -> Image.Image:
+    """Return the middle of a picture in the wanted aspect and size; the picture as it is where none is wanted."""
+    if width is None or height is None:
+        return Image.fromarray(picture)
+    rows, columns = picture.shape[:2]
+    scale = max(width / columns, height / rows)
+    crop_columns, crop_rows = min(columns, round(width / scale)), min(rows, round(height / scale))
+    left, top = (columns - crop_columns) // 2, (rows - crop_rows) // 2
+    middle = picture[top : top + crop_rows, left : left + crop_columns]
+    return Image.fromarray(resize(np.ascontiguousarray(middle), width, height))
+
+
+def _default(accepted: Any, name: str) -> Any:
+    """Return the default of a call's parameter; None where it has none."""
+    parameter = accepted.get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def _resolve_device(device: str) -> str:
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _resolve_dtype(dtype: str, device: str) -> str:
+    if dtype == "auto":
+        return "bfloat16" if device.startswith("cuda") else "float32"
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise WorldlineError(f"dtype is {dtype}: it must be auto, float32, bfloat16 or float16")
+    return dtype
+
+
+def _folder_digest(folder: Path) -> str:
+    """Return the SHA-256 over the names and contents of a model folder's files; hidden ones do not count."""
+    digest = TaggedHash("model-folder/1")
+    for path in sorted(folder.rglob("*"), key=lambda item: item.relative_to(folder).as_posix()):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            digest.field(name.as_posix().encode()).field(hash_file(path).encode())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

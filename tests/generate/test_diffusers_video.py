@@ -1,0 +1,269 @@
+"""Generated clips: tiny pipelines with random weights, built here and saved in diffusers' own format.
+
+Their pictures mean nothing; their path through the adapter is that of the real models.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from schemas.artifact import Files
+from schemas.clips import Clip, Source
+from schemas.codec import content_digest
+from schemas.errors import WorldlineError
+from stages.contract import no_progress
+from stages.generate.diffusers_video import DiffusersConfig, generate_video, pin_model
+
+NO_IMAGE = Source(files=Files(), layout="none", name="")
+SMALL = {"num_frames": 5, "height": 32, "width": 48, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text-to-video pipeline: Wan's classes at a few thousand weights."""
+    from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+    from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", "a", "car", "street", "red", "dog"])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True])
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        text_dim=16,
+        freq_dim=32,
+        ffn_dim=16,
+        num_layers=1,
+        rope_max_seq_len=32,
+    )
+    pipeline = WanPipeline(
+        tokenizer=PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"),
+        text_encoder=UMT5EncoderModel(UMT5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)),
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        transformer=transformer,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny-text"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image-to-video pipeline: Stable Video Diffusion's classes at a fraction of their width."""
+    from diffusers import (
+        AutoencoderKLTemporalDecoder,
+        EulerDiscreteScheduler,
+        StableVideoDiffusionPipeline,
+        UNetSpatioTemporalConditionModel,
+    )
+    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        projection_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=224,
+        intermediate_size=16,
+        patch_size=56,
+    )
+    unet = UNetSpatioTemporalConditionModel(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        cross_attention_dim=16,
+        num_attention_heads=4,
+        projection_class_embeddings_input_dim=48,
+        addition_time_embed_dim=16,
+    )
+    pipeline = StableVideoDiffusionPipeline(
+        vae=AutoencoderKLTemporalDecoder(block_out_channels=[32, 32], down_block_types=["DownEncoderBlock2D"] * 2),
+        image_encoder=CLIPVisionModelWithProjection(vision),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(
+            prediction_type="v_prediction", timestep_type="continuous", sigma_min=0.002, sigma_max=700.0
+        ),
+        feature_extractor=CLIPImageProcessor(size=224, crop_size=224),
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny-image"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def generate(
+    model: Path | str, conditioning: Source = NO_IMAGE, seed: int = 3, progress: Any = no_progress, **config: Any
+) -> Clip:
+    settings = DiffusersConfig(model=str(model), **config)
+    clip, truth = generate_video(conditioning, settings, seed=seed, progress=progress)
+    assert not truth.available
+    return clip
+
+
+def first_frame(folder: Path, seed: int = 0, size: tuple[int, int] = (48, 32)) -> Source:
+    path = folder / f"first{seed}.png"
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
+    return Source(files=Files({path.name: path}), layout="image", name=path.name)
+
+
+def model_index(folder: Path, class_name: str) -> Path:
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": class_name}))
+    return folder
+
+
+def test_text_becomes_a_clip_with_its_recipe(text_model: Path) -> None:
+    clip = generate(text_model, prompt="a red car", negative_prompt="a dog", frames_per_second=8.0, **SMALL)
+    assert clip.frames.shape == (5, 32, 48, 3)
+    assert np.allclose(clip.times_s, np.arange(5) / 8)
+    assert clip.name == "tiny-text"
+    recipe = {
+        key: clip.provenance[key] for key in ("pipeline_class", "model", "prompt", "negative_prompt", "seed", "steps", "device")
+    }
+    assert recipe == {
+        "pipeline_class": "WanPipeline",
+        "model": str(text_model),
+        "prompt": "a red car",
+        "negative_prompt": "a dog",
+        "seed": 3,
+        "steps": 2,
+        "device": clip.provenance["device"],
+    }
+    assert clip.provenance["not_taken_by_pipeline"] == []
+    assert len(clip.provenance["weights"]) == 64
+
+
+def test_the_frames_are_those_of_the_pipeline_itself(text_model: Path) -> None:
+    from diffusers import WanPipeline
+
+    clip = generate(text_model, prompt="a red car", device="cpu", dtype="float32", options={"max_sequence_length": 16}, **SMALL)
+    pipeline = WanPipeline.from_pretrained(text_model)
+    noise = torch.Generator().manual_seed(3)
+    size = {"num_frames": 5, "height": 32, "width": 48}
+    video = pipeline(
+        "a red car", num_inference_steps=2, max_sequence_length=16, generator=noise, output_type="np", **size
+    ).frames[0]
+    assert np.abs(clip.frames.array() - video * 255).max() <= 0.5 + 1e-3
+
+
+def test_the_seed_and_the_prompt_decide(text_model: Path) -> None:
+    first = generate(text_model, seed=1, prompt="a car", **SMALL)
+    assert content_digest(first) == content_digest(generate(text_model, seed=1, prompt="a car", **SMALL))
+    assert not np.array_equal(first.frames.array(), generate(text_model, seed=2, prompt="a car", **SMALL).frames.array())
+
+
+def test_every_denoising_step_is_reported(text_model: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    generate(text_model, progress=lambda done, total, note="": seen.append((done, total)), **(SMALL | {"steps": 3}))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_an_image_is_continued(image_model: Path, tmp_path: Path) -> None:
+    size = {"num_frames": 2, "height": 32, "width": 48, "steps": 1, "frames_per_second": 7.0}
+    first = generate(image_model, first_frame(tmp_path, 0), prompt="a dog", **size)
+    other = generate(image_model, first_frame(tmp_path, 1), prompt="a dog", **size)
+    assert first.frames.shape == (2, 32, 48, 3)
+    assert not np.array_equal(first.frames.array(), other.frames.array())
+    assert first.provenance["conditioning"] == "first0.png"
+    assert first.provenance["not_taken_by_pipeline"] == ["prompt"]  # this pipeline listens to the picture alone
+
+
+def test_an_image_of_another_shape_is_cropped_in_the_middle(image_model: Path, tmp_path: Path) -> None:
+    size = {"num_frames": 2, "height": 32, "width": 48, "steps": 1}
+    wide = first_frame(tmp_path, 4, size=(96, 32))
+    cropped = tmp_path / "cropped.png"
+    Image.open(wide.files["first4.png"]).crop((24, 0, 72, 32)).save(cropped)
+    middle = Source(files=Files({"cropped.png": cropped}), layout="image", name="cropped.png")
+    assert np.array_equal(
+        generate(image_model, wide, **size).frames.array(), generate(image_model, middle, **size).frames.array()
+    )
+
+
+def refusal(model: Path | str, conditioning: Source = NO_IMAGE, **config: Any) -> str:
+    with pytest.raises(WorldlineError) as error:
+        generate(model, conditioning, **config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_an_image_pipeline_without_an_image_is_refused(tmp_path: Path) -> None:
+    assert "set generate.image" in refusal(model_index(tmp_path / "m", "StableVideoDiffusionPipeline"))
+    assert "set generate.image" in refusal(model_index(tmp_path / "n", "LTXImageToVideoPipeline"))  # its default is None
+
+
+def test_a_text_pipeline_with_an_image_is_refused(tmp_path: Path) -> None:
+    assert "from text alone" in refusal(model_index(tmp_path / "m", "WanPipeline"), first_frame(tmp_path))
+
+
+def test_a_pipeline_that_makes_no_video_is_refused(tmp_path: Path) -> None:
+    assert "makes no video" in refusal(model_index(tmp_path / "m", "StableDiffusionPipeline"))
+
+
+def test_a_pipeline_that_needs_a_video_is_refused(tmp_path: Path) -> None:
+    assert "needs video" in refusal(model_index(tmp_path / "m", "CogVideoXVideoToVideoPipeline"))
+
+
+def test_an_unknown_pipeline_class_names_the_nearest(tmp_path: Path) -> None:
+    assert "did you mean WanPipeline?" in refusal(model_index(tmp_path / "m", "WanPipeline"), pipeline_class="WanPipline")
+
+
+def test_an_unknown_option_names_the_nearest(tmp_path: Path) -> None:
+    message = refusal(model_index(tmp_path / "m", "WanPipeline"), options={"guidance_scale2": 1.0})
+    assert "did you mean guidance_scale_2?" in message
+
+
+def test_no_model_or_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
+    assert "needs a model" in refusal("")
+    assert "there is no folder" in refusal(tmp_path / "none")
+    (tmp_path / "bare").mkdir()
+    assert "holds no model_index.json" in refusal(tmp_path / "bare")
+
+
+def test_a_model_that_is_not_cached_is_refused_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    message = refusal("nobody/no-such-video-model", revision="v7")
+    assert message.startswith("the model nobody/no-such-video-model at revision v7 is not in the local cache")
+    assert "hf download nobody/no-such-video-model --revision v7" in message
+
+
+def test_settings_that_the_pipeline_refuses_are_its_words(text_model: Path) -> None:
+    assert "`height` and `width`" in refusal(text_model, **(SMALL | {"height": 31}))
+
+
+def test_one_frame_is_refused(text_model: Path) -> None:
+    assert "one frame has no motion" in refusal(text_model, **(SMALL | {"num_frames": 1}))
+
+
+def test_pickled_weights_are_never_loaded(text_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(text_model, folder)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    torch.save({}, weights.with_suffix(".bin"))
+    weights.unlink()
+    assert "weights are safetensors" in refusal(folder, **SMALL)
+
+
+def test_a_pinned_model_is_noticed_when_it_changes(text_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(text_model, folder)
+    pinned = pin_model(DiffusersConfig(model=str(folder)))
+    assert pinned.weights == pin_model(DiffusersConfig(model=str(text_model))).weights
+    assert "auto" not in (pinned.device, pinned.dtype)
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert pin_model(DiffusersConfig(model=str(folder))).weights != pinned.weights
+    assert f"not the pinned {pinned.weights}" in refusal(folder, weights=pinned.weights)
