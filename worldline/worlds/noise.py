@@ -18,6 +18,10 @@ def fractal_noise(
         stretch: how much longer blobs are along rows (values under 1: along columns).
     """
     height, width = shape
+    spare = int(cell_px * min(stretch, 1.0) / 2 ** (octaves - 1) / 3)
+    if spare >= 2:  # even the finest octave is smooth: draw it small and enlarge it
+        small = fractal_noise(rng, (height // spare + 2, width // spare + 2), cell_px / spare, octaves, gain, stretch)
+        return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     total = np.zeros(shape, np.float32)
     strength = 1.0
     for _ in range(octaves):
@@ -28,7 +32,10 @@ def fractal_noise(
             lattice = rng.standard_normal((rows, columns), np.float32)
             total += strength * cv2.resize(lattice, (width, height), interpolation=cv2.INTER_CUBIC)
         cell_px, strength = cell_px / 2, strength * gain
-    return (total - total.mean()) / max(float(total.std()), 1e-6)
+    mean, deviation = cv2.meanStdDev(total)
+    total -= np.float32(mean[0, 0])
+    total *= np.float32(1 / max(deviation[0, 0], 1e-6))
+    return total
 
 
 def tinted(rgb: tuple[float, float, float] | np.ndarray, brightness: np.ndarray) -> np.ndarray:
@@ -68,4 +75,10 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 def paint(image: np.ndarray, mask: np.ndarray, rgb: tuple[float, float, float] | np.ndarray) -> None:
     """Blend a colour into a float image in place where `mask` (0 to 1, `[h, w]`) says."""
-    image += mask[..., None].astype(np.float32) * (np.asarray(rgb, np.float32) - image)
+    colour = np.asarray(rgb, np.float32)
+    where = np.nonzero(mask)
+    if len(where[0]) > 0.4 * mask.size:
+        image += mask[..., None].astype(np.float32) * (colour - image)
+        return
+    touched = image[where]
+    image[where] = touched + mask[where].astype(np.float32)[:, None] * ((colour[where] if colour.ndim == 3 else colour) - touched)

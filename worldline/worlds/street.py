@@ -44,19 +44,25 @@ LAYOUTS = {
 START_M, END_M = -14.0, 150.0
 
 
-def build_street(layout: str, rng: np.random.Generator, *, camera_height_m: float = 1.6) -> Scene:
+def build_street(layout: str, rng: np.random.Generator, *, camera_height_m: float = 1.6, detail: float = 1.0) -> Scene:
     """Describe a street of a layout in `LAYOUTS`; the ego car is at s = 0 at time 0, world x along the street there.
+
+    Args:
+        layout: which kind.
+        rng: source of everything random.
+        camera_height_m: height of the camera over the road.
+        detail: texels per metre relative to what a camera of 640 pixels can use.
 
     Raises:
         KeyError: if there is no such layout.
     """
     kind = LAYOUTS[layout]
-    plan = StreetPlan(START_M, END_M, 5.4, 8.8, 44.0, kind.crosswalk_m, kind.cross_street_m, 4.6, 56.0)
+    plan = StreetPlan(START_M, END_M, 5.4, 8.8, 44.0, kind.crosswalk_m, kind.cross_street_m, 4.6, 48.0 * detail)
     centre, origin_m = _centre_line(kind)
     angle = rng.uniform(0.55, 0.95) * rng.choice([-1, 1]) + np.pi * rng.choice([0, 1])
     sun = np.array([np.cos(angle) * 0.62, np.sin(angle) * 0.62, 0.785])
     sun /= np.linalg.norm(sun)
-    static = _houses(rng, plan, centre, origin_m) + _furniture(rng, plan, centre, origin_m)
+    static = _houses(rng, plan, centre, origin_m, detail) + _furniture(rng, plan, centre, origin_m)
     actors = _traffic(rng, kind, centre, origin_m)
     parked = [mesh for actor in actors if not actor.moving(0.0) for mesh in _standing(actor)]
     static += terrain.street_meshes(rng, plan, centre, origin_m, static + parked, sun)
@@ -91,7 +97,7 @@ def _place(centre: Route, origin_m: float, s: float, d: float, z: float = 0.0, t
     return planar_pose(float(x), float(y), z, float(heading) + turn_rad)
 
 
-def _houses(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m: float) -> list[Mesh]:
+def _houses(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m: float, detail: float) -> list[Mesh]:
     meshes: list[Mesh] = []
     for side in (1, -1):
         s = plan.start_m + rng.uniform(0, 3)
@@ -104,7 +110,7 @@ def _houses(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m:
                     s += 0.5
                     continue
             setback = plan.pavement_half_m + (rng.uniform(0.05, 0.5) if rng.random() < 0.75 else rng.uniform(2, 4))
-            resolution = 52.0 if s < 90 else 28.0
+            resolution = detail * (52.0 if s < 90 else 28.0)
             house = make_house(rng, width, depth, resolution)
             if side < 0:
                 pose = _place(centre, origin_m, s, -setback, KERB_M)
@@ -113,7 +119,7 @@ def _houses(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m:
             meshes += [mesh.moved(pose) for mesh in house]
             s += width + (rng.uniform(0.0, 0.4) if rng.random() < 0.6 else rng.uniform(2.5, 6))
     for d in (-22.0, -8.0, 6.5, 20.0):  # the street ends at a row of houses across it
-        house = make_house(rng, 13.5, 10, 28.0)
+        house = make_house(rng, 13.5, 10, 28.0 * detail)
         meshes += [mesh.moved(_place(centre, origin_m, plan.end_m + 1, d, KERB_M, np.pi / 2)) for mesh in house]
     return meshes
 
@@ -142,14 +148,14 @@ def _furniture(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin
                 )
                 meshes += [mesh.moved(pose) for mesh in items]
             s += rng.uniform(4.0, 9.5)
-    for _ in range(26):  # trees in the yards
+    for _ in range(16):  # trees in the yards
         side = rng.choice([-1, 1])
         pose = _place(centre, origin_m, rng.uniform(plan.start_m, plan.end_m), side * rng.uniform(26, 40), KERB_M)
-        meshes += [mesh.moved(pose) for mesh in _tree(rng, 1.35)]
+        meshes += [mesh.moved(pose) for mesh in _tree(rng, 1.35, 450)]
     return meshes
 
 
-def _tree(rng: np.random.Generator, scale: float = 1.0) -> list[Mesh]:
+def _tree(rng: np.random.Generator, scale: float = 1.0, leaves: int = 900) -> list[Mesh]:
     trunk_m = rng.uniform(2.3, 3.1) * scale
     bark = to_bytes(tinted((104, 88, 72), 1 + 0.22 * fractal_noise(rng, (128, 64), 18, 5, stretch=0.3)))
     lean = rng.normal(0, 0.12, 2)
@@ -158,7 +164,9 @@ def _tree(rng: np.random.Generator, scale: float = 1.0) -> list[Mesh]:
     radii = tuple(float(v) for v in scale * rng.uniform([1.4, 1.4, 1.5], [1.9, 1.9, 2.2]))
     hue = np.array(((104, 142, 58), (84, 124, 56), (132, 148, 62), (92, 132, 78))[rng.integers(4)], float)
     brightness = 1 + 0.30 * fractal_noise(rng, (192, 192), 40, 6)
-    crown = leaf_crown(rng, to_bytes(tinted(hue, brightness)), (radii[0], radii[1], radii[2]), int(900 * scale), 0.24 * scale)
+    crown = leaf_crown(
+        rng, to_bytes(tinted(hue, brightness)), (radii[0], radii[1], radii[2]), leaves, 0.24 * scale * (900 / leaves) ** 0.5
+    )
     crown = crown.moved(planar_pose(float(path[-1, 0]), float(path[-1, 1]), trunk_m + 0.72 * radii[2], 0))
     return [trunk, crown]
 

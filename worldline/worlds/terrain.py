@@ -39,19 +39,19 @@ def shadow_map(plan: StreetPlan, route: Route, origin_m: float, meshes: list[Mes
     scale = SHADOW_PIXELS_PER_M
     shape = round(2 * plan.yard_half_m * scale), round((plan.end_m - plan.start_m) * scale)
     shadow = np.zeros(shape, np.uint8)
+    outlines: list[np.ndarray] = []
     for mesh in meshes:
         if not mesh.casts_shadow:
             continue
         if len(mesh.faces) > 400 and len(mesh.points) == len(mesh.faces) // 4 * 6:  # leaf clumps: six corners, four triangles
             fallen = mesh.points[:, :2] - mesh.points[:, 2:] * (sun_direction[:2] / sun_direction[2])
-            outlines = street_coordinates(route, fallen).reshape(-1, 6, 2)
+            outlines += list(fallen.reshape(-1, 6, 2))
         else:
-            outlines = street_coordinates(route, shadow_outline(mesh.points, sun_direction))[None]
-        pixels = np.empty_like(outlines)
-        pixels[..., 0] = (outlines[..., 0] - origin_m - plan.start_m) * scale
-        pixels[..., 1] = (plan.yard_half_m - outlines[..., 1]) * scale
-        for outline in pixels:
-            cv2.fillPoly(shadow, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+            outlines.append(shadow_outline(mesh.points, sun_direction))
+    s_and_d = street_coordinates(route, np.concatenate(outlines)) - (origin_m + plan.start_m, plan.yard_half_m)
+    pixels = np.split(s_and_d * (scale, -scale), np.cumsum([len(outline) for outline in outlines])[:-1])
+    for outline in pixels:
+        cv2.fillPoly(shadow, [np.round(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     return cv2.GaussianBlur(shadow, (0, 0), 0.9).astype(np.float32) / 255
 
 
