@@ -29,6 +29,7 @@ _INDEX = "model_index.json"
 _FRAME_COUNT_NAMES = ("num_frames", "video_length", "frames")
 _RATE_NAMES = ("frame_rate", "fps")
 _GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
+_VIDEO_CLASS_MARKS = ("VideoToVideo", "Video2Video", "V2V")
 _IMAGE_CLASS_MARKS = ("ImageToVideo", "Image2Video", "I2V", "StableVideoDiffusion")
 
 
@@ -204,8 +205,6 @@ def _find_class(folder: Path, config: DiffusersConfig) -> Any:
         hint = f", did you mean {near[0]}?" if near else ""
         raise WorldlineError(f"{config.model}: diffusers {diffusers.__version__} has no pipeline class {name}{hint}")
     accepted = inspect.signature(found.__call__).parameters
-    if not any(item in accepted for item in _FRAME_COUNT_NAMES):
-        raise WorldlineError(f"{config.model} is a {name}, which makes no video: name a text-to-video or image-to-video model")
     needed = [
         item
         for item, parameter in accepted.items()
@@ -213,10 +212,14 @@ def _find_class(folder: Path, config: DiffusersConfig) -> Any:
         and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         and item not in ("self", "image", "prompt", *_FRAME_COUNT_NAMES, *config.options)
     ]
-    if needed or ("video" in accepted and accepted["video"].default is None and "VideoToVideo" in found.__name__):
-        raise WorldlineError(
-            f"{config.model} is a {name}, which needs {', '.join(needed) or 'video'} besides a prompt or an image"
-        )
+    if "video" in accepted and any(mark in name for mark in _VIDEO_CLASS_MARKS):
+        needed.append("video")
+    makes_video = any(item in accepted for item in _FRAME_COUNT_NAMES)
+    if needed and (makes_video or "video" in needed):
+        wanted = " and ".join(dict.fromkeys(needed))
+        raise WorldlineError(f"{config.model} is a {name}, which needs {wanted} besides a prompt or an image: name another model")
+    if not makes_video:
+        raise WorldlineError(f"{config.model} is a {name}, which makes no video: name a text-to-video or image-to-video model")
     return found
 
 
