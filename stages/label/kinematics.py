@@ -266,9 +266,13 @@ def _measure(
     problem: _Problem, rows: np.ndarray, draws: np.ndarray, camera: np.ndarray, scale: np.ndarray, config: KinematicsConfig
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return quantities per state `[R, G]` and per window `[R, W]` from the draws."""
-    place, velocity = draws[..., :3], draws[..., 3:]
-    speed = np.linalg.norm(velocity, axis=-1)
     reach = max(1, round(0.5 / config.grid_seconds))
+    place, velocity = draws[..., :3], draws[..., 3:].copy()
+    if place.shape[2] > 2 * reach:  # the slope over half a second to both sides; at a track's ends the draw's own velocity
+        slope = (place[:, :, 2 * reach :] - place[:, :, : -2 * reach]) / (2 * reach * config.grid_seconds)
+        inner = velocity[:, :, reach:-reach]
+        inner[...] = np.where(np.isfinite(slope), slope, inner)
+    speed = np.linalg.norm(velocity, axis=-1)
     acceleration = np.full_like(speed, np.nan)
     if speed.shape[-1] > 2 * reach:
         change = speed[..., 2 * reach :] - speed[..., : -2 * reach]
