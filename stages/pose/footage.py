@@ -14,14 +14,14 @@ import numpy as np
 
 from worldline.cameras import nearest_rotation
 
-WORKING_SIDE_PX = 640  # all thresholds below are pixels at this image size
+WORKING_SIDE_PX = 640  # larger frames are reduced to this; all thresholds below are pixels at this size
 _CORNERS = 400
 _WINDOW, _LEVELS = (21, 21), 4
 
 
 @dataclass(frozen=True)
 class FootageConfig:
-    """Thresholds of the classification, in pixels of an image resized to 640 on its longer side.
+    """Thresholds of the classification, in pixels of an image reduced to 640 on its longer side.
 
     Attributes:
         min_corners: fewer trackable corners than this in the median frame is "textureless".
@@ -67,7 +67,7 @@ class Footage:
 
 def working_images(frames: Iterable[np.ndarray], size: tuple[int, int]) -> tuple[list[np.ndarray], float]:
     """Return grey images at the working size, and the factor from working pixels to full pixels."""
-    factor = max(max(size) / WORKING_SIDE_PX, 1e-9)
+    factor = max(max(size) / WORKING_SIDE_PX, 1.0)  # small frames stay as they are
     small = (max(1, round(size[0] / factor)), max(1, round(size[1] / factor)))
     return [cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), small, interpolation=cv2.INTER_AREA) for f in frames], factor
 

@@ -108,12 +108,13 @@ def gps_of(poses: np.ndarray, noise_m: float, seed: int = 0, outliers: int = 0, 
     )
 
 
-def texture(side: int, seed: int) -> np.ndarray:
-    """A random texture with detail at several scales, RGB `[side, side, 3]`."""
+def texture(side: int, seed: int, stretch: int = 1) -> np.ndarray:
+    """A random texture with detail at several scales, RGB `[side, stretch * side, 3]`."""
     rng = np.random.default_rng(seed)
-    total = np.zeros((side, side, 3), np.float32)
-    for cells, weight in ((8, 60), (32, 60), (128, 60), (256, 30)):
-        total += weight * cv2.resize(rng.random((cells, cells, 3), np.float32) - 0.5, (side, side), interpolation=cv2.INTER_CUBIC)
+    total = np.zeros((side, stretch * side, 3), np.float32)
+    for cells, weight in ((8, 70), (32, 70), (128, 40)):
+        grid = rng.random((cells, stretch * cells, 3), np.float32) - 0.5
+        total += weight * cv2.resize(grid, (stretch * side, side), interpolation=cv2.INTER_CUBIC)
     return np.clip(total + 128, 0, 255).astype(np.uint8)
 
 
@@ -126,7 +127,8 @@ def draw_corridor(poses: np.ndarray, intrinsics: np.ndarray, size: tuple[int, in
         ([-5, 3, -1.6], [35, 0, 0], [0, 0, 4.6]),
         ([30, -3, -1.6], [0, 6, 0], [0, 0, 4.6]),
     ]
-    textures = [texture(1024, seed) for seed in range(len(quads))]
+    # no texture repeats: repetition would make honest matching impossible
+    textures = [texture(512, seed, stretch=1 if seed == 4 else 6) for seed in range(len(quads))]
     pixels = np.stack(np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5), axis=-1)
     rays = np.concatenate([pixels, np.ones((*pixels.shape[:2], 1))], axis=-1) @ np.linalg.inv(intrinsics).T
     film = np.zeros((len(poses), size[1], size[0], 3), np.uint8)
@@ -140,9 +142,8 @@ def draw_corridor(poses: np.ndarray, intrinsics: np.ndarray, size: tuple[int, in
             at = pose[:3, 3] + distance[..., None] * directions - corner
             u, v = (np.clip((at @ edge) / (edge @ edge), -1, 2) for edge in edges)
             hit = (distance > 0) & (distance < nearest) & (u >= 0) & (u <= 1) & (v >= 0) & (v <= 1)
-            repeat = 4 if np.linalg.norm(edges[0]) > 10 else 1
-            map_u = ((u * repeat) % 1 * 1023).astype(np.float32)
-            shade = cv2.remap(image, map_u, (v * 1023).astype(np.float32), cv2.INTER_LINEAR)
+            at_u, at_v = ((part * (side - 1)).astype(np.float32) for part, side in ((u, image.shape[1]), (v, image.shape[0])))
+            shade = cv2.remap(image, at_u, at_v, cv2.INTER_LINEAR)
             film[index][hit] = shade[hit]
             nearest[hit] = distance[hit]
     return film

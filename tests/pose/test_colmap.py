@@ -1,0 +1,174 @@
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drives import INTRINSICS, clip_of, draw_corridor, true_drive
+
+from schemas.cameras import CameraPath, PointCloud
+from schemas.clips import Clip
+from schemas.codec import content_digest
+from stages.contract import no_progress
+from stages.pose.colmap import ColmapConfig, guess_intrinsics, make_request, run_mapping, solve_camera_path, write_frames
+from stages.pose.mapping import sequential_pairs, write_request
+from worldline.cameras import absolute_trajectory_error, invert_rigid, project, rotation_errors, transform_points
+
+SIZE = (480, 270)
+SMALL_INTRINSICS = np.diag([0.75, 0.75, 1.0]) @ INTRINSICS
+QUICK = ColmapConfig(max_features=1200)
+
+
+def solve(clip: Clip, config: ColmapConfig | None = None, seed: int = 0) -> tuple[CameraPath, PointCloud]:
+    return solve_camera_path(clip, config or ColmapConfig(), seed=seed, progress=no_progress)
+
+
+@pytest.fixture(scope="module")
+def drive() -> tuple[np.ndarray, Clip]:
+    poses = true_drive(12)
+    return poses, clip_of(draw_corridor(poses, SMALL_INTRINSICS, SIZE), intrinsics=SMALL_INTRINSICS)
+
+
+@pytest.fixture(scope="module")
+def solved(drive: tuple[np.ndarray, Clip]) -> tuple[CameraPath, PointCloud]:
+    return solve(drive[1], QUICK)
+
+
+def test_a_forward_drive_through_a_corridor_is_solved(
+    drive: tuple[np.ndarray, Clip], solved: tuple[CameraPath, PointCloud]
+) -> None:
+    true, (path, _) = drive[0], solved
+    assert path.verdict == "moving"
+    assert path.registered.all()
+    error, _ = absolute_trajectory_error(path.world_from_camera[:, :3, 3], true[:, :3, 3], with_scale=True)
+    assert error < 0.02  # metres, over 5.5 m
+    assert np.degrees(rotation_errors(path.world_from_camera[:, :3, :3], true[:, :3, :3])).max() < 0.2
+
+
+def test_known_intrinsics_are_kept_exactly_and_the_first_camera_is_the_origin(solved: tuple[CameraPath, PointCloud]) -> None:
+    path, _ = solved
+    np.testing.assert_array_equal(path.intrinsics, SMALL_INTRINSICS)
+    np.testing.assert_allclose(path.world_from_camera[0], np.eye(4), atol=1e-12)
+    assert (path.scale_source, path.gravity_source) == ("none", "none")
+
+
+def test_every_observation_is_where_its_point_projects_to_in_its_frame(solved: tuple[CameraPath, PointCloud]) -> None:
+    path, points = solved
+    local = transform_points(
+        invert_rigid(path.world_from_camera[points.observation_frame]), points.xyz[points.observation_point][:, None]
+    )
+    pixels, _ = project(local[:, 0], path.intrinsics)
+    error = np.linalg.norm(pixels - points.observation_xy_px, axis=1)
+    assert np.median(error) < 0.5
+    assert error.mean() == pytest.approx(path.reprojection_error_px, abs=0.02)
+    assert np.bincount(points.observation_point).min() >= 2
+
+
+def test_points_have_the_colours_of_the_frames_that_saw_them(
+    drive: tuple[np.ndarray, Clip], solved: tuple[CameraPath, PointCloud]
+) -> None:
+    (_, clip), (_, points) = drive, solved
+    first = points.observation_frame == 0
+    x, y = points.observation_xy_px[first].astype(int).T
+    seen = clip.frames.array()[0][y, x].astype(float)
+    assert np.corrcoef(seen.ravel(), points.rgb[points.observation_point[first]].astype(float).ravel())[0, 1] > 0.8
+
+
+@pytest.mark.slow
+def test_the_same_clip_gives_the_same_bytes(drive: tuple[np.ndarray, Clip], solved: tuple[CameraPath, PointCloud]) -> None:
+    again = solve(drive[1], QUICK)
+    assert [content_digest(item) for item in again] == [content_digest(item) for item in solved]
+
+
+@pytest.mark.slow
+def test_unknown_intrinsics_are_estimated(drive: tuple[np.ndarray, Clip]) -> None:
+    true, clip = drive
+    path, _ = solve(dataclasses.replace(clip, intrinsics=None))
+    assert path.registered.all()
+    assert path.intrinsics[0, 0] == pytest.approx(SMALL_INTRINSICS[0, 0], rel=0.1)
+    error, _ = absolute_trajectory_error(path.world_from_camera[:, :3, 3], true[:, :3, 3], with_scale=True)
+    assert error < 0.1
+
+
+def test_a_tripod_clip_is_registered_at_the_origin_without_points() -> None:
+    frame = draw_corridor(true_drive(1), SMALL_INTRINSICS, SIZE)
+    path, points = solve(clip_of(np.repeat(frame, 4, axis=0)))
+    assert path.verdict == "static"
+    assert path.registered.all()
+    np.testing.assert_array_equal(path.world_from_camera, np.eye(4)[None].repeat(4, axis=0))
+    assert len(points.xyz) == 0
+    assert path.intrinsics[0, 0] == guess_intrinsics(SIZE, 1.2)[0, 0]
+
+
+def test_a_grey_clip_is_textureless_and_nothing_is_registered() -> None:
+    path, points = solve(clip_of(np.full((3, 270, 480, 3), 90, np.uint8)))
+    assert path.verdict == "textureless"
+    assert not path.registered.any()
+    assert len(points.xyz) == 0
+
+
+def test_two_frames_are_solved_or_said_to_have_failed() -> None:
+    frames = draw_corridor(true_drive(8)[[0, 3]], SMALL_INTRINSICS, SIZE)
+    path, points = solve(clip_of(frames, intrinsics=SMALL_INTRINSICS))
+    assert (path.verdict, path.registered.sum()) in (("moving", 2), ("failed", 0))
+    assert (len(points.xyz) > 0) == (path.verdict == "moving")
+
+
+def test_unrelated_frames_fail_without_a_crash() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (4, 34, 60, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    path, _ = solve(clip_of(frames))
+    assert path.verdict == "failed"
+    assert not path.registered.any()
+
+
+def test_pairs_reach_to_powers_of_two_for_slow_motion() -> None:
+    pairs = sequential_pairs(40, 4)
+    assert {second - first for first, second in pairs} == {1, 2, 3, 4, 8, 16}
+    assert len(pairs) == len(set(pairs)) == 39 + 38 + 37 + 36 + 32 + 24
+
+
+def test_mapping_that_dies_says_what_it_printed_last(tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text("{}")
+    with pytest.raises(RuntimeError, match=r"status 1:(.|\n)*TypeError"):
+        run_mapping(tmp_path, lambda done, note: None)
+
+
+def test_nothing_of_colmap_reaches_the_terminal(
+    drive: tuple[np.ndarray, Clip], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, clip = drive
+    part = dataclasses.replace(clip, frames=type(clip.frames).from_array(clip.frames.array()[:3]), times_s=clip.times_s[:3])
+    steps: list[tuple[int, str]] = []
+    write_frames(part, tmp_path / "images")
+    write_request(tmp_path, make_request(part, SMALL_INTRINSICS, ColmapConfig(), seed=0))
+    run_mapping(tmp_path, lambda done, note: steps.append((done, note)))
+    assert capfd.readouterr() == ("", "")
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert "features in 3/3 frames" in [note for _, note in steps]
+
+
+def test_mapping_ends_with_the_process_that_started_it(drive: tuple[np.ndarray, Clip], tmp_path: Path) -> None:
+    _, clip = drive
+    write_frames(clip, tmp_path / "images")
+    write_request(tmp_path, make_request(clip, SMALL_INTRINSICS, ColmapConfig(), seed=0))
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "stages.pose.mapping", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stdout.readline()  # at work
+    child.stdin.close()  # what the kernel does when the parent is killed
+    started = time.monotonic()
+    assert child.wait(timeout=60) == 1
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "result.npz").exists()
+    child.stdout.close()
