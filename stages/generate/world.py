@@ -8,6 +8,7 @@ import difflib
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from schemas.artifact import make_table, rows_to_table
 from schemas.clips import GPS_FIXES, Clip
@@ -32,6 +33,7 @@ class WorldConfig:
         frames_per_second: their rate.
         width, height: pixels.
         field_of_view_deg: horizontal.
+        texture_detail: texels per metre relative to what 640 pixels of width can show; raise it with the width.
         camera_height_m: true height of the camera over the road.
         camera_height_sigma_m: how well the clip's given camera height is known; it is off by a draw from this.
         gps: whether the clip carries satellite fixes.
@@ -47,6 +49,7 @@ class WorldConfig:
     width: int = 640
     height: int = 360
     field_of_view_deg: float = 64.0
+    texture_detail: float = 1.0
     camera_height_m: float = 1.6
     camera_height_sigma_m: float = 0.02
     gps: bool = False
@@ -65,7 +68,8 @@ def generate_world(*, config: WorldConfig, seed: int, progress: Progress = no_pr
     """
     _check(config)
     world_seed, sensor_seed, receiver_seed = np.random.SeedSequence(seed).spawn(3)
-    scene = build_street(config.layout, np.random.default_rng(world_seed), camera_height_m=config.camera_height_m)
+    rng = np.random.default_rng(world_seed)
+    scene = build_street(config.layout, rng, camera_height_m=config.camera_height_m, detail=config.texture_detail)
     focal = config.width / 2 / np.tan(np.radians(config.field_of_view_deg) / 2)
     lens = Lens(config.width, config.height, float(focal))
     times = np.arange(config.frames) / config.frames_per_second
@@ -126,6 +130,6 @@ def _draw(
     return rgb, depth, ids
 
 
-def _gps(scene: Scene, times: np.ndarray, poses: np.ndarray, config: WorldConfig, rng: np.random.Generator):
+def _gps(scene: Scene, times: np.ndarray, poses: np.ndarray, config: WorldConfig, rng: np.random.Generator) -> pa.Table:
     speeds = np.array([scene.ego.speed(float(time)) for time in times])
     return make_table(GPS_FIXES, gps_fixes(rng, times, poses[:, :3, 3], speeds, sigma_m=config.gps_sigma_m))

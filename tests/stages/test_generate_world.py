@@ -10,7 +10,7 @@ from schemas.errors import WorldlineError
 from stages.contract import no_progress
 from stages.generate.world import WorldConfig, generate_world
 
-SMALL = WorldConfig(frames=3, width=160, height=96, gps=True)
+SMALL = WorldConfig(frames=3, width=160, height=96, gps=True, texture_detail=0.2)
 
 
 @pytest.fixture(scope="module")

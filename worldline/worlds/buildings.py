@@ -96,7 +96,8 @@ def _facade(
     style = int(rng.integers(3))
     shutters = bool(rng.random() < 0.3) and bays * (wide * 2) < width
     shutter_rgb = np.array(((70, 96, 84), (92, 70, 56), (72, 88, 112), (150, 60, 50))[rng.integers(4)])
-    sills, balconies = [], []
+    sills: list[tuple[float, float, float]] = []
+    balconies: list[tuple[float, float, float]] = []
     for floor in range(storeys):
         bottom = ground_floor + floor * storey + 0.75
         if rng.random() < 0.5:  # a band of trim between storeys

@@ -45,7 +45,7 @@ def paint_street(rng: np.random.Generator, plan: StreetPlan) -> np.ndarray:
     s = (plan.start_m + (np.arange(shape[1], dtype=np.float32) + 0.5) / scale)[None, :]
     image = _asphalt(rng, shape, scale)
     worn = np.clip(0.8 + 0.45 * fractal_noise(rng, shape, 0.5 * scale, 4), 0, 1)
-    white = (np.float32(218), np.float32(218), np.float32(208))
+    white = (218.0, 218.0, 208.0)
     junction = np.zeros_like(s, bool) if plan.cross_street_m is None else np.abs(s - plan.cross_street_m) < plan.cross_half_m + 3
     open_road = ~junction
     for start in plan.crosswalk_m:
@@ -85,8 +85,7 @@ def _asphalt(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> 
         centre = int(rng.integers(shape[1])), int(rng.integers(shape[0]))
         axes = tuple(int(v) for v in rng.uniform(0.05, 0.45, 2) * scale)
         cv2.ellipse(stains, centre, axes, float(rng.uniform(0, 180)), 0, 360, int(rng.integers(50, 150)), -1, cv2.LINE_AA)
-    stains = cv2.GaussianBlur(stains, (0, 0), 0.05 * scale)
-    paint(image, stains.astype(np.float32) / 255, (44, 42, 42))
+    paint(image, cv2.GaussianBlur(stains, (0, 0), 0.05 * scale).astype(np.float32) / 255, (44, 42, 42))
     for _ in range(int(shape[1] / scale / 13)):
         centre = int(rng.integers(shape[1])), int(shape[0] / 2 + rng.uniform(-4, 4) * scale)
         cv2.circle(image, centre, int(0.36 * scale), (74, 72, 70), -1, cv2.LINE_AA)

@@ -41,7 +41,7 @@ def make_pedestrian(rng: np.random.Generator, track_id: int, motion: Motion, *, 
             ((leg, shoe), (0, side * 0.1, 0.89), 0.42, 0.0),
             ((arm, hand), (0, side * 0.235, 1.42), 0.36, np.pi),
         ):
-            at = tuple(scale * value for value in pivot)
+            at = (scale * pivot[0], scale * pivot[1], scale * pivot[2])
             parts += [Part(_scaled(mesh, scale), at, 0.0, swing, STRIDE_RAD_PER_M, phase + shift) for mesh in meshes]
     return Actor(track_id, "pedestrian", colour, 0.6 * scale, 0.58 * scale, 1.785 * scale, tuple(parts), motion)
 

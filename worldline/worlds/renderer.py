@@ -7,6 +7,7 @@ through the pixel's centre, so that they never mix two surfaces.
 
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ import vtk
 from jaxtyping import Float32, UInt8, UInt16
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
+from schemas.errors import WorldlineError
 from worldline.worlds.light import highlight, light_on
 from worldline.worlds.scene import Actor, Lens, Mesh, Part, Scene
 from worldline.worlds.shapes import grid, shadow_outline
@@ -46,7 +48,11 @@ def render(scene: Scene, lens: Lens, world_from_camera: np.ndarray, time_s: floa
 
 
 class Renderer:
-    """A scene loaded into two off-screen windows, one for colour and one for depth and ids."""
+    """A scene loaded into two off-screen windows, one for colour and one for depth and ids.
+
+    Raises:
+        WorldlineError: if this machine has no OpenGL, in hardware or in software.
+    """
 
     def __init__(self, scene: Scene, lens: Lens):
         self.scene, self.lens = scene, lens
@@ -169,10 +175,21 @@ class Renderer:
 
 def _window(size: tuple[int, int]) -> pyvista.Plotter:
     plotter = pyvista.Plotter(off_screen=True, window_size=list(size), lighting="none")
-    plotter.set_background("black")
-    plotter.render_window.SetMultiSamples(0)
-    plotter.renderer.SetUseFXAA(False)
+    plotter.renderer.SetBackground(0, 0, 0)
+    window = _native(plotter)
+    window.SetMultiSamples(0)
+    if not window.SupportsOpenGL():
+        plotter.close()
+        raise WorldlineError(
+            "worlds cannot be drawn: VTK found no OpenGL on this machine; install Mesa's EGL "
+            "(Debian and Ubuntu: apt install libegl1) or its off-screen library (libosmesa6)"
+        )
     return plotter
+
+
+def _native(plotter: pyvista.Plotter) -> Any:
+    """Return the plotter's VTK window."""
+    return plotter.render_window
 
 
 def _aim(plotter: pyvista.Plotter, lens: Lens, world_from_camera: np.ndarray) -> None:
@@ -187,7 +204,7 @@ def _aim(plotter: pyvista.Plotter, lens: Lens, world_from_camera: np.ndarray) ->
 
 def _pixels(plotter: pyvista.Plotter) -> np.ndarray:
     """Render and return the image `[h, w, 3]` uint8."""
-    window = plotter.render_window
+    window = _native(plotter)
     window.Render()
     width, height = window.GetSize()
     data = vtk.vtkUnsignedCharArray()
@@ -198,7 +215,7 @@ def _pixels(plotter: pyvista.Plotter) -> np.ndarray:
 def _depth(plotter: pyvista.Plotter, shape: tuple[int, int]) -> np.ndarray:
     """Return the depth of the last rendering in metres, 0 where nothing was drawn."""
     data = vtk.vtkFloatArray()
-    plotter.render_window.GetZbufferData(0, 0, shape[1] - 1, shape[0] - 1, data)
+    _native(plotter).GetZbufferData(0, 0, shape[1] - 1, shape[0] - 1, data)
     buffer = vtk_to_numpy(data).reshape(shape)[::-1].astype(np.float64)
     depth = NEAR_M * FAR_M / (FAR_M - buffer * (FAR_M - NEAR_M))
     return np.where(buffer < 1.0, depth, 0.0).astype(np.float32)
