@@ -80,7 +80,10 @@ class Build:
         digests = {name: inputs[name].digest for name in stage.inputs}
         unknown = [name for name, digest in digests.items() if digest is None]
         if unknown:
-            self._decide(stage_name, "may run", f"if {' or '.join(unknown)} comes out different")
+            if self.catalog.last_execution(stage_name) is None:
+                self._decide(stage_name, "run", "never run before")
+            else:
+                self._decide(stage_name, "may run", f"if {' or '.join(unknown)} comes out different")
             return tuple(Handle(kind.kind, None) for kind in stage.outputs)
         known = {name: digest for name, digest in digests.items() if digest is not None}
         code = code_digest(files)
