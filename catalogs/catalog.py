@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,8 @@ class Catalog:
             ValueError: if an input is unknown, or an output was not put (a defect of the caller).
         """
         if execution.status == "ok":
-            self._check_ready(execution)
             with self.log.write() as commit:
+                self._check_ready(commit, execution)  # under the lock, so that `gc` cannot come between
                 visible = self._record_ok(commit, execution)
             self._release_checkpoints(execution.key, remove=True)
             return visible
@@ -133,14 +134,14 @@ class Catalog:
         self._release_checkpoints(execution.key, remove=False)
         return execution
 
-    def _check_ready(self, execution: Execution) -> None:
-        if execution.status == "ok" and not execution.outputs:
+    def _check_ready(self, commit: Commit, execution: Execution) -> None:
+        if not execution.outputs:
             raise ValueError(f"{execution.stage} has no outputs to record")
         for ref in execution.outputs:
             if not self._whole(ref):
                 raise ValueError(f"{execution.stage}: put {ref.kind} {ref.digest[:12]} before recording it")
         for name, digest in execution.inputs.items():
-            if digest not in self._put and self.log.artifact(digest) is None:
+            if digest not in self._put and commit.artifact(digest) is None:
                 raise ValueError(f"{execution.stage}: input {name} {digest[:12]} is not in the catalog: put or adopt it first")
 
     def _record_ok(self, commit: Commit, execution: Execution) -> Execution:
@@ -174,14 +175,18 @@ class Catalog:
             stage: stage name.
             like: artifact digest by parameter name.
         """
-        wanted = [item for pair in sorted((like or {}).items()) for item in pair]
-        shared = " OR ".join(["(slot = ? AND digest = ?)"] * (len(wanted) // 2)) or "0"
-        query = (
-            "SELECT key FROM executions e WHERE stage = ? ORDER BY (SELECT count(*) FROM edges "
-            f"WHERE edges.key = e.key AND direction = 'in' AND ({shared})) DESC, number DESC LIMIT 1"
-        )
-        found = self.log.rows(query, (stage, *wanted))
-        return self.log.execution(found[0][0]) if found else None
+        for digests in (sorted((like or {}).items()), []):
+            shared = " OR ".join(["(slot = ? AND digest = ?)"] * len(digests))
+            query = (
+                "SELECT key FROM edges JOIN executions USING (key) "
+                f"WHERE direction = 'in' AND ({shared}) AND stage = ? GROUP BY key ORDER BY count(*) DESC, number DESC LIMIT 1"
+                if digests
+                else "SELECT key FROM executions WHERE stage = ? ORDER BY number DESC LIMIT 1"
+            )
+            found = self.log.rows(query, (*(item for pair in digests for item in pair), stage))
+            if found:
+                return self.log.execution(found[0][0])
+        return None
 
     # -- artifacts -------------------------------------------------------------------------------------------------
 
@@ -249,21 +254,55 @@ class Catalog:
     def _intact(self, execution: Execution) -> bool:
         return all(self._whole(ref) for ref in execution.outputs)
 
-    def verify(self) -> list[tuple[str, str]]:
-        """Hash every object; return the damaged and the missing ones as (SHA-256, what is wrong), without changing anything."""
-        wrong = [(name, "damaged") for name in self.objects.all() if not self.objects.verify(name)]
-        wrong += [(name, "missing") for name in sorted(self._referenced()) if not self.objects.exists(name)]
-        return wrong
+    def verify(self, dataset: str | None = None) -> list[tuple[str, str]]:
+        """Hash every object, or those of one dataset version and of all executions that it came from.
 
-    def _referenced(self) -> set[str]:
-        """Objects that an artifact, a visible execution or a dataset refers to."""
-        names: set[str] = set()
+        Nothing is changed: an object found damaged can be deleted, then the next build makes it again.
+
+        Returns:
+            The SHA-256 of each bad object with "damaged" or "missing", sorted.
+        """
+        needed = self._referenced(self.dataset(dataset) if dataset else None)
+        checked = needed if dataset else needed | set(self.objects.all())
+        found = {name: "damaged" if self.objects.exists(name) else "missing" for name in checked if not self.objects.verify(name)}
+        return sorted(found.items())
+
+    def _referenced(self, version: DatasetVersion | None = None) -> set[str]:
+        """Objects that recorded artifacts and datasets refer to, or those that one dataset version came from."""
+        if version is not None:
+            executions = [found for key in version.executions if (found := self.log.execution(key))]
+            refs = [ref for execution in executions for ref in execution.outputs]
+            given = [self.log.artifact(digest) for digest in version.artifacts.values()]
+            given += [self.log.artifact(digest) for execution in executions for digest in execution.inputs.values()]
+            refs += [ref for ref in given if ref is not None]
+            return {version.manifest, *(name for ref in refs for name in ref.parts.values())}
+        names = {version.manifest for version in self.log.datasets()}
         for (body,) in self.log.rows("SELECT body FROM artifacts"):
             names.update(part["sha256"] for part in json.loads(body)["parts"])
         for (body,) in self.log.rows("SELECT body FROM executions"):
             names.update(part["sha256"] for output in json.loads(body)["outputs"] for part in output["parts"])
-        names.update(version.manifest for version in self.log.datasets())
         return names
+
+    def gc(self, *, dry_run: bool = True, grace_seconds: float = 7 * 86400.0) -> list[tuple[str, int]]:
+        """Remove objects that nothing recorded refers to, and merge commit files.
+
+        Args:
+            dry_run: only tell what would go.
+            grace_seconds: objects put or touched later than this ago stay: a running build may be about to record them.
+
+        Returns:
+            SHA-256 and size in bytes of each object that goes.
+        """
+        with self.log.write():
+            newest = time.time() - grace_seconds
+            unused = [name for name in self.objects.all() if self.objects.untouched_since(name, newest)]
+            needed = self._referenced()
+            gone = [(name, self.objects.size(name) or 0) for name in unused if name not in needed]
+            if not dry_run:
+                self.objects.discard([name for name, _ in gone])
+        if not dry_run:
+            self.log.compact()
+        return gone
 
     # -- datasets --------------------------------------------------------------------------------------------------
 
@@ -300,8 +339,9 @@ class Catalog:
             manifest = lineage.manifest(name, number, recipe, artifacts, executions, lock, self.log)
             digest = self.objects.put_bytes(canonical_json(manifest).encode())
             keys = tuple(execution.key for execution in executions)
-            version = DatasetVersion(name, number, recipe, dict(artifacts), keys, lock, digest, published_at=0.0)
+            version = DatasetVersion(name, number, recipe, dict(sorted(artifacts.items())), keys, lock, digest, published_at=0.0)
             row = commit.append(dataset_row(version, fingerprint))
+        self.log.compact()
         return dataclasses.replace(version, published_at=row["recorded_at"])
 
     def datasets(self) -> list[DatasetVersion]:

@@ -8,7 +8,6 @@ and false where it is in none): `WHERE dataset = 'streets' AND version = 3` trav
 Only the tables that a query names are set up, so that a question about executions opens no label file.
 """
 
-import json
 import logging
 import re
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import pyarrow as pa
 
 from catalogs.log import CommitLog
 from catalogs.objects import ObjectStore
-from catalogs.records import RECORDS, ArtifactRef, read_output
+from catalogs.records import RECORDS, ArtifactRef
 from schemas.artifact import ARTIFACT_TYPES
 from schemas.cameras import CameraPath
 from schemas.codec import decode
@@ -171,11 +170,7 @@ def _show_content(connection: duckdb.DuckDBPyConnection, log: CommitLog, objects
     content = {name: kind for name, (kind, _) in (_PART_TABLES | _MADE_TABLES).items() if name in wanted}
     if not content:
         return
-    refs: dict[str, list[ArtifactRef]] = {kind: [] for kind in content.values()}
-    for (body,) in log.rows("SELECT body FROM artifacts ORDER BY digest"):
-        ref = read_output(json.loads(body))
-        if ref.kind in refs:
-            refs[ref.kind].append(ref)
+    refs = {kind: log.artifacts(kind) for kind in content.values()}
     for name, kind in content.items():
         if name in _PART_TABLES:
             _show_parts(connection, name, refs[kind], objects)

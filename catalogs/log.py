@@ -34,7 +34,7 @@ from catalogs.records import (
 )
 from schemas.errors import WorldlineError
 
-LOG_VERSION = 1
+LOG_VERSION = 2  # 2: artifacts.kind. An older log is made anew from the Parquet files, which is every migration there is
 _APPLICATION_ID = 0x57444C4E  # "WDLN"
 _NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs")
 _RETIRED_SECONDS = 600.0  # a query that listed its files before a merge may still open them for this long
@@ -50,7 +50,8 @@ CREATE TABLE documents (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE);
 CREATE TABLE executions (key TEXT PRIMARY KEY, number INTEGER NOT NULL, stage TEXT NOT NULL, body TEXT NOT NULL,
     code_files INTEGER NOT NULL, machine INTEGER NOT NULL, packages INTEGER NOT NULL);
 CREATE INDEX executions_stage ON executions (stage, number);
-CREATE TABLE artifacts (digest TEXT PRIMARY KEY, number INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE TABLE artifacts (digest TEXT PRIMARY KEY, number INTEGER NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX artifacts_kind ON artifacts (kind);
 CREATE TABLE edges (digest TEXT, direction TEXT, key TEXT, slot TEXT,
     PRIMARY KEY (digest, direction, key, slot)) WITHOUT ROWID;
 CREATE INDEX edges_key ON edges (key);
@@ -96,7 +97,7 @@ class CommitLog:
             os.close(descriptor)
 
     def _ready(self) -> bool:
-        """Return whether the log has its tables; refuse one that is not ours or newer than us."""
+        """Return whether the log has the tables of this version; refuse one that is not ours or newer than us."""
         connection = self._connection()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -109,16 +110,21 @@ class CommitLog:
                 f"{self._path} was written by a newer Worldline (log version {version}, this one reads up to {LOG_VERSION}): "
                 "upgrade it"
             )
-        return True
+        return bool(version == LOG_VERSION)
 
     def _create(self) -> None:
-        """Create the tables and, where Parquet files of an earlier log exist, fill them from these in one transaction."""
+        """Create the tables and fill them from the Parquet files of an earlier log, where there are any, in one transaction."""
         if self._ready():
             return
         connection = self._connection()
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("BEGIN IMMEDIATE")
         try:
+            old = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            ).fetchall()
+            for (name,) in old:
+                connection.execute(f"DROP TABLE {name}")
             for statement in _SCHEMA.split(";\n"):
                 connection.execute(statement)
             files = self._replay(connection)
@@ -129,7 +135,8 @@ class CommitLog:
             connection.execute("ROLLBACK")
             raise
         if files:
-            logging.getLogger(__name__).warning("the commit log %s was missing and was rebuilt from %d files", self._path, files)
+            why = "of an older version" if old else "missing"
+            logging.getLogger(__name__).warning("the commit log %s was %s and was rebuilt from %d files", self._path, why, files)
 
     def _replay(self, connection: sqlite3.Connection) -> int:
         """Apply every Parquet file in commit order. Segments win over the commits that they were merged from."""
@@ -243,6 +250,11 @@ class CommitLog:
         """Return a recorded artifact by its full digest."""
         return _artifact(self._connection(), digest)
 
+    def artifacts(self, kind: str) -> list[ArtifactRef]:
+        """Return all recorded artifacts of a kind by digest."""
+        query = "SELECT body FROM artifacts WHERE kind = ? ORDER BY digest"
+        return [read_output(json.loads(body)) for (body,) in self.rows(query, (kind,))]
+
     def producer(self, digest: str) -> Execution | None:
         """Return the execution that first made an artifact."""
         query = "SELECT key FROM edges JOIN executions USING (key) WHERE digest = ? AND direction = 'out' ORDER BY number LIMIT 1"
@@ -312,7 +324,8 @@ def _apply(connection: sqlite3.Connection, row: Record) -> None:
         case _:  # errors and drift are told by queries; the index never offers them
             return
     for item in outputs:
-        connection.execute("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?)", (item["digest"], number, json.dumps(item)))
+        values = (item["digest"], number, item["kind"], json.dumps(item, ensure_ascii=False))
+        connection.execute("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?)", values)
 
 
 def _document(connection: sqlite3.Connection, body: str) -> int:
@@ -360,6 +373,8 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise  # defects of ours
     except sqlite3.OperationalError as error:
+        if error.sqlite_errorname == "SQLITE_ERROR":  # wrong SQL: a defect of ours
+            raise
         raise WorldlineError(
             f"the catalog {path} could not be used ({error}): check that its disk has space and that its folder can be written"
         ) from error

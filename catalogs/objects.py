@@ -90,6 +90,10 @@ class ObjectStore:
             for path in sorted(folder.iterdir()):
                 yield folder.name + path.name
 
+    def untouched_since(self, sha256: str, when: float) -> bool:
+        """Return whether an object was last put before a Unix time in seconds."""
+        return self.path(sha256).stat().st_mtime < when
+
     def discard(self, names: Iterable[str]) -> None:
         """Remove objects that were found damaged, or that nothing refers to."""
         for name in names:

@@ -192,6 +192,18 @@ def test_a_lost_log_is_rebuilt_from_the_commit_files(catalog: Catalog, merged: b
     assert rebuilt.query("SELECT max(commit) AS n FROM executions").to_pylist() == [{"n": 7}]
 
 
+def test_a_log_of_version_1_is_brought_up_to_date_without_loss(catalog: Catalog) -> None:
+    first = make(catalog, "a", 1)
+    make(catalog, "b", 2, {"figures": first.outputs[0].digest})
+    catalog.publish("nightly", {}, {"figures": first.outputs[0].digest}, {})
+    before = dump(catalog)
+    with sqlite3.connect(catalog.home / "catalog.sqlite") as connection:
+        connection.execute("DROP INDEX artifacts_kind")
+        connection.execute("ALTER TABLE artifacts DROP COLUMN kind")
+        connection.execute("PRAGMA user_version = 1")
+    assert dump(Catalog.open(catalog.home)) == before
+
+
 def test_merging_commit_files_changes_no_answer(catalog: Catalog) -> None:
     for index in range(6):
         make(catalog, str(index), index)

@@ -201,3 +201,40 @@ def test_checkpoints_last_until_the_execution_is_recorded(catalog: Catalog) -> N
     assert (Catalog.open(catalog.home).checkpoint_folder(key) / "state").read_text() == "half way"
     make(catalog, "a", 1)
     assert not list((catalog.home / "checkpoints").iterdir())
+
+
+def test_gc_removes_only_what_nothing_refers_to_and_nobody_touched_lately(catalog: Catalog) -> None:
+    kept = make(catalog, "a", 1)
+    catalog.publish("nightly", {}, {"figures": kept.outputs[0].digest}, {})
+    orphan = put(catalog, figures(2))  # shares its meta.json with the kept one
+    lost = orphan.parts["figures.parquet"]
+    assert catalog.gc(dry_run=False) == []
+    assert catalog.gc(grace_seconds=-1.0) == [(lost, catalog.objects.size(lost))]
+    assert catalog.objects.exists(lost)
+    catalog.gc(dry_run=False, grace_seconds=-1.0)
+    assert not catalog.objects.exists(lost)
+    assert catalog.find(kept.key) == kept
+    assert catalog.verify() == []
+    with pytest.raises(ValueError, match="put Metrics"):
+        catalog.record(run_of(key_of("b"), "toy.make", (orphan,)))
+
+
+def test_putting_again_protects_an_old_object_from_gc(catalog: Catalog) -> None:
+    ref = put(catalog, figures(1))
+    for name in ref.parts.values():
+        os.utime(catalog.objects.path(name), (0, 0))
+    assert len(catalog.gc()) == 2
+    put(catalog, catalog.load(ref.digest))
+    assert catalog.gc() == []
+
+
+def test_verify_of_a_dataset_looks_at_what_it_came_from_and_nothing_else(catalog: Catalog) -> None:
+    first = make(catalog, "a", 1)
+    second = make(catalog, "b", 2, {"figures": first.outputs[0].digest})
+    other = make(catalog, "c", 3)
+    catalog.publish("nightly", {}, {"figures": second.outputs[0].digest}, {})
+    flip_a_bit(object_path(catalog, other, "figures.parquet"))
+    assert catalog.verify("nightly") == []
+    flip_a_bit(object_path(catalog, first, "figures.parquet"))
+    assert catalog.verify("nightly@1") == [(first.outputs[0].parts["figures.parquet"], "damaged")]
+    assert len(catalog.verify()) == 2
