@@ -24,7 +24,8 @@ class CameraPath(Artifact):
         distortion: OpenCV (k1, k2, p1, p2); zeros for a pinhole.
         width, height: image size in pixels that the intrinsics belong to.
         verdict: what kind of motion was found: "moving", "static" (tripod), "rotation", "textureless", "failed".
-        scale_source: "none" (lengths are in arbitrary units), "gps", "camera_height", "given".
+        scale_source: "none" (lengths are in arbitrary units), "gps", "camera_height", "given"; several that were fused are
+            joined by a plus sign ("gps+camera_height").
         scale_sigma: relative standard deviation of the metric scale; 0 where the source is "none".
         gravity_source: "none", "ground_plane", "camera_up", "given".
         gravity_sigma_rad: standard deviation of the up direction.
