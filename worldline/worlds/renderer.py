@@ -174,16 +174,20 @@ class Renderer:
 
 
 def _window(size: tuple[int, int]) -> pyvista.Plotter:
+    # without a display VTK tries X first, warns, and goes on to EGL or OSMesa: nothing that a user should read
+    warnings = vtk.vtkObject.GetGlobalWarningDisplay()
+    vtk.vtkObject.GlobalWarningDisplayOff()
     plotter = pyvista.Plotter(off_screen=True, window_size=list(size), lighting="none")
-    plotter.renderer.SetBackground(0, 0, 0)
-    window = _native(plotter)
-    window.SetMultiSamples(0)
-    if not window.SupportsOpenGL():
+    usable = _native(plotter).SupportsOpenGL()
+    vtk.vtkObject.SetGlobalWarningDisplay(warnings)
+    if not usable:
         plotter.close()
         raise WorldlineError(
             "worlds cannot be drawn: VTK found no OpenGL on this machine; install Mesa's EGL "
             "(Debian and Ubuntu: apt install libegl1) or its off-screen library (libosmesa6)"
         )
+    plotter.renderer.SetBackground(0, 0, 0)
+    _native(plotter).SetMultiSamples(0)
     return plotter
 
 
