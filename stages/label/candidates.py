@@ -198,7 +198,7 @@ def _seen_pairs(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> Candidate
 
 
 def interval_candidates(
-    labels: np.ndarray, grid: np.ndarray, ids: np.ndarray, blocked: np.ndarray, bank: str, margins: Margins
+    labels: np.ndarray, grid: np.ndarray, ids: np.ndarray, blocked: np.ndarray, bank: str, askable: int, margins: Margins
 ) -> Candidates:
     """Return one candidate per run of equal direction in each labelled span of a track.
 
@@ -208,6 +208,7 @@ def interval_candidates(
         ids: `[N]` track ids.
         blocked: `[N, G]` grid times inside a rejected window.
         bank: wordings; the codes are clock hours, or indices from 1 into the words of seen directions.
+        askable: codes above it are part of a span but not asked about (standing still, in between).
         margins: shortest interval and longest span.
     """
     reach = round(margins.max_span_s / (grid[1] - grid[0])) if len(grid) > 1 else 0
@@ -222,7 +223,7 @@ def interval_candidates(
     span_begin = np.flatnonzero(spans)[np.cumsum(spans) - 1] if len(flat) else np.zeros(0, int)
     span_ends = np.append(np.flatnonzero(spans)[1:], len(flat)) - 1
     span_end = np.minimum(span_ends[np.cumsum(spans) - 1], span_begin + reach) if len(flat) else np.zeros(0, int)
-    keep = (flat[begin] > 0) & (begin < span_end[begin])
+    keep = (flat[begin] > 0) & (flat[begin] <= askable) & (begin < span_end[begin])
     begin, end = begin[keep], end[keep]
     low, high = span_begin[begin], span_end[begin]
     end = np.minimum(end, high)

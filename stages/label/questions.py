@@ -108,7 +108,9 @@ def _interval_kinds(
     result = []
     if kinematics.gravity_source != "none":
         hours, grid, ids = clock_timeline(kinematics, states)
-        result.append(interval_candidates(hours, grid, ids, _blocked(windows, ids, grid), "direction_timestamp", config.margins))
+        result.append(
+            interval_candidates(hours, grid, ids, _blocked(windows, ids, grid), "direction_timestamp", 12, config.margins)
+        )
     unlocated = np.unique(windows["track_id"][windows["rejected"] == "no_world_position"]).astype(int)
     unlocated = unlocated[unlocated != EGO_TRACK_ID]
     samples = _arrays(tracks.samples)
@@ -119,10 +121,13 @@ def _interval_kinds(
     grid = (path.times_s[0] if len(path.times_s) else 0.0) + kinematics.grid_s * np.arange(steps)
     bearing, growth = image_rates(row, samples["time_s"], samples, path, len(unlocated), grid)
     words = image_motion_word(bearing, growth, config.image_threshold, 1.5)
-    codes = np.select([words == word for word in _SEEN_CODES], np.arange(1, len(_SEEN_CODES) + 1), 0)
+    codes = np.select([words == word for word in _SEEN_CODES], np.arange(1, len(_SEEN_CODES) + 1), len(_SEEN_CODES) + 1)
+    codes = np.where(np.isfinite(bearing), codes, 0)
     free = windows["rejected"] == "no_world_position"
     blocked = _blocked({name: values[~free] for name, values in windows.items()}, unlocated, grid)
-    result.append(interval_candidates(codes, grid, unlocated, blocked, "direction_timestamp.image", config.margins))
+    result.append(
+        interval_candidates(codes, grid, unlocated, blocked, "direction_timestamp.image", len(_SEEN_CODES), config.margins)
+    )
     return result
 
 

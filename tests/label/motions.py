@@ -16,7 +16,9 @@ LOOKING_ALONG_X = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
 Motion = Callable[[np.ndarray], np.ndarray]
 
 
-def camera_path(times: np.ndarray, speed: float = 0.0, scale_source: str = "given", scale_sigma: float = 0.0, **other) -> CameraPath:
+def camera_path(
+    times: np.ndarray, speed: float = 0.0, scale_source: str = "given", scale_sigma: float = 0.0, **other
+) -> CameraPath:
     poses = np.tile(np.eye(4), (len(times), 1, 1))
     poses[:, :3, :3] = LOOKING_ALONG_X
     poses[:, 0, 3] = speed * times
@@ -83,7 +85,9 @@ def tracks_of(
             "touches_border": np.zeros(len(times), bool),
         }
         values |= {name: place[:, axis] if located else np.full(len(times), np.nan) for axis, name in enumerate("xyz")}
-        values |= {name: np.full(len(times), sigma**2) for name in ("cov_xx", "cov_yy", "cov_zz")} | {"cov_xy": np.zeros(len(times))}
+        values |= {name: np.full(len(times), sigma**2) for name in ("cov_xx", "cov_yy", "cov_zz")} | {
+            "cov_xy": np.zeros(len(times))
+        }
         values |= {name: np.full(len(times), np.nan) for name in ("length", "width", "height", "yaw_rad")}
         values |= {name: box[:, axis] for axis, name in enumerate(("x0_px", "y0_px", "x1_px", "y1_px"))}
         for name, value in values.items():
@@ -123,7 +127,9 @@ def truth_of(path: CameraPath, motions: dict[int, Motion], moving: dict[int, boo
             columns[name].append(np.ones(len(frames)))
         for axis, name in enumerate(("x0_px", "y0_px", "x1_px", "y1_px")):
             columns[name].append(box[:, axis])
-    boxes = make_table(TRUTH_BOXES, {name: pa.array(np.concatenate(values), from_pandas=True) for name, values in columns.items()})
+    boxes = make_table(
+        TRUTH_BOXES, {name: pa.array(np.concatenate(values), from_pandas=True) for name, values in columns.items()}
+    )
     return Truth(True, path.world_from_camera, path.intrinsics, boxes, np.ones(len(frames), bool))
 
 

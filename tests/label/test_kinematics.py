@@ -198,15 +198,20 @@ def test_windows_are_rejected_by_name(reason, options):
 
 def test_an_identity_that_jumps_to_another_object_is_rejected():
     def jumping(times):
-        return np.stack([20 + 0 * times, np.where(times < 4, -6.0, 6.0), 0 * times], -1)
+        return np.stack([20 + 0 * times, np.where(times < 5.5, -6.0, 6.0), 0 * times], -1)
 
     by_start = {row["start_s"]: row["rejected"] for row in windows(measure(camera_path(TIMES), {1: jumping}))}
     assert by_start[0.0] is None
-    assert by_start[2.0] == "identity_break"
+    assert by_start[4.0] == "identity_break"
 
 
 def test_motion_seen_from_the_camera_is_told_in_its_own_axes():
-    motions = {1: straight((40, 9), (0, -3)), 2: straight((40, -9), (0, 3)), 3: straight((50, 1), (-5, 0)), 4: straight((9, -2), (5, 0))}
+    motions = {
+        1: straight((40, 9), (0, -3)),
+        2: straight((40, -9), (0, 3)),
+        3: straight((50, 1), (-5, 0)),
+        4: straight((9, -2), (5, 0)),
+    }
     found = measure(camera_path(TIMES), motions | {5: straight((20, 5), (0, 0))})
     words = [{row["image_motion"] for row in windows(found, identity)} for identity in range(1, 6)]
     assert words == [{"right"}, {"left"}, {"toward"}, {"away"}, {"none"}]
@@ -215,7 +220,11 @@ def test_motion_seen_from_the_camera_is_told_in_its_own_axes():
 def test_a_tripod_without_positions_still_tells_image_motion_and_times():
     motions = {1: straight((20, 9), (0, -3)), 2: straight((45, 1), (-5, 0)), 3: straight((20, 5), (0, 0))}
     found = measure(camera_path(TIMES, scale_source="none"), motions, located=False)
-    assert [{row["image_motion"] for row in windows(found, identity)} for identity in (1, 2, 3)] == [{"right"}, {"toward"}, {"none"}]
+    assert [{row["image_motion"] for row in windows(found, identity)} for identity in (1, 2, 3)] == [
+        {"right"},
+        {"toward"},
+        {"none"},
+    ]
     assert {row["rejected"] for row in windows(found)} == {"no_world_position"}
     assert all(row["distance_p50"] is None and not row["metric"] for row in windows(found))
     assert not states(found)
