@@ -66,6 +66,8 @@ def tracks_of(
     located: bool = True,
     origin: str = "boxes",
     seed: int = 0,
+    boxes: dict[int, Motion] | None = None,
+    height: float = 1.5,
 ) -> Tracks:
     generator = np.random.default_rng(seed)
     columns: dict[str, list[np.ndarray]] = {name: [] for name in TRACK_SAMPLES.names}
@@ -75,7 +77,7 @@ def tracks_of(
         true = motions[identity](times)
         place = true + noise * generator.standard_normal(true.shape)
         sigma = max(noise if stated is None else stated, 1e-3)
-        box = boxes_around(path, frames, true)
+        box = boxes_around(path, frames, (boxes or motions)[identity](times), height)
         values = {
             "track_id": np.full(len(times), identity),
             "frame": frames,
