@@ -114,6 +114,8 @@ def rasterization(
         for c in range(cameras)
     ]
     means2d, conics, depths, compensations, radii = (torch.stack(parts) for parts in zip(*projected, strict=True))
+    shown2d = means2d.reshape(*batch, cameras, count, 2)  # on the path of the gradient, so that users may retain it
+    means2d = shown2d.reshape(-1, count, 2)
     seen = alpha.repeat_interleave(cameras, dim=0)
     if rasterize_mode == "antialiased":
         seen = seen * compensations
@@ -130,9 +132,9 @@ def rasterization(
         images = images + (1.0 - alphas) * behind
     if render_mode.endswith("ED"):
         images = torch.cat([images[..., :-1], images[..., -1:] / alphas.clamp(min=1e-10)], dim=-1)
-    meta: dict[str, Any] = {"means2d": means2d, "conics": conics, "depths": depths, "radii": radii, "opacities": seen}
+    meta: dict[str, Any] = {"conics": conics, "depths": depths, "radii": radii, "opacities": seen}
     meta = {name: value.reshape(*batch, cameras, *value.shape[1:]) for name, value in meta.items()}
-    meta |= {"width": width, "height": height, "n_cameras": cameras}
+    meta |= {"means2d": shown2d, "width": width, "height": height, "n_cameras": cameras}
     return images.reshape(*batch, cameras, *images.shape[1:]), alphas.reshape(*batch, cameras, *alphas.shape[1:]), meta
 
 

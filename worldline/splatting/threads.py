@@ -1,4 +1,4 @@
-"""Run independent pieces of a numba kernel on the threads that torch was given.
+"""Run independent pieces of a numba kernel on the threads that numba was given.
 
 The pieces are cut by the data alone, never by the number of threads, and results are put together in the order of the
 pieces: one thread and sixteen give the same bits. A pool lives for one call only, so there is nothing to survive a fork
@@ -9,18 +9,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import torch
+import numba
 
 
-def map_pieces(function: Callable[[int], Any], count: int, *, threads: int | None = None) -> list[Any]:
-    """Call `function(0) ... function(count - 1)` on threads and return the results in order.
+def map_pieces(function: Callable[[int], Any], count: int) -> list[Any]:
+    """Call `function(0) ... function(count - 1)` on `numba.get_num_threads()` threads and return the results in order.
 
     Args:
         function: must release the GIL in its heavy part (numba with `nogil=True`).
         count: number of pieces.
-        threads: how many threads; by default `torch.get_num_threads()`.
     """
-    workers = min(threads or torch.get_num_threads(), count)
+    workers = min(numba.get_num_threads(), count)
     if workers <= 1:
         return [function(piece) for piece in range(count)]
     with ThreadPoolExecutor(workers) as pool:
