@@ -8,6 +8,7 @@ intrinsics.json, poses.json, timestamps.json}`, `meta/{gps.json, timestamps.json
 import csv
 import gzip
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,14 +87,8 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
     check_selection(config, config.frames_per_second, config.max_side)
     check_camera_height(config.camera_height_m, config.camera_height_sigma_m)
     folder = f"camera/{config.camera}"
-    images = sorted(
-        (
-            name
-            for name in source.files
-            if PurePosixPath(name).parent == PurePosixPath(folder) and name.endswith((".jpg", ".png"))
-        ),
-        key=lambda name: int(PurePosixPath(name).stem),
-    )
+    frame_file = re.compile(rf"{re.escape(folder)}/\d+\.(jpg|png)")
+    images = sorted(filter(frame_file.fullmatch, source.files), key=lambda name: int(PurePosixPath(name).stem))
     camera_ns = _nanoseconds(_read_json(source, f"{folder}/timestamps.json"), f"{folder}/timestamps.json")
     poses = _read_json(source, f"{folder}/poses.json")
     if not images or not len(images) == len(camera_ns) == len(poses):
@@ -121,7 +116,7 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
     intrinsics = _intrinsics(_read_json(source, f"{folder}/intrinsics.json"), original, size)
     epoch_ns = camera_ns[kept[0]]
     times_s = np.array([(camera_ns[index] - epoch_ns) / 1e9 for index in kept])
-    world_from_camera = np.stack([_pose_matrix(poses[index]) for index in kept])
+    world_from_camera = np.stack([_pose_matrix(poses[index], f"{source.name}/{folder}/poses.json") for index in kept])
     boxes, annotated = _read_boxes(source, config, np.array(kept), camera_ns, world_from_camera, intrinsics, size)
     clip = Clip(
         frames=stack_frames(frames),
@@ -163,26 +158,27 @@ def _nanoseconds(seconds: Iterable[Any], name: str) -> list[int]:
         raise WorldlineError(f"{name} must hold one Unix time in seconds per frame ({error})") from error
 
 
-def _pose_matrix(pose: Any) -> np.ndarray:
+def _pose_matrix(pose: Any, name: str) -> np.ndarray:
     """Return camera-to-world `[4, 4]` of one entry of poses.json (heading is wxyz)."""
-    heading = [float(pose["heading"][axis]) for axis in "wxyz"]
     matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat(heading, scalar_first=True).as_matrix()
-    matrix[:3, 3] = [float(pose["position"][axis]) for axis in "xyz"]
+    try:
+        heading = [float(pose["heading"][axis]) for axis in "wxyz"]
+        matrix[:3, :3] = Rotation.from_quat(heading, scalar_first=True).as_matrix()
+        matrix[:3, 3] = [float(pose["position"][axis]) for axis in "xyz"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorldlineError(f"{name}: each pose needs position x, y, z and heading w, x, y, z ({error!r})") from error
     return matrix
 
 
 def _intrinsics(given: Any, original: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Scale the calibration to the kept size; PandaSet puts pixel centres at whole numbers, clips at +0.5."""
     to_original = original[0] / _CALIBRATED_WIDTH
-    return pinhole_matrix(
-        float(given["fx"]),
-        float(given["fy"]),
-        float(given["cx"]) + 0.5,
-        float(given["cy"]) + 0.5,
-        scale_x=to_original * size[0] / original[0],
-        scale_y=to_original * size[1] / original[1],
-    )
+    try:
+        fx, fy, cx, cy = (float(given[name]) for name in ("fx", "fy", "cx", "cy"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorldlineError(f"intrinsics.json must give the numbers fx, fy, cx and cy ({error!r})") from error
+    scale_x, scale_y = (to_original * after / before for after, before in zip(size, original, strict=True))
+    return pinhole_matrix(fx, fy, cx + 0.5, cy + 0.5, scale_x=scale_x, scale_y=scale_y)
 
 
 def _read_gps(source: Source, epoch_ns: int, end_s: float) -> pa.Table | None:
@@ -192,11 +188,16 @@ def _read_gps(source: Source, epoch_ns: int, end_s: float) -> pa.Table | None:
     fixes = _read_json(source, "meta/gps.json")
     fix_ns = _nanoseconds(_read_json(source, "meta/timestamps.json"), "meta/timestamps.json")
     rows = []
-    for fix, instant_ns in zip(fixes, fix_ns, strict=True):
-        time_s = (instant_ns - epoch_ns) / 1e9
-        if -_GPS_MARGIN_S <= time_s <= end_s + _GPS_MARGIN_S:
-            speed = float(np.hypot(float(fix["xvel"]), float(fix["yvel"])))
-            rows.append((time_s, float(fix["lat"]), float(fix["long"]), float(fix["height"]), speed))
+    try:
+        for fix, instant_ns in zip(fixes, fix_ns, strict=True):
+            time_s = (instant_ns - epoch_ns) / 1e9
+            if -_GPS_MARGIN_S <= time_s <= end_s + _GPS_MARGIN_S:
+                speed = float(np.hypot(float(fix["xvel"]), float(fix["yvel"])))
+                rows.append((time_s, float(fix["lat"]), float(fix["long"]), float(fix["height"]), speed))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorldlineError(
+            f"{source.name}/meta/gps.json must give lat, long, height, xvel and yvel for each of meta/timestamps.json ({error!r})"
+        ) from error
     columns = list(zip(*rows, strict=True)) or [()] * len(GPS_FIXES)
     return make_table(GPS_FIXES, dict(zip(GPS_FIXES.names, columns, strict=True)))
 

@@ -8,6 +8,7 @@ from schemas.clips import Source
 from schemas.errors import WorldlineError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".gif")
 TIME_FILES = ("timestamps.csv", "times.txt")
 GPS_FILE = "gps.csv"
 
@@ -41,6 +42,9 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
         if names:
             extra = [name for name in (*TIME_FILES, GPS_FILE) if (folder / name).is_file()]
             return Source(Files({name: folder / name for name in names + extra}), "frames", path.resolve().name)
+    videos = natural_order([item.name for item in path.glob("*") if item.suffix.lower() in VIDEO_SUFFIXES])
+    if videos:
+        raise WorldlineError(f"{path} is a folder of videos: give one of its files, such as {path / videos[0]}")
     raise WorldlineError(
         f"the folder {path} holds no images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES)}) and no PandaSet camera: "
         "give a video file, a folder of images or a PandaSet scene"

@@ -58,7 +58,7 @@ class VideoFile:
         self._container.close()
 
     def __iter__(self) -> Iterator[tuple[float, VideoFrame]]:
-        first, time_s = self._first_pts, -math.inf
+        first, time_s, shown_s = self._first_pts, -math.inf, 0.0
         interval = 1.0 / float(self._nominal_rate())
         frames = self._container.decode(self.stream)
         while True:
@@ -70,15 +70,18 @@ class VideoFile:
                 self.broken, self.error = True, _reason(error)
                 return
             self.decoded += 1
+            before = time_s
             if frame.pts is None or frame.time_base is None:
                 self.untimed += 1
                 time_s = 0.0 if time_s == -math.inf else time_s + interval
             else:
                 first = frame.pts if first is None else first
                 time_s = float((frame.pts - first) * frame.time_base)
+            interval = max(interval, time_s - before) if self.decoded > 1 else interval
+            shown_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
             yield time_s, frame
         declared = self._declared_duration_s()
-        self.broken = declared is not None and time_s + 2 * interval + 0.1 < declared
+        self.broken = declared is not None and time_s + max(2 * interval, shown_s) + 0.1 < declared
 
     def expected_frames(self, end_s: float | None, rate: float | None, limit: int | None) -> int:
         """Estimate how many frames will be kept (for a progress bar only)."""

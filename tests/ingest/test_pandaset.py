@@ -221,6 +221,23 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
         ingest(scene)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("camera/front_camera/poses.json", [{"position": {"x": 0}}] * FRAMES, "poses.json: each pose needs"),
+        ("camera/front_camera/intrinsics.json", {"fx": 1}, "intrinsics.json must give"),
+        ("camera/front_camera/timestamps.json", ["noon"] * FRAMES, "timestamps.json must hold one Unix time"),
+        ("meta/gps.json", [{"lat": 1}] * FRAMES, "gps.json must give"),
+        ("meta/gps.json", [], "gps.json must give"),
+    ],
+)
+def test_a_file_with_other_fields_is_named(tmp_path: Path, name: str, content: object, message: str) -> None:
+    scene = make_scene(tmp_path / "s", [])
+    (scene / name).write_text(json.dumps(content))
+    with pytest.raises(WorldlineError, match=message):
+        ingest(scene)
+
+
 @pytest.fixture(scope="module")
 def scene_002() -> tuple[Clip, Truth]:
     if not SCENE_002.is_dir():

@@ -53,12 +53,13 @@ def test_a_pandaset_scene_gives_one_camera_without_lidar(tmp_path: Path) -> None
 def test_what_is_no_source_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     (tmp_path / "empty.mp4").touch()
-    touch(tmp_path / "texts" / "a.txt")
+    touch(tmp_path / "texts" / "a.txt", tmp_path / "videos" / "b.MP4")
     for path, message in [
         (tmp_path / "none", "there is no file or folder"),
         (tmp_path / "bare", "is empty"),
         (tmp_path / "empty.mp4", "is empty"),
         (tmp_path / "texts", "holds no images"),
+        (tmp_path / "videos", "give one of its files, such as .*b.MP4"),
     ]:
         with pytest.raises(WorldlineError, match=message) as error:
             describe_source(path)

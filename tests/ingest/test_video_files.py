@@ -263,6 +263,60 @@ def test_a_truncated_streaming_mp4_keeps_what_decodes_and_says_so(tmp_path: Path
     assert clip.provenance["truncated"] is True
 
 
+@pytest.mark.parametrize("container", ["gif", "flv", "mpegts", "webm"])
+def test_whole_files_of_many_containers_are_not_called_truncated(tmp_path: Path, container: str) -> None:
+    coding = {
+        "gif": ("gif", "rgb8"),
+        "flv": ("flv1", "yuv420p"),
+        "mpegts": ("mpeg4", "yuv420p"),
+        "webm": ("libvpx-vp9", "yuv420p"),
+    }
+    suffix = "ts" if container == "mpegts" else container
+    stamps = [0, 100, 200, 1100, 1200]  # with a pause in the middle
+    base = Fraction(1, 100) if container == "gif" else Fraction(1, 1000)
+    times = [int(Fraction(stamp, 1000) / base) for stamp in stamps]
+    codec, pixel_format = coding[container]
+    pictures = [corner_picture(96, 64)] * 5
+    path = write_file(tmp_path / f"a.{suffix}", pictures, codec=codec, pixel_format=pixel_format, times=times, time_base=base)
+    clip = ingest(path)
+    assert np.allclose(clip.times_s, np.array(stamps) / 1000, atol=1e-3)
+    assert clip.provenance["truncated"] is False
+
+
+def test_frames_without_timestamps_get_the_nominal_rate_and_are_counted(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "a.mp4", [corner_picture(96, 64)] * 6, codec="libx264", pixel_format="yuv420p")
+    raw = tmp_path / "a.h264"
+    with av.open(str(path)) as whole, av.open(str(raw), "w", format="h264") as bare:
+        stream = bare.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                bare.mux(packet)
+    clip = ingest(raw)
+    assert clip.provenance["frames_without_time"] == 6
+    assert np.allclose(np.diff(clip.times_s), 0.04)
+
+
+@pytest.mark.parametrize("matrix", [1, 5])  # BT.709 and BT.601, in H.273's numbers
+@pytest.mark.parametrize("full_range", [1, 2])
+def test_colours_follow_the_files_matrix_and_range(tmp_path: Path, matrix: int, full_range: int) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv444p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, full_range
+        for index in range(2):
+            rgb = av.VideoFrame.from_ndarray(corner_picture(96, 64), format="rgb24")
+            frame = rgb.reformat(format="yuv444p", dst_colorspace=matrix, dst_color_range=full_range)
+            frame.pts, frame.time_base = index, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frame = ingest(path).frames.array()[0]
+    assert close_to(frame[5, 5], RED, 4)
+    assert close_to(frame[5, -5], GREEN, 4)
+    assert close_to(frame[-5, 5], BLUE, 4)
+
+
 def test_the_same_file_gives_the_same_digest_twice(tmp_path: Path) -> None:
     path = write_file(tmp_path / "a.mp4", noise(5), codec="libx264", pixel_format="yuv420p")
     assert content_digest(ingest(path)) == content_digest(ingest(path))
