@@ -21,7 +21,15 @@ from schemas.errors import WorldlineError
 from schemas.tracks import Truth
 from stages.contract import Progress, stage
 from stages.ingest.gps import exif_position, read_gps_csv
-from stages.ingest.pictures import check_camera_height, fitted_size, given_intrinsics, read_picture, resize, stack_frames
+from stages.ingest.pictures import (
+    check_camera_height,
+    fitted_size,
+    given_intrinsics,
+    keep_frame,
+    read_picture,
+    resize,
+    stack_frames,
+)
 from stages.ingest.source import GPS_FILE, IMAGE_SUFFIXES, TIME_FILES, natural_order
 from stages.ingest.timing import FramePicker, check_selection
 
@@ -98,7 +106,7 @@ def ingest_frames(source: Source, config: FramesConfig, *, seed: int, progress: 
                 f"{source.name}/{names[index]} is {picture.shape[1]}x{picture.shape[0]} pixels but {names[kept[0]]} is "
                 f"{original[0]}x{original[1]}: all frames of a clip must have one size"
             )
-        frames.append(resize(picture, *size))
+        keep_frame(frames, resize(picture, *size), source.name)
         progress(done + 1, len(kept), "frames")
     first_s = times.seconds[kept[0]]
     clip = Clip(

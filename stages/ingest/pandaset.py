@@ -27,7 +27,15 @@ from schemas.errors import WorldlineError
 from schemas.tracks import TRUTH_BOXES, Truth
 from stages.contract import Progress, stage
 from stages.ingest.box_extents import box_corners, image_extents
-from stages.ingest.pictures import check_camera_height, fitted_size, pinhole_matrix, read_picture, resize, stack_frames
+from stages.ingest.pictures import (
+    check_camera_height,
+    fitted_size,
+    keep_frame,
+    pinhole_matrix,
+    read_picture,
+    resize,
+    stack_frames,
+)
 from stages.ingest.timing import FramePicker, check_selection
 
 # All six cameras were calibrated at this width (devkit README); smaller copies of the images scale with it.
@@ -110,7 +118,7 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
             size = fitted_size(*original, config.max_side)
         elif picture.shape[1::-1] != original:
             raise WorldlineError(f"{source.name}/{images[index]} differs in size from {images[kept[0]]}: frames must agree")
-        frames.append(resize(picture, *size))
+        keep_frame(frames, resize(picture, *size), source.name)
         progress(done + 1, len(kept), "frames")
 
     intrinsics = _intrinsics(_read_json(source, f"{folder}/intrinsics.json"), original, size)

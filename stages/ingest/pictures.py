@@ -9,6 +9,8 @@ from PIL import Image, ImageOps
 from schemas.errors import WorldlineError
 from schemas.media import Video
 
+MEMORY_LIMIT_BYTES = 8 << 30
+
 
 def read_picture(path: Path, name: str) -> np.ndarray:
     """Return an image file upright (EXIF orientation applied) as RGB `[H, W, 3]` uint8.
@@ -71,6 +73,20 @@ def given_intrinsics(
     if len(intrinsics) != 4 or min(intrinsics[:2]) <= 0:
         raise WorldlineError(f"intrinsics is {list(intrinsics)}: give fx, fy, cx, cy in pixels of the original frames")
     return pinhole_matrix(*intrinsics, scale_x=kept[0] / original[0], scale_y=kept[1] / original[1])
+
+
+def keep_frame(frames: list[np.ndarray], picture: np.ndarray, name: str) -> None:
+    """Append a frame, unless the frames of `name` would then fill the memory.
+
+    Raises:
+        WorldlineError: naming the settings that keep less.
+    """
+    if (len(frames) + 1) * picture.nbytes > MEMORY_LIMIT_BYTES:
+        raise WorldlineError(
+            f"{name}: {len(frames) + 1} frames of {picture.shape[1]}x{picture.shape[0]} pixels need more than "
+            f"{MEMORY_LIMIT_BYTES / 2**30:.0f} GiB of memory: set max_frames, max_side or end_s"
+        )
+    frames.append(picture)
 
 
 def stack_frames(frames: list[np.ndarray]) -> Video:

@@ -11,11 +11,9 @@ from schemas.errors import WorldlineError
 from schemas.tracks import Truth
 from stages.contract import Progress, stage
 from stages.ingest.gps import read_gps_csv
-from stages.ingest.pictures import check_camera_height, given_intrinsics, stack_frames
+from stages.ingest.pictures import check_camera_height, given_intrinsics, keep_frame, stack_frames
 from stages.ingest.timing import FramePicker, check_selection
 from stages.ingest.video_file import FrameGeometry, VideoFile
-
-_MEMORY_LIMIT_BYTES = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,8 @@ def ingest_video(source: Source, config: VideoConfig, *, seed: int, progress: Pr
                     f"{frame.width}x{frame.height} at {time_s:.2f} s: cut it there, or set end_s"
                 )
             if picker.take(time_s):
-                frames.append(geometry.apply(frame))
+                keep_frame(frames, geometry.apply(frame), name)
                 progress(len(frames), max(total, len(frames)), "frames")
-                if frames[0].nbytes * len(frames) > _MEMORY_LIMIT_BYTES:
-                    raise WorldlineError(
-                        f"{name}: the kept frames need more than {_MEMORY_LIMIT_BYTES >> 30} GiB of memory: set "
-                        "frames_per_second, end_s, max_frames or max_side"
-                    )
             if picker.finished:
                 break
     _refuse_without_motion(name, reader, len(frames))

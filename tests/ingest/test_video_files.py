@@ -362,6 +362,13 @@ def test_a_bad_gps_file_is_refused_with_its_line(tmp_path: Path, text: str, mess
         ingest_video(describe_source(path), VideoConfig(), seed=0, progress=no_progress)
 
 
+def test_more_frames_than_memory_holds_are_refused_before_they_fill_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.ingest.pictures.MEMORY_LIMIT_BYTES", 5 * 64 * 48 * 3)
+    path = write_file(tmp_path / "a.mkv", noise(6))
+    assert len(ingest(path, max_frames=5).frames) == 5
+    assert "set max_frames, max_side or end_s" in refusal(path)
+
+
 def refusal(path: Path, **config: object) -> str:
     with pytest.raises(WorldlineError) as error:
         ingest(path, **config)
