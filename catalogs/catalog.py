@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import difflib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -341,7 +340,6 @@ class Catalog:
             keys = tuple(execution.key for execution in executions)
             version = DatasetVersion(name, number, recipe, dict(sorted(artifacts.items())), keys, lock, digest, published_at=0.0)
             row = commit.append(dataset_row(version, fingerprint))
-        self.log.compact()
         return dataclasses.replace(version, published_at=row["recorded_at"])
 
     def datasets(self) -> list[DatasetVersion]:
@@ -427,7 +425,7 @@ class Catalog:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(lease)
+            leases.release(lease)
 
     def checkpoint_folder(self, key: str) -> Path:
         """Return a folder that outlives the process until the execution is recorded.
@@ -446,14 +444,16 @@ class Catalog:
         raise WorldlineError(f"a thousand processes work on execution {key[:12]} at once")
 
     def _release_checkpoints(self, key: str, *, remove: bool) -> None:
-        for folder in [folder for folder in _CHECKPOINT_LEASES if folder.parent == self._checkpoints]:
+        for folder in [folder for folder in list(_CHECKPOINT_LEASES) if folder.parent == self._checkpoints]:
             if folder.name.partition("-")[0] == key:
                 if remove:
                     shutil.rmtree(folder, ignore_errors=True)
-                os.close(_CHECKPOINT_LEASES.pop(folder))
+                leases.release(_CHECKPOINT_LEASES.pop(folder))
 
     def sweep(self) -> int:
-        """Remove what dead processes left: temporary files, scratch folders, checkpoints of recorded executions."""
+        """Remove what dead processes left (temporary files, scratch folders, checkpoints of what is recorded); merge commits."""
+        with contextlib.suppress(WorldlineError):  # a full disk: merging can wait, and reading goes on
+            self.log.compact()
         removed = self.objects.sweep() + leases.sweep(self._scratch)
         for folder in sorted(self._checkpoints.iterdir()):
             if self.find(folder.name.partition("-")[0]) is None:
@@ -461,7 +461,7 @@ class Catalog:
             lease = leases.hold(folder)
             if lease is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-                os.close(lease)
+                leases.release(lease)
                 removed += 1
         return removed
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def hold(path: Path) -> int | None:
-    """Take the lease on an existing file or folder; return a descriptor to close, or None if another holds it or it is gone."""
+    """Take the lease on an existing file or folder; return it to be released, or None if another holds it or it is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -25,6 +25,12 @@ def hold(path: Path) -> int | None:
         pass
     os.close(descriptor)
     return None
+
+
+def release(lease: int) -> None:
+    """Give a lease back, also where a forked child has inherited the descriptor and would keep it by living on."""
+    fcntl.flock(lease, fcntl.LOCK_UN)
+    os.close(lease)
 
 
 def create_held(parent: Path, *, folder: bool) -> tuple[Path, int]:
@@ -54,5 +60,5 @@ def sweep(parent: Path) -> int:
                 path.unlink(missing_ok=True)
             removed += 1
         finally:
-            os.close(lease)
+            release(lease)
     return removed

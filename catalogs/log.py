@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalogs.leases import release
 from catalogs.objects import sync_folder
 from catalogs.records import (
     RECORDS,
@@ -37,6 +38,7 @@ from schemas.errors import WorldlineError
 LOG_VERSION = 2  # 2: artifacts.kind. An older log is made anew from the Parquet files, which is every migration there is
 _APPLICATION_ID = 0x57444C4E  # "WDLN"
 _NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs")
+_SEGMENT_ROWS = 1_000_000  # larger segments are not merged again
 _RETIRED_SECONDS = 600.0  # a query that listed its files before a merge may still open them for this long
 _DOCUMENTS = ("code_files", "machine", "packages")  # equal in thousands of executions: kept once
 # One row gains nothing from compression, dictionaries or statistics, and they cost 1 of 1.6 ms; segments have them.
@@ -94,7 +96,7 @@ class CommitLog:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(descriptor)
+            release(descriptor)
 
     def _ready(self) -> bool:
         """Return whether the log has the tables of this version; refuse one that is not ours or newer than us."""
@@ -172,64 +174,74 @@ class CommitLog:
         Raises:
             WorldlineError: if the disk is full, the log damaged, or the folder not writable; nothing is then recorded.
         """
-        connection = self._connection()
-        written: Path | None = None
-        with _sqlite_errors(self._path), self._turn():
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                (last,) = connection.execute("SELECT coalesce(max(last), 0) FROM files").fetchone()
-                if (self.tables / f"commits/{last + 2:012d}.parquet").exists():
-                    raise WorldlineError(
-                        f"{self._path} is older than the tables beside it (was it restored from a backup?): move it away, "
-                        "and the next command rebuilds it from them"
-                    )
-                commit = Commit(connection, last + 1)
-                yield commit
-                if commit.rows:
-                    name = f"commits/{commit.number:012d}.parquet"
-                    written = self.tables / name
-                    _write_table(pa.Table.from_pylist(commit.rows, schema=RECORDS), written, _COMMIT_LAYOUT)
-                    connection.execute(
-                        "INSERT INTO files VALUES (?, ?, ?, ?)", (name, commit.number, commit.number, len(commit.rows))
-                    )
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    if written is not None:
-                        written.unlink(missing_ok=True)
-                    connection.execute("ROLLBACK")
-                raise
+        with self._transaction() as (connection, files):
+            (last,) = connection.execute("SELECT coalesce(max(last), 0) FROM files").fetchone()
+            if (self.tables / f"commits/{last + 2:012d}.parquet").exists():
+                raise WorldlineError(
+                    f"{self._path} is older than the tables beside it (was it restored from a backup?): move it away, "
+                    "and the next command rebuilds it from them"
+                )
+            commit = Commit(connection, last + 1)
+            yield commit
+            if commit.rows:
+                name = f"commits/{commit.number:012d}.parquet"
+                files.append(self.tables / name)
+                _write_table(pa.Table.from_pylist(commit.rows, schema=RECORDS), files[0], _COMMIT_LAYOUT)
+                values = (name, commit.number, commit.number, len(commit.rows))
+                connection.execute("INSERT INTO files VALUES (?, ?, ?, ?)", values)
 
     def compact(self, minimum: int = 100) -> int:
-        """Merge commit files into one segment if there are at least `minimum`; return how many were merged.
+        """Merge commit files into a segment if there are at least `minimum`; return how many were merged.
 
-        The merged files stay on disk for ten minutes, for queries that listed them before.
+        Segments of at most twice the rows join in, so that their number grows with the logarithm of the commits.
+        Merged files stay on disk for ten minutes, for queries that listed them before.
         """
+        loose_query = "SELECT name, first, last, rows FROM files WHERE name LIKE 'commits/%' ORDER BY first"
+        if len(self.rows(loose_query)) < max(minimum, 1):
+            return 0
+        with self._transaction() as (connection, files):
+            loose = connection.execute(loose_query).fetchall()
+            merged, rows = list(loose), sum(item[3] for item in loose)
+            query = "SELECT name, first, last, rows FROM files WHERE name LIKE 'segments/%' ORDER BY first DESC"
+            for segment in connection.execute(query).fetchall():
+                if segment[3] > min(2 * rows, _SEGMENT_ROWS):
+                    break
+                merged.insert(0, segment)
+                rows += segment[3]
+            if loose:  # else another process was faster
+                files.append(self._merge(connection, merged))
+            stale = connection.execute("SELECT name FROM retired WHERE at < ?", (time.time() - _RETIRED_SECONDS,)).fetchall()
+            connection.executemany("DELETE FROM retired WHERE name = ?", stale)
+        for (name,) in stale:
+            (self.tables / name).unlink(missing_ok=True)
+        return len(loose)
+
+    def _merge(self, connection: sqlite3.Connection, files: list[tuple[str, int, int, int]]) -> Path:
+        first, last = files[0][1], files[-1][2]
+        segment = f"segments/{first:012d}-{last:012d}.parquet"
+        table = pa.concat_tables([pq.read_table(self.tables / name, schema=RECORDS) for name, *_ in files])
+        _write_table(table, self.tables / segment, {"compression": "zstd"})
+        connection.executemany("DELETE FROM files WHERE name = ?", [(name,) for name, *_ in files])
+        connection.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (segment, first, last, table.num_rows))
+        connection.executemany("INSERT OR REPLACE INTO retired VALUES (?, ?)", [(name, time.time()) for name, *_ in files])
+        return self.tables / segment
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[tuple[sqlite3.Connection, list[Path]]]:
+        """Hold the write lock and commit at the end; an exception rolls back and removes the files listed by then."""
         connection = self._connection()
+        files: list[Path] = []
         with _sqlite_errors(self._path), self._turn():
             connection.execute("BEGIN IMMEDIATE")
             try:
-                query = "SELECT name, first, rows FROM files WHERE name LIKE 'commits/%' ORDER BY first"
-                loose = connection.execute(query).fetchall()
-                if len(loose) >= max(minimum, 1):
-                    segment = f"segments/{loose[0][1]:012d}-{loose[-1][1]:012d}.parquet"
-                    merged = pa.concat_tables([pq.read_table(self.tables / name, schema=RECORDS) for name, _, _ in loose])
-                    _write_table(merged, self.tables / segment, {"compression": "zstd"})
-                    connection.execute("DELETE FROM files WHERE name LIKE 'commits/%'")
-                    connection.execute(
-                        "INSERT INTO files VALUES (?, ?, ?, ?)", (segment, loose[0][1], loose[-1][1], merged.num_rows)
-                    )
-                    connection.executemany("INSERT INTO retired VALUES (?, ?)", [(name, time.time()) for name, _, _ in loose])
-                stale = connection.execute("SELECT name FROM retired WHERE at < ?", (time.time() - _RETIRED_SECONDS,)).fetchall()
-                connection.executemany("DELETE FROM retired WHERE name = ?", stale)
+                yield connection, files
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:
+                if connection.in_transaction:  # else it was committed
+                    for path in files:
+                        path.unlink(missing_ok=True)
                     connection.execute("ROLLBACK")
                 raise
-        for (name,) in stale:
-            (self.tables / name).unlink(missing_ok=True)
-        return len(loose) if len(loose) >= max(minimum, 1) else 0
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from catalogs.leases import create_held, sweep
+from catalogs.leases import create_held, release, sweep
 from schemas.canonical import hash_file
 from schemas.errors import WorldlineError
 
@@ -82,7 +82,7 @@ class ObjectStore:
             raise WorldlineError(f"nothing can be stored in {self.folder}: {error.strerror or error}") from error
         finally:
             temporary.unlink(missing_ok=True)
-            os.close(lease)
+            release(lease)
 
     def all(self) -> Iterator[str]:
         """Yield the name of every object, sorted."""
@@ -125,7 +125,7 @@ class ObjectStore:
             return self._place(temporary, digest.hexdigest())
         finally:
             temporary.unlink(missing_ok=True)
-            os.close(lease)
+            release(lease)
 
     def _place(self, temporary: Path, name: str) -> str:
         """Give a finished file its name. An object already there is replaced: that heals a damaged one and costs the same."""

@@ -1,10 +1,12 @@
 """Many processes at once, and processes that die: nothing acknowledged is lost, nothing partial is seen, leftovers go."""
 
+import multiprocessing
 import os
 import random
 import signal
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from catalog_workers import (
     key_of,
     make,
     publish_one,
+    run_of,
 )
 
 from catalogs.catalog import Catalog
@@ -215,6 +218,38 @@ def test_merging_commit_files_changes_no_answer(catalog: Catalog) -> None:
     make(catalog, "later", 9)
     assert len(catalog.log.files()) == 2
     assert catalog.query("SELECT * FROM executions").num_rows == 7
+
+
+def test_the_number_of_segments_grows_with_the_logarithm_of_the_commits(catalog: Catalog) -> None:
+    for index in range(24):
+        catalog.record(run_of(key_of(str(index)), "toy.make", (), status="error", error_type="E", error_message=str(index)))
+        catalog.log.compact(minimum=2)
+    assert len(catalog.log.files()) <= 5
+    assert catalog.query("SELECT count(*) AS n FROM executions").to_pylist() == [{"n": 24}]
+    before = dump(catalog)
+    (catalog.home / "catalog.sqlite").unlink()
+    assert dump(Catalog.open(catalog.home)) == before
+
+
+def test_threads_may_share_one_catalog(catalog: Catalog) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda index: make(catalog, str(index), index), range(40)))
+    assert [catalog.find(key_of(str(index))) for index in range(40)] == made
+    assert catalog.query("SELECT count(*) AS n FROM executions").to_pylist() == [{"n": 40}]
+    assert not list((catalog.home / "scratch").iterdir())
+
+
+def test_a_forked_child_keeps_no_lock_of_its_parent(catalog: Catalog) -> None:
+    with catalog.log.write(), catalog.scratch_folder():
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    try:
+        assert make(catalog, "a", 1) == catalog.find(key_of("a"))
+        assert child.is_alive()  # nobody waited for it
+        assert not list((catalog.home / "scratch").iterdir())
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_a_gap_in_the_commit_files_is_told_and_not_papered_over(catalog: Catalog) -> None:
