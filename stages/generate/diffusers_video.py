@@ -89,8 +89,6 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
     import diffusers
     import torch
 
-    if not config.model:
-        raise WorldlineError("generate.diffusers needs a model: give source=diffusers:ID_OR_FOLDER")
     if config.frames_per_second <= 0:
         raise WorldlineError(f"frames_per_second is {config.frames_per_second}: it must be positive")
     folder, revision = _locate(config.model, config.revision)
@@ -163,6 +161,8 @@ def pin_model(config: DiffusersConfig) -> DiffusersConfig:
 
 def _locate(model: str, revision: str | None) -> tuple[Path, str]:
     """Return the folder with the model's files, and the commit that they are from ("" for a plain folder)."""
+    if not model:
+        raise WorldlineError("generate.diffusers needs a model: give source=diffusers:ID_OR_FOLDER")
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / _INDEX).is_file():
