@@ -136,7 +136,7 @@ def _paint_shell(rng: np.random.Generator, body: BodyShape, section: np.ndarray,
         inside &= np.abs(fraction - pillar) > 0.010
     side = cabin & inside & (up > 0.06) & (up < 0.84) & (across > 0.6)
     slope = np.abs(np.gradient(_profile(body.roof, np.linspace(0, 1, height))[::-1]) * height / body.length)
-    screen = cabin & (slope[:, None] > 0.28) & (across < 0.70) & (up > 0.2) & (fraction < 0.97) & (fraction > 0.03)
+    screen = cabin & (slope[:, None] > 0.28) & (across < 0.70) & (up > 0.2) & (fraction < 0.97) & (fraction > 0.002)
     paint(image, cv2.GaussianBlur((side | screen).astype(np.float32), (3, 3), 0), glass_rgb)
     for seam in (body.glass[0] + 0.03, *body.pillars[-1:], body.glass[1] - 0.015):
         paint(image, 0.55 * ((np.abs(fraction - seam) < 0.0022) & (z < belt) & (z > 0.3)), (18, 18, 20))
