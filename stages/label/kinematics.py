@@ -55,7 +55,7 @@ class KinematicsConfig:
         rules: limits of the rule filter.
     """
 
-    window_seconds: float = 3.0
+    window_seconds: float = 2.0
     stride_seconds: float = 1.0
     grid_seconds: float = 0.5
     draws: int = 96

@@ -13,7 +13,9 @@ FREE = WindowRules(max_range_m=1e9)
 
 def measure(path, motions, config=None, **options):
     tracks = tracks_of(path, motions, **options)
-    return estimate_kinematics(tracks, path, config or KinematicsConfig(rules=FREE), seed=3, progress=no_progress)
+    return estimate_kinematics(
+        tracks, path, config or KinematicsConfig(window_seconds=3.0, rules=FREE), seed=3, progress=no_progress
+    )
 
 
 def windows(kinematics, identity=1):
@@ -190,7 +192,9 @@ def test_an_uncertain_scale_keeps_lengths_out_of_metres():
     ],
 )
 def test_windows_are_rejected_by_name(reason, options):
-    config = KinematicsConfig(rules=WindowRules(max_range_m=30.0, min_visible=0.0 if reason == "gap" else 0.8))
+    config = KinematicsConfig(
+        window_seconds=3.0, rules=WindowRules(max_range_m=30.0, min_visible=0.0 if reason == "gap" else 0.8)
+    )
     start = (100, 0) if reason == "far" else (5, 0)
     found = windows(measure(camera_path(TIMES), {1: straight(start, (6.0, 0))}, config, **options))
     assert reason in {row["rejected"] for row in found}
@@ -250,5 +254,5 @@ def test_the_same_seed_gives_the_same_bytes_and_other_tracks_do_not_matter():
     alone = tracks.samples.filter(np.asarray(tracks.samples["track_id"]) == 7)
     objects = tracks.objects.filter(np.asarray(tracks.objects["track_id"]) == 7)
     single = type(tracks)(alone, objects, tracks.origin, tracks.scale_source, tracks.scale_sigma, tracks.gravity_source)
-    found = estimate_kinematics(single, path, KinematicsConfig(rules=FREE), seed=3, progress=no_progress)
+    found = estimate_kinematics(single, path, KinematicsConfig(window_seconds=3.0, rules=FREE), seed=3, progress=no_progress)
     assert windows(found, 7) == windows(first, 7)

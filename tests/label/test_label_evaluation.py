@@ -21,7 +21,7 @@ def figures(estimated, truth, path=None, seed=0, **options):
     path = path or camera_path(TIMES)
     options = {"colours": {1: "red", 2: "blue", 3: "grey", 4: "green"}} | options
     tracks = tracks_of(path, estimated, **options)
-    config = KinematicsConfig(rules=WindowRules(max_range_m=1e9, min_box_iou=0.0))
+    config = KinematicsConfig(window_seconds=3.0, rules=WindowRules(max_range_m=1e9, min_box_iou=0.0))
     kinematics = estimate_kinematics(tracks, path, config, seed=seed, progress=no_progress)
     questions = ask_questions(kinematics, tracks, path, QuestionsConfig(), seed=seed, progress=no_progress)
     metrics = evaluate_labels(

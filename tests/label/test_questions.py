@@ -33,7 +33,7 @@ KINDS = {
 
 def ask(path, motions, config=None, seed=5, kinematics_config=None, **options):
     tracks = tracks_of(path, motions, **({"colours": COLOURS} | options))
-    limits = kinematics_config or KinematicsConfig(rules=WindowRules(max_range_m=1e9))
+    limits = kinematics_config or KinematicsConfig(window_seconds=3.0, rules=WindowRules(max_range_m=1e9))
     kinematics = estimate_kinematics(tracks, path, limits, seed=3, progress=no_progress)
     return ask_questions(kinematics, tracks, path, config or QuestionsConfig(), seed=seed, progress=no_progress)
 
