@@ -36,7 +36,7 @@ def intersect_ground(
     K: Float64[np.ndarray, "3 3"],
     normal: Float64[np.ndarray, "3"],
     offset: float,
-    plane_sigma: float,
+    plane_sigma: float | Float64[np.ndarray, " N"],
 ) -> Contact:
     """Intersect the rays of undistorted pixels with the plane and propagate pixel and plane errors to first order.
 
@@ -63,5 +63,6 @@ def intersect_ground(
     by_pixel = depth[:, None, None] * spread @ rotation @ inverse_K[:, :2]
     by_height = rays / np.where(meets, downward, np.nan)[:, None]
     covariance = np.einsum("nai,ni,nbi->nab", by_pixel, sigma_px**2, by_pixel)
-    covariance += plane_sigma**2 * by_height[:, :, None] * by_height[:, None, :]
+    height_variance = np.broadcast_to(np.asarray(plane_sigma, np.float64) ** 2, depth.shape)
+    covariance += height_variance[:, None, None] * by_height[:, :, None] * by_height[:, None, :]
     return Contact(xyz, covariance, depth * np.linalg.norm(rays_camera, axis=1), depth)

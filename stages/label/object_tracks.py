@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import pyarrow as pa
 
 from schemas.artifact import rows_to_table
 from schemas.cameras import CameraPath, GroundPlane, PointCloud
@@ -32,6 +31,7 @@ class ObjectTracksConfig:
         min_samples: so are tracks with fewer samples.
         outline_sigma_px: standard deviation of an outline's edge in one frame (at 960 pixels of width).
         contact_bias_px: error of the lower edge that does not average out over time.
+        road_slope_sigma: how far the road leaves the fitted plane, in metres per metre of range.
         max_range_sigma: samples whose range is uncertain by a larger share carry no position.
         min_travel_sigmas: a region that claims to move must travel so many standard deviations over the ground,
         min_travel_heights: and so many heights of the camera; otherwise it is dropped.
@@ -41,6 +41,7 @@ class ObjectTracksConfig:
     min_samples: int = 5
     outline_sigma_px: float = 2.5
     contact_bias_px: float = 1.5
+    road_slope_sigma: float = 0.004
     max_range_sigma: float = 0.3
     min_travel_sigmas: float = 2.0
     min_travel_heights: float = 0.5
@@ -150,7 +151,7 @@ def place_on_ground(
     box: np.ndarray, sigma: np.ndarray, frames: np.ndarray, path: CameraPath, ground: GroundPlane, config: ObjectTracksConfig
 ) -> Contact | None:
     """Ground contact of the middle of the lower edge, NaN where it is not known well enough; None without ground or poses."""
-    if not ground.found or path.gravity_source == "none" and path.verdict in ("failed", "textureless"):
+    if not ground.found or path.verdict in ("failed", "textureless"):
         return None
     middle = np.stack([(box[:, 0] + box[:, 2]) / 2, box[:, 3]], axis=1)
     spread = np.stack([np.hypot(sigma[:, 0], sigma[:, 2]) / 2, np.hypot(sigma[:, 3], config.contact_bias_px)], axis=1)
@@ -159,6 +160,15 @@ def place_on_ground(
     if path.distortion.any():
         flat = cv2.undistortPoints(pinhole.reshape(-1, 1, 2), path.intrinsics, path.distortion, P=path.intrinsics)
         pinhole = flat.reshape(-1, 2).astype(np.float64)
+    flat_range = intersect_ground(
+        pinhole,
+        np.ones_like(pinhole),
+        path.world_from_camera[frames],
+        path.intrinsics,
+        ground.normal,
+        ground.offset,
+        ground.sigma,
+    ).range
     contact = intersect_ground(
         pinhole,
         np.where(usable[:, None], spread, 1.0),
@@ -166,7 +176,7 @@ def place_on_ground(
         path.intrinsics,
         ground.normal,
         ground.offset,
-        ground.sigma,
+        np.hypot(ground.sigma, config.road_slope_sigma * np.nan_to_num(flat_range)),
     )
     along = np.sqrt(np.maximum(np.linalg.eigvalsh(np.nan_to_num(contact.covariance[:, :2, :2]))[:, -1], 0))
     registered = path.registered[frames] | (path.verdict == "static")

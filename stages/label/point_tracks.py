@@ -19,16 +19,17 @@ class PointTracksConfig:
     """How densely and how strictly points are followed.
 
     Attributes:
-        grid_px: every empty cell of this size gets a new point in each frame, where the image has texture.
+        cells_across: the image width is divided into so many cells; every empty cell gets a new point in each frame,
+            where the image has texture.
         min_texture: smallest eigenvalue of the structure tensor (OpenCV's scale) that counts as texture.
         window_px: side of the patch that is followed.
         max_forward_backward_px: a point whose way there and back ends farther from its start is lost.
         max_values: upper bound of points times frames; the grid is coarsened to stay below it (memory: 9 bytes each).
     """
 
-    grid_px: int = 7
-    min_texture: float = 2e-4
-    window_px: int = 13
+    cells_across: int = 130
+    min_texture: float = 1e-4
+    window_px: int = 11
     max_forward_backward_px: float = 0.6
     max_values: int = 12_000_000
 
@@ -71,7 +72,7 @@ def track_points(
 
 def _affordable_grid(config: PointTracksConfig, frame_count: int, width: int, height: int) -> int:
     """Coarsen the grid until a track per cell and every tenth frame stays within `max_values`."""
-    grid_px = config.grid_px
+    grid_px = max(4, round(width / config.cells_across))
     while (width / grid_px) * (height / grid_px) * (1 + frame_count / 10) * frame_count > config.max_values * 4:
         grid_px += 1
     return grid_px
@@ -82,7 +83,7 @@ def _follow(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where `[N, 2]` points went and which of them can be believed."""
     size = (config.window_px, config.window_px)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.02)
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03)
     # OpenCV puts pixel centres at integers, this project at +0.5
     start = (points - 0.5).reshape(-1, 1, 2)
     ahead, found, _ = cv2.calcOpticalFlowPyrLK(previous, current, start, None, winSize=size, maxLevel=4, criteria=stop)

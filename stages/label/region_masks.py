@@ -42,7 +42,9 @@ def paint_labels(
         outline = cv2.convexHull(np.stack([column[own], row[own]], axis=1).astype(np.int32))
         inside = np.zeros((height, width), np.uint8)
         cv2.fillConvexPoly(inside, outline, 1)
-        region = ((closest == name) & ((distance <= reach_px * scale) | (inside > 0))).astype(np.uint8)
+        # a corner is found up to half a patch outside its edge: small objects must not grow by that
+        reach = scale * min(reach_px, 0.05 * float(np.ptp(xy_px[own, 1])) + 1)
+        region = ((closest == name) & ((distance <= reach) | (inside > 0))).astype(np.uint8)
         region = cv2.morphologyEx(region, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
         region = cv2.morphologyEx(region, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         labels[(region > 0) & ((labels == 0) | (closest == name))] = name
