@@ -21,7 +21,7 @@ import numpy as np
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
 from stages.contract import Progress, stage
-from stages.pose.footage import Footage, FootageConfig, classify_footage
+from stages.pose.footage import Footage, FootageConfig, classify_footage, with_focal
 from stages.pose.mapping import MapRequest, image_name, write_request
 from worldline.cameras import invert_rigid, transform_points
 
@@ -44,12 +44,12 @@ class ColmapConfig:
         footage: thresholds of the classification before mapping.
     """
 
-    max_features: int = 3000
+    max_features: int = 2500
     max_image_size: int = 1280
     peak_threshold: float = 0.0067
     upsample_below_px: int = 800
     overlap: int = 8
-    tracks_per_view: int = 300
+    tracks_per_view: int = 200
     min_observations: int = 15
     incremental_below: float = 0.9
     lens: Literal["simple_radial", "pinhole"] = "simple_radial"
@@ -58,6 +58,7 @@ class ColmapConfig:
 
 
 _LOOKING, _READING = 10, 5  # shares of the work before mapping starts, for progress
+_DECODE_ONCE_BYTES = 1 << 29
 
 
 @stage("pose.colmap", version=1, environment_packages=("pycolmap", "opencv-python-headless"))
@@ -71,6 +72,8 @@ def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: 
     """
     total = _LOOKING + _READING + 100
     count = len(clip.frames)
+    if np.prod(clip.frames.shape) <= _DECODE_ONCE_BYTES:
+        clip.frames.array()  # the frames are read three times below
     intrinsics = clip.intrinsics if clip.intrinsics is not None else guess_intrinsics(clip.size, config.focal_guess)
     footage = classify_footage(
         clip.frames,
@@ -168,10 +171,9 @@ def degenerate_path(clip: Clip, footage: Footage, intrinsics: np.ndarray) -> Cam
     """Build the path of footage without structure: a fixed or turning camera at the origin, or nothing at all."""
     count = len(clip.frames)
     poses = np.repeat(np.eye(4)[None], count, axis=0)
-    intrinsics = intrinsics.copy()
     if footage.first_from_camera is not None:
         poses[:, :3, :3] = footage.first_from_camera
-        intrinsics[[0, 1], [0, 1]] *= footage.focal_px / intrinsics[0, 0]
+        intrinsics = with_focal(intrinsics, footage.focal_px)
     registered = np.full(count, footage.verdict in ("static", "rotation"))
     return make_path(clip, poses, registered, intrinsics, np.zeros(4), footage.verdict, 0.0)
 

@@ -25,7 +25,8 @@ class FootageConfig:
 
     Attributes:
         min_corners: fewer trackable corners than this in the median frame is "textureless".
-        corner_strength: least eigenvalue of a corner's gradient matrix (8-bit intensities, 3x3 sums) to count as texture.
+        corner_strength: mean squared Sobel response (8-bit grey levels, blurred by 2 px) that a corner must have in every
+            direction to count as texture.
         static_px: a frame whose median corner moved less than this has not moved against the first frame.
         static_share: share of sampled frames, the last among them, that must not have moved for "static".
         rotation_px: median reprojection error of the best rotation up to which a pair shows no parallax.
@@ -33,7 +34,7 @@ class FootageConfig:
     """
 
     min_corners: int = 40
-    corner_strength: float = 40.0
+    corner_strength: float = 5.0
     static_px: float = 0.7
     static_share: float = 0.6
     rotation_px: float = 0.5
@@ -77,9 +78,10 @@ def find_corners(image: np.ndarray, strength: float) -> np.ndarray:
 
     OpenCV's corner quality is relative to the best corner, so a grey wall would be full of them: noise is masked out.
     """
-    smooth = cv2.GaussianBlur(image, (0, 0), 1.0)
-    # cornerMinEigenVal scales 8-bit Sobel sums by 1 / (255 * 4 * block): undo that to speak in grey levels
-    strong = cv2.cornerMinEigenVal(smooth, blockSize=3, ksize=3) * (255.0 * 12.0) ** 2 / 9.0 > strength
+    # blurred this far, sensor noise of 4 grey levels stays under the default strength, and faint texture above it
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 2.0)  # in float: rounding is noise, too
+    # cornerMinEigenVal scales Sobel responses by 1 / (4 * block size) and sums over the block: undo that
+    strong = cv2.cornerMinEigenVal(smooth, blockSize=3, ksize=3) * 12.0**2 / 9.0 > strength
     corners = cv2.goodFeaturesToTrack(smooth, _CORNERS, 1e-4, 8, mask=strong.astype(np.uint8), blockSize=3)
     return np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
 
@@ -168,27 +170,34 @@ def fit_rotation(pair: FramePair, intrinsics: np.ndarray) -> tuple[np.ndarray, n
     return rotation, error
 
 
+def with_focal(intrinsics: np.ndarray, focal: float) -> np.ndarray:
+    """Return the pinhole matrix with another focal length, the pixels' aspect kept."""
+    return np.array(
+        [
+            [focal, 0.0, intrinsics[0, 2]],
+            [0.0, focal * intrinsics[1, 1] / intrinsics[0, 0], intrinsics[1, 2]],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+
+
 def find_rotation(
     pairs: list[FramePair], count: int, intrinsics: np.ndarray, focal_known: bool, factor: float, config: FootageConfig
 ) -> Footage | None:
-    """Return the pure rotation that explains all pairs, or None where one shows parallax or nothing moves enough to tell."""
+    """Return the pure rotation that explains all pairs, or None where one shows parallax or nothing moves enough to tell.
 
-    def median_error(focal: float) -> float:
-        K = np.array(
-            [[focal, 0, intrinsics[0, 2]], [0, focal * intrinsics[1, 1] / intrinsics[0, 0], intrinsics[1, 2]], [0, 0, 1]]
-        )
-        return float(np.median(np.concatenate([fit_rotation(pair, K)[1] for pair in wide])))
-
-    anchors = sorted({pair.first for pair in pairs})
-    last_of = [max((pair for pair in pairs if pair.first == anchor), key=lambda pair: pair.second) for anchor in anchors]
-    wide = [p for p in last_of if np.median(np.linalg.norm(p.second_px - p.first_px, axis=1)) > 6 * factor]
+    Only the last frame of every anchor is judged: the wider the view has turned, the better parallax shows.
+    """
+    last_of = {pair.first: pair for pair in sorted(pairs, key=lambda pair: pair.second)}
+    wide = [p for p in last_of.values() if np.median(np.linalg.norm(p.second_px - p.first_px, axis=1)) > 6 * factor]
     if not wide or any(len(pair.first_px) < config.min_corners / 2 for pair in pairs):
         return None
     focal = float(intrinsics[0, 0])
     if not focal_known:
         candidates = focal * np.geomspace(0.4, 3.0, 25)
-        focal = float(candidates[np.argmin([median_error(candidate) for candidate in candidates])])
-    K = np.array([[focal, 0, intrinsics[0, 2]], [0, focal * intrinsics[1, 1] / intrinsics[0, 0], intrinsics[1, 2]], [0, 0, 1]])
+        errors = [np.concatenate([fit_rotation(pair, with_focal(intrinsics, f))[1] for pair in wide]) for f in candidates]
+        focal = float(candidates[np.argmin([np.median(error) for error in errors])])
+    K = with_focal(intrinsics, focal)
     limit = config.rotation_px * factor
     for pair in wide:
         error = fit_rotation(pair, K)[1]
