@@ -40,18 +40,27 @@
     const group = overlay.querySelector("g");
     group.replaceChildren();
     const width = overlay.viewBox.baseVal.width;
+    const height = overlay.viewBox.baseVal.height;
+    const taken = []; // left, base line and length of the texts written so far
     const letter = 13 * width / (overlay.clientWidth || width); // so that text is 13 px high on the screen
     if (document.getElementById("show-boxes").checked) {
-      for (const box of state.boxes[frame]) {
+      for (const box of state.boxes[frame].slice().sort((a, b) => b.b[2] * b.b[3] - a.b[2] * a.b[3])) {
         const [x, y, w, h] = box.b;
         const item = element("g", { class: "k" + box.k }, group);
         element("rect", { class: "edge", x, y, width: w, height: h }, item);
         element("rect", { x, y, width: w, height: h }, item);
         const text = element("text", {}, item);
         text.textContent = box.t;
-        const top = y > 1.6 * letter ? y - 0.4 * letter : y + h + 1.15 * letter;
-        const left = Math.max(2, Math.min(x, width - (text.getComputedTextLength() + 0.4) * letter));
-        text.setAttribute("transform", `translate(${left} ${top}) scale(${letter})`);
+        const length = (text.getComputedTextLength() + 0.4) * letter;
+        const left = Math.max(2, Math.min(x, width - length));
+        const free = (base) => base > letter && base < height && !taken.some(([l, b, s]) => left < l + s && l < left + length && Math.abs(b - base) < 1.1 * letter);
+        const base = [y - 0.4 * letter, y + h + 1.15 * letter].find(free);
+        if (base === undefined) {
+          text.remove(); // no room beside the others: the box's colour still says whose it is
+          continue;
+        }
+        taken.push([left, base, length]);
+        text.setAttribute("transform", `translate(${left} ${base}) scale(${letter})`);
       }
     }
     overlay.querySelector(".region").setAttribute("d", document.getElementById("show-regions").checked ? state.regions[frame] || "" : "");

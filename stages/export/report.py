@@ -229,7 +229,7 @@ def _make_panels(
         videos["own"] = (
             own,
             "Reconstruction, same path",
-            f"The 4D scene drawn from the solved poses: {psnr_db:.1f} dB against the clip.",
+            f"The 4D scene drawn from the solved poses: {psnr_db:.1f} dB against the clip at {size[0]} by {size[1]} pixels.",
         )
         videos["novel"] = (beside, "Reconstruction, novel path", _novel_caption(novel, path))
         videos["difference"] = (
