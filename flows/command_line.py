@@ -76,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("report", _report, "write a dataset version's report to a file")
     sub.add_argument("dataset", metavar="NAME[@V]")
     sub.add_argument("destination", nargs="?", type=Path, default=None, metavar="FILE")
+    sub = add("verify", _verify, "hash every object again and name what is damaged or missing")
+    sub.add_argument("dataset", nargs="?", default=None, metavar="NAME[@V]")
+    sub = add("gc", _gc, "list the objects that nothing needs; remove them with --yes")
+    sub.add_argument("--yes", action="store_true", help="remove them")
+    sub.add_argument("--grace-days", type=float, default=7.0, help="keep what was touched later than this ago (default 7)")
     add("doctor", _doctor, "show which backends this machine has")
     return parser
 
@@ -178,6 +183,21 @@ def _report(options: argparse.Namespace) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(report.files["report.html"], destination)
     print(destination)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    bad = _catalog(options).verify(options.dataset)
+    _show_rows(options, ["object", "found"], bad)
+    if bad:
+        raise WorldlineError(f"{len(bad)} objects are damaged or missing: delete the damaged ones and build again")
+
+
+def _gc(options: argparse.Namespace) -> None:
+    gone = _catalog(options).gc(dry_run=not options.yes, grace_seconds=options.grace_days * 86400)
+    _show_rows(options, ["object", "bytes"], gone)
+    if not options.json:
+        size = sum(count for _, count in gone) / 1e6
+        print(f"{'removed' if options.yes else 'would remove'} {len(gone)} objects, {size:.1f} MB")
 
 
 def _doctor(options: argparse.Namespace) -> None:

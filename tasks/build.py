@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
 from schemas.artifact import Artifact, Files
-from schemas.canonical import TaggedHash, to_plain
+from schemas.canonical import to_plain
 from schemas.clips import Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage, Metrics
 from stages.contract import STAGES, Stage, load_stages
 from stages.fingerprint import fingerprint_stage
+from stages.generate.diffusers_video import DiffusersConfig, pin_model
 from stages.ingest.source import describe_source
 from tasks.configs import make_config, nearest
 from tasks.edge import Work, execute, machine, packages
@@ -72,10 +73,16 @@ class Build:
             node = node.get(part, {})
         return node
 
-    def run(self, stage_name: str, /, **inputs: Handle) -> tuple[Handle, ...]:
-        """Return the outputs of a stage for these inputs, from the catalog where it has them."""
+    def run(self, stage_name: str, settings: Mapping[str, Any] | None = None, /, **inputs: Handle) -> tuple[Handle, ...]:
+        """Return the outputs of a stage for these inputs, from the catalog where it has them.
+
+        Args:
+            stage_name: the stage; its settings are the recipe's.
+            settings: settings that the flow itself decides, over those of the recipe.
+            **inputs: handles by the stage's parameter names.
+        """
         stage = STAGES[stage_name]
-        config = to_plain(make_config(stage.config_type, self.settings(stage_name), stage_name))
+        config = to_plain(make_config(stage.config_type, {**self.settings(stage_name), **(settings or {})}, stage_name))
         files = fingerprint_stage(stage)
         digests = {name: inputs[name].digest for name in stage.inputs}
         unknown = [name for name, digest in digests.items() if digest is None]
@@ -101,17 +108,18 @@ class Build:
         return _handles(execute(work))
 
     def open_source(self, source: str) -> tuple[Handle, Handle]:
-        """Return clip and truth of `world:LAYOUT`, `diffusers:ID_OR_FOLDER` or a path.
+        """Return clip and truth of `world:LAYOUT` (`world:street` is the default layout), `diffusers:MODEL` or a path.
 
         Raises:
             WorldlineError: if nothing can be read there.
         """
         scheme, _, rest = source.partition(":")
         if scheme == "world":
-            clip, truth = self.run("generate.world")
+            clip, truth = self.run("generate.world", {} if rest == "street" else {"layout": rest})
         elif scheme == "diffusers":
             conditioning = self._given(_conditioning(self.recipe["generate"]["image"]))
-            clip, truth = self.run("generate.diffusers", conditioning=conditioning)
+            asked = make_config(DiffusersConfig, {**self.settings("generate.diffusers"), "model": rest}, "generate.diffusers")
+            clip, truth = self.run("generate.diffusers", to_plain(pin_model(asked)), conditioning=conditioning)
         elif rest and not Path(source).expanduser().exists() and "/" not in scheme:
             raise WorldlineError(f"source={source!r}: unknown kind {scheme!r}{nearest(scheme, ['world', 'diffusers'])}")
         else:
@@ -165,22 +173,11 @@ class Build:
         return link
 
     def _given(self, artifact: Artifact) -> Handle:
-        """Bring an artifact that no stage made (a source, a lineage) into the catalog under its own content."""
-        digest = content_digest(artifact)
-        key = TaggedHash("given/1").json([artifact.kind, digest]).hexdigest()
-        if self.explain or self.catalog.find(key) is not None:
-            return Handle(artifact.kind, digest)
-        with self.catalog.scratch_folder() as scratch:
-            reference = self.catalog.put(artifact, scratch)
-        given = f"given.{artifact.kind.lower()}"
-        self.catalog.record(
-            Execution(
-                key=key, stage=given, version=1, code="", code_files={}, config={}, seed=0, inputs={}, outputs=(reference,),
-                status="ok", error_type=None, error_message=None, started_at=0.0, seconds=0.0, peak_memory_bytes=0,
-                machine=machine(), packages={},
-            )
-        )  # fmt: skip
-        return Handle(artifact.kind, digest)
+        """Bring an artifact that no stage made (a source, a lineage) into the catalog."""
+        if not self.explain:
+            with self.catalog.scratch_folder() as scratch:
+                self.catalog.adopt(self.catalog.put(artifact, scratch))
+        return Handle(artifact.kind, content_digest(artifact))
 
     def _decide(self, stage: str, action: str, why: str) -> None:
         self.decisions.append(Decision(stage, action, why))
