@@ -46,25 +46,27 @@ MOTION = tuple(RATES)[5:]
 
 @dataclass
 class FitState:
-    """All that a fit knows: parameters, Adam's moments, and how much each Gaussian's image gradient summed up to.
+    """All that a fit knows, and all that a checkpoint holds.
 
     Attributes:
         values: parameters by name, float32.
         first: Adam's running means, by name.
         second: Adam's running mean squares, by name.
-        importance: `[N]`.
+        importance: `[N]`, each Gaussian's image gradients summed since the last relocation.
+        distance: `[N]`, from each Gaussian to the nearest camera at the last relocation.
     """
 
     values: dict[str, np.ndarray]
     first: dict[str, np.ndarray]
     second: dict[str, np.ndarray]
     importance: np.ndarray
+    distance: np.ndarray
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return everything by flat names, for a checkpoint."""
         parts = {"values": self.values, "first": self.first, "second": self.second}
         flat = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-        return flat | {"importance": self.importance}
+        return flat | {"importance": self.importance, "distance": self.distance}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "FitState":
@@ -74,11 +76,11 @@ class FitState:
             if "/" in name:
                 part, key = name.split("/")
                 parts[part][key] = array
-        return cls(**parts, importance=arrays["importance"])
+        return cls(**parts, importance=arrays["importance"], distance=arrays["distance"])
 
 
-def initial_state(seeds: Seeds, harmonics: int, color_powers: int, rotation_powers: int) -> FitState:
-    """Make parameters from seeds: round Gaussians, half transparent, no motion beyond the seeds' own."""
+def initial_state(seeds: Seeds, cameras: np.ndarray, harmonics: int, color_powers: int, rotation_powers: int) -> FitState:
+    """Make parameters from seeds and camera centres `[V, 3]`: round Gaussians, half transparent, no motion beyond the seeds' own."""
     count, moving = len(seeds.means), len(seeds.centers)
     opacities = np.full(count, 0.35)
     opacities[:moving] = 0.5
@@ -98,7 +100,7 @@ def initial_state(seeds: Seeds, harmonics: int, color_powers: int, rotation_powe
     }
     values = {name: np.ascontiguousarray(array, np.float32) for name, array in values.items()}
     first, second = ({name: np.zeros_like(array) for name, array in values.items()} for _ in range(2))
-    return FitState(values, first, second, np.zeros(count, np.float32))
+    return FitState(values, first, second, np.zeros(count, np.float32), camera_distances(values["means"], cameras))
 
 
 def gaussians_at(values: dict[str, Tensor], time: float) -> Gaussians:
@@ -171,27 +173,25 @@ def fit(
         start: number of steps already taken.
         after_step: called with the number of steps taken and the mean squared error of the last.
     """
-    distance = _camera_distances(state, pyramid[-1])
     for step in range(start, schedule.steps):
         level = min(len(pyramid) - 1, step * 2 * len(pyramid) // schedule.steps)
         views = pyramid[level]
         order = np.random.default_rng([schedule.seed, step // len(training), 1]).permutation(training)
-        error = _step(state, views, int(order[step % len(training)]), background, schedule, step, distance)
+        error = _step(state, views, int(order[step % len(training)]), background, schedule, step)
         done = step + 1
         if done % schedule.relocate_every == 0:
             if done <= 0.85 * schedule.steps:
                 _relocate(state, np.random.default_rng([schedule.seed, step, 2]))
-            distance = _camera_distances(state, pyramid[-1])
+            state.distance = camera_distances(state.values["means"], pyramid[-1].centers)
         after_step(done, error)
 
 
-def _camera_distances(state: FitState, views: Views) -> np.ndarray:
-    return cKDTree(views.centers).query(state.values["means"])[0].astype(np.float32).clip(1e-3)
+def camera_distances(means: np.ndarray, cameras: np.ndarray) -> np.ndarray:
+    """Return the distance of each point to the nearest camera, `[N]` float32."""
+    return cKDTree(cameras).query(means)[0].astype(np.float32).clip(1e-3)
 
 
-def _step(
-    state: FitState, views: Views, view: int, background: Tensor, schedule: Schedule, step: int, distance: np.ndarray
-) -> float:
+def _step(state: FitState, views: Views, view: int, background: Tensor, schedule: Schedule, step: int) -> float:
     """Take one step and return the mean squared error of the view before it."""
     leaves = {name: torch.from_numpy(array).requires_grad_() for name, array in state.values.items()}
     gaussians = gaussians_at(leaves, float(views.times[view]))
@@ -210,11 +210,11 @@ def _step(
         loss = loss + schedule.motion_weight * (bent + turned) / moving
     loss.backward()
     state.importance += meta["means2d"].grad[0].norm(dim=-1).numpy()
-    _descend(state, leaves, schedule, step, distance)
+    _descend(state, leaves, schedule, step)
     return float((image.detach() - target).square().mean())
 
 
-def _descend(state: FitState, leaves: dict[str, Tensor], schedule: Schedule, step: int, distance: np.ndarray) -> None:
+def _descend(state: FitState, leaves: dict[str, Tensor], schedule: Schedule, step: int) -> None:
     progress = step / max(schedule.steps, 1)
     for name, value in state.values.items():
         gradient = leaves[name].grad
@@ -224,7 +224,7 @@ def _descend(state: FitState, leaves: dict[str, Tensor], schedule: Schedule, ste
             len(value), RATES[name] * (FINAL_POSITION_RATE if name in POSITIONS else FINAL_RATE) ** progress, np.float32
         )
         if name in POSITIONS:
-            rate *= distance[: len(value)]
+            rate *= state.distance[: len(value)]
         adam_step(value, gradient.numpy(), state.first[name], state.second[name], rate, step + 1)
     np.clip(state.values["colors"], 0.0, 1.0, out=state.values["colors"])
 

@@ -152,7 +152,10 @@ def _run(
         )  # fmt: skip
         rng = np.random.default_rng([seed, 0])
         seeds = seed_gaussians(shown, points, scale, config.gaussians, config.moving_share, config.position_powers, rng)
-        start, state = 0, initial_state(seeds, config.position_harmonics, config.color_powers, config.rotation_powers)
+        start, state = (
+            0,
+            initial_state(seeds, full.centers, config.position_harmonics, config.color_powers, config.rotation_powers),
+        )
     weights = (config.ssim_weight, config.motion_weight, config.opacity_weight)
     schedule = Schedule(config.steps, *weights, config.relocate_every, seed)
     errors: list[float] = []
