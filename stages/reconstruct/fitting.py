@@ -80,7 +80,7 @@ class FitState:
 
 
 def initial_state(seeds: Seeds, cameras: np.ndarray, harmonics: int, color_powers: int, rotation_powers: int) -> FitState:
-    """Make parameters from seeds and camera centres `[V, 3]`: round Gaussians, half transparent, no motion beyond the seeds' own."""
+    """Make parameters from seeds and camera centres `[V, 3]`: round, half transparent, moving as the seeds do."""
     count, moving = len(seeds.means), len(seeds.centers)
     opacities = np.full(count, 0.35)
     opacities[:moving] = 0.5

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from worldline.splatting.threads import map_pieces
+from worldline.threads import map_pieces
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-15
 ROWS = 8192

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldline.splatting import _reference, rasterization, threads
+from worldline import threads
+from worldline.splatting import _reference, rasterization
 from worldline.splatting.rasterize import _OFF
 
 WIDTH, HEIGHT = 37, 41  # not multiples of anything; more than two bands of rows

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldline.threads import map_pieces
+
 _C1, _C2 = 0.01**2, 0.03**2
 WINDOW = 11  # pixels across the Gaussian window, sigma 1.5
 
@@ -136,8 +138,7 @@ class _Ssim(torch.autograd.Function):
         window, inner = _window(x.dtype), (x.shape[0] - WINDOW + 1, x.shape[1] - WINDOW + 1, x.shape[2])
         moments, means, slopes = (np.empty((n, *shape), x.dtype) for n, shape in ((5, x.shape), (5, inner), (3, inner)))
         _compare(x, y, moments)
-        for moment, mean in zip(moments, means, strict=True):
-            _blur(moment, window, mean)
+        map_pieces(lambda moment: _blur(moments[moment], window, means[moment]), 5)
         total = _similarity(means, slopes)
         ctx.saved = x, y, window, slopes
         return image.new_tensor(total / means[0].size)
@@ -147,7 +148,6 @@ class _Ssim(torch.autograd.Function):
     def backward(ctx, v):  # type: ignore[no-untyped-def]
         x, y, window, slopes = ctx.saved
         spread = np.empty((3, *x.shape), x.dtype)
-        for slope, out in zip(slopes, spread, strict=True):
-            _spread(slope, window, out)
+        map_pieces(lambda slope: _spread(slopes[slope], window, spread[slope]), 3)
         gradient = spread[0] + 2 * x * spread[1] + y * spread[2]
         return torch.from_numpy(gradient) * (v / slopes[0].size), None

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from worldline.splatting.projection import ALPHA_THRESHOLD
-from worldline.splatting.threads import map_pieces
+from worldline.threads import map_pieces
 
 BAND_ROWS = 16
 ALPHA_MAXIMUM = 0.999

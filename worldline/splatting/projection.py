@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import torch
 
-from worldline.splatting.threads import map_pieces
+from worldline.threads import map_pieces
 
 ALPHA_THRESHOLD = 1.0 / 255.0
 CHUNK = 4096  # Gaussians per piece of work: fixed, so that sums over pieces do not depend on the number of threads
