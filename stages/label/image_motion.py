@@ -34,10 +34,10 @@ def bearing_and_size(columns: dict[str, np.ndarray], path: CameraPath) -> tuple[
     rays = np.concatenate([centre, np.ones((len(centre), 1))], -1) @ inverse.T
     frame = columns["frame"].astype(int)
     known = np.ones(len(frame), bool)
-    if path.verdict == "rotation" and path.registered.any():
+    if path.verdict == "rotation":
+        known = path.registered[frame]
         reference = path.world_from_camera[np.argmax(path.registered), :3, :3]
         rays = np.einsum("ji,mjk,mk->mi", reference, path.world_from_camera[frame, :3, :3], rays)
-        known = path.registered[frame]
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.log(columns["y1_px"] - columns["y0_px"])
     known &= np.isfinite(size) & ~columns["touches_border"].astype(bool)

@@ -32,7 +32,7 @@ from worldline.kinematics.smoother import draw_paths, white_share
 from worldline.kinematics.words import choose
 
 QUANTILES = (0.05, 0.5, 0.95)
-_ELEMENTS_AT_ONCE = 6_000_000
+_ELEMENTS_AT_ONCE = 24_000_000
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,14 @@ def referring_phrases(tracks: Tracks, ids: np.ndarray, start_s: np.ndarray, end_
     Returns:
         `[K]` phrases (None where there is no unique one) and `[K]` reasons ("no_unique_phrase") or None.
     """
+    # Pairs repeat the same object and window many times: name each once.
+    wanted, inverse = np.unique(np.stack([ids, start_s, end_s], -1), axis=0, return_inverse=True)
+    phrase = _phrases(tracks, wanted[:, 0].astype(np.int64), wanted[:, 1], wanted[:, 2])[inverse.ravel()]
+    return phrase, choose([is_none(phrase)], ["no_unique_phrase"])
+
+
+def _phrases(tracks: Tracks, ids: np.ndarray, start_s: np.ndarray, end_s: np.ndarray) -> np.ndarray:
+    """Return the phrase of each object in its window, None where there is no unique one."""
     objects = tracks.objects
     nouns, unique = _nouns(objects)
     object_ids = objects["track_id"].to_numpy().astype(np.int64)
@@ -57,8 +65,7 @@ def referring_phrases(tracks: Tracks, ids: np.ndarray, start_s: np.ndarray, end_
     noun = nouns[place] if len(object_ids) else np.full(len(ids), "", object)
     short = unique[place] & (tracks.origin == "boxes") if len(object_ids) else np.zeros(len(ids), bool)
     camera = ids == EGO_TRACK_ID
-    phrase = choose([camera, short, has_box], ["the camera", noun, noun + text])
-    return phrase, choose([is_none(phrase)], ["no_unique_phrase"])
+    return choose([camera, short, has_box], ["the camera", noun, noun + text])
 
 
 def _nouns(objects: pa.Table) -> tuple[np.ndarray, np.ndarray]:
