@@ -17,6 +17,7 @@ from stages.label.motion_hypotheses import StaticFit
 
 ROAD_TOLERANCE = 0.1  # relative difference of inverse depth within which a point lies on the road
 LIFT = 1.25  # inverse depth over that of the road behind it, from which a point counts as lifted
+CLEARANCE = 0.25  # a standing vehicle leaves so much free under it, in heights of the camera
 LEAST_WIDTH = 0.2  # in heights of the camera
 
 
@@ -91,7 +92,7 @@ def _seen_through(
     for name in columns:
         own = members[column == name]
         lowest = own[np.argmax(xy_px[own, 1])]
-        gap_low, gap_high = fit.ground_inverse_depth[lowest], 0.88 * inverse_depth
+        gap_low, gap_high = fit.ground_inverse_depth[lowest], (1 - CLEARANCE) * inverse_depth
         if gap_high < LIFT * 0.9 * gap_low:
             continue
         reach = (gap_high - gap_low) / slope

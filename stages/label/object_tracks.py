@@ -43,7 +43,7 @@ class ObjectTracksConfig:
     contact_bias_px: float = 1.5
     road_slope_sigma: float = 0.004
     max_range_sigma: float = 0.3
-    min_travel_sigmas: float = 2.0
+    min_travel_sigmas: float = 1.25
     min_travel_heights: float = 0.5
 
 
@@ -142,6 +142,10 @@ def _smooth_box(outline: Outlines, outline_sigma_px: float) -> tuple[np.ndarray,
         box[:, edge], sigma[:, edge] = smooth_edge(
             outline.edges[:, edge], noise, motion.scale, motion.shift[:, edge % 2], motion.sigma_px
         )
+        if edge != 3 and not np.isfinite(box[:, edge]).any():
+            # never seen free of other regions or the border: what is visible of it bounds it loosely
+            box[:, edge] = outline.clipped_edges[:, edge]
+            sigma[:, edge] = 0.25 * (outline.clipped_edges[:, 3] - outline.clipped_edges[:, 1])
         missing = ~np.isfinite(box[:, edge])
         box[missing, edge] = outline.clipped_edges[missing, edge]
     return box, sigma

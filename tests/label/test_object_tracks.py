@@ -1,0 +1,165 @@
+"""Where objects are: ground contact, its covariance, and a simulated box followed through a simulated drive."""
+
+import numpy as np
+import pytest
+
+from schemas.cameras import CameraPath, GroundPlane, PointCloud
+from schemas.clips import Clip
+from schemas.media import Video
+from schemas.motion import Masks, PointTracks
+from stages.label.box_smoothing import frame_similarities, smooth_edge
+from stages.label.ground_contact import intersect_ground
+from stages.label.object_appearance import colour_word
+from stages.label.object_tracks import track_objects
+
+K = np.array([[900.0, 0, 480], [0, 900.0, 270], [0, 0, 1]])
+HEIGHT = 1.6
+LOOKING_FORWARD = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+UP = np.array([0.0, 0.0, 1.0])
+
+
+def camera_at(x: float) -> np.ndarray:
+    pose = np.eye(4)
+    pose[:3, :3] = LOOKING_FORWARD
+    pose[:3, 3] = (x, 0, HEIGHT)
+    return pose
+
+
+def contact_pixel(x: float, y: float) -> np.ndarray:
+    return np.array([480 - 900 * y / x, 270 + 900 * HEIGHT / x])
+
+
+def test_a_contact_pixel_returns_the_point_it_was_projected_from() -> None:
+    contact = intersect_ground(contact_pixel(20, 3)[None], np.ones((1, 2)), camera_at(0)[None], K, UP, 0.0, 0.0)
+    assert contact.xyz[0] == pytest.approx([20, 3, 0], abs=1e-9)
+    assert contact.depth[0] == pytest.approx(20)
+
+
+def test_the_error_along_the_ray_grows_with_range_squared() -> None:
+    ranges = np.array([10.0, 20.0, 40.0])
+    pixels = np.array([contact_pixel(x, 0) for x in ranges])
+    contact = intersect_ground(pixels, np.full((3, 2), 0.5), np.repeat(camera_at(0)[None], 3, axis=0), K, UP, 0.0, 0.0)
+    sigma = np.sqrt(contact.covariance[:, 0, 0])
+    assert sigma == pytest.approx(ranges**2 * 0.5 / (900 * HEIGHT))
+
+
+def test_the_covariance_agrees_with_monte_carlo() -> None:
+    rng = np.random.default_rng(0)
+    count = 20000
+    pixel = contact_pixel(18, -4)
+    noisy = pixel + rng.normal(0, 1, (count, 2)) * [2.0, 0.7]
+    poses = np.repeat(camera_at(0)[None], count, axis=0)
+    offsets = rng.normal(0, 0.03, count)
+    drawn = np.array(
+        [
+            intersect_ground(noisy[i : i + 1], np.ones((1, 2)), poses[:1], K, UP, offsets[i], 0.0).xyz[0, :2]
+            for i in range(0, count, 10)
+        ]
+    )
+    stated = intersect_ground(pixel[None], np.array([[2.0, 0.7]]), poses[:1], K, UP, 0.0, 0.03).covariance[0, :2, :2]
+    assert np.cov(drawn.T) == pytest.approx(stated, rel=0.12, abs=0.004)
+
+
+def test_above_the_horizon_there_is_no_contact() -> None:
+    contact = intersect_ground(np.array([[480.0, 200.0]]), np.ones((1, 2)), camera_at(0)[None], K, UP, 0.0, 0.0)
+    assert np.isnan(contact.xyz).all()
+
+
+def test_an_edge_seen_in_few_frames_is_carried_by_the_tracked_motion() -> None:
+    frames = 30
+    truth = 300 * 0.98 ** np.arange(frames) + 5
+    rng = np.random.default_rng(1)
+    measured = truth + rng.normal(0, 2, frames)
+    measured[10:25] = np.nan
+    measured[5] += 60
+    scale, shift = np.full(frames - 1, 0.98), np.full(frames - 1, 5 * 0.02)
+    value, sigma = smooth_edge(measured, np.full(frames, 2.0), scale, shift, np.full(frames - 1, 0.1))
+    assert np.abs(value - truth).max() < 2.5
+    assert (sigma < 2).all()
+    assert np.isnan(smooth_edge(np.full(frames, np.nan), np.full(frames, 2.0), scale, shift, np.full(frames - 1, 0.1))[0]).all()
+
+
+def test_similarities_survive_a_third_of_wrong_tracks() -> None:
+    rng = np.random.default_rng(2)
+    before = rng.uniform(100, 200, (60, 2))
+    after = 1.05 * before + [3, -2]
+    after[:18] += rng.uniform(-20, 20, (18, 2))
+    motion = frame_similarities(np.stack([before, after], axis=1), np.ones((60, 2), bool))
+    assert motion.scale[0] == pytest.approx(1.05, abs=1e-6)
+    assert motion.shift[0] == pytest.approx([3, -2], abs=1e-4)
+
+
+def drive(frames: int = 30) -> tuple[Clip, CameraPath, PointTracks, Masks, np.ndarray]:
+    """A camera at 6 m/s follows the rear of a 1.8 x 1.5 m box at 9 m/s that starts 15 m ahead and 1 m to the left."""
+    times = np.arange(frames) * 0.1
+    poses = np.stack([camera_at(6 * time) for time in times])
+    rear_x = 15 + 9 * times
+    rng = np.random.default_rng(3)
+    body = np.stack([rng.uniform(0.1, 1.9, 80) - 1.0 + 1.0, rng.uniform(0.05, 1.45, 80)], axis=1)  # y left, z up
+    depth = rear_x - 6 * times
+    pixels = np.stack(
+        [480 - 900 * body[:, None, 0] / depth[None], 270 + 900 * (HEIGHT - body[:, None, 1]) / depth[None]], axis=2
+    ) + rng.normal(0, 0.1, (80, frames, 2))
+    labels = np.zeros((frames, 270, 480), np.uint16)
+    for frame in range(frames):
+        left, right = 480 - 900 * 2.0 / depth[frame], 480 - 900 * 0.0 / depth[frame]
+        top, bottom = 270 + 900 * (HEIGHT - 1.5) / depth[frame], 270 + 900 * HEIGHT / depth[frame]
+        wobble = rng.normal(0, 1.5)
+        labels[frame, int(top / 2) : round((bottom + wobble) / 2), round(left / 2) : round(right / 2)] = 1
+    images = np.full((frames, 540, 960, 3), (200, 20, 20), np.uint8)
+    clip = Clip(Video.from_array(images), times, "drive")
+    path = CameraPath(times, poses, np.ones(frames, bool), K, np.zeros(4), 960, 540, "moving", "given", 0.01, "given", 0.01, 0.3)
+    tracks = PointTracks(times, pixels.astype(np.float32), np.ones((80, frames), bool), np.zeros(80, np.int32))
+    return clip, path, tracks, Masks(Video.from_array(labels), 0.5, "drawn"), rear_x
+
+
+POINTS = PointCloud(
+    np.zeros((0, 3)),
+    np.zeros((0, 3), np.uint8),
+    np.zeros(0, np.float32),
+    np.zeros(0, np.int32),
+    np.zeros(0, np.int32),
+    np.zeros((0, 2), np.float32),
+)
+ROAD = GroundPlane(True, UP, 0.0, 0.02, 500)
+NO_ROAD = GroundPlane(False, np.zeros(3), 0.0, 0.0, 0)
+
+
+def test_a_simulated_car_is_recovered_in_metres_with_honest_covariance() -> None:
+    clip, path, point_tracks, masks, rear_x = drive()
+    tracks = track_objects(clip, path, POINTS, ROAD, point_tracks, masks)
+    (car,) = tracks.objects.to_pylist()
+    assert (car["class_name"], car["colour"], car["samples"]) == ("car", "red", 30)
+    x, y = (np.array(tracks.samples[name].to_pylist()) for name in ("x", "y"))
+    travelled = x[-1] - x[0]
+    assert travelled == pytest.approx(rear_x[-1] - rear_x[0], rel=0.05)
+    error = x - (rear_x + 2.25)
+    sigma = np.sqrt(np.array(tracks.samples["cov_xx"].to_pylist()))
+    assert (np.abs(error) < 3 * sigma).all()
+    assert np.abs(y - 1.0).max() < 0.3
+    assert (np.diff(sigma) > 0).mean() > 0.8
+    assert tracks.samples["yaw_rad"].to_pylist()[15] == pytest.approx(0, abs=0.1)
+
+
+def test_without_ground_there_are_boxes_and_no_positions() -> None:
+    clip, path, point_tracks, masks, _ = drive()
+    tracks = track_objects(clip, path, POINTS, NO_ROAD, point_tracks, masks)
+    assert tracks.samples.num_rows == 30
+    assert tracks.samples["x"].null_count == tracks.samples["cov_xx"].null_count == tracks.samples["range"].null_count == 30
+    assert tracks.samples["y1_px"].null_count == 0
+    assert tracks.objects["class_name"].to_pylist() == ["unknown"]
+
+
+def test_empty_masks_give_empty_tables() -> None:
+    clip, path, point_tracks, masks, _ = drive(6)
+    empty = Masks(Video.from_array(np.zeros(masks.labels.shape, np.uint16)), 0.5, "none")
+    tracks = track_objects(clip, path, POINTS, ROAD, point_tracks, empty)
+    assert tracks.samples.num_rows == tracks.objects.num_rows == 0
+    assert tracks.scale_source == "given"
+
+
+@pytest.mark.parametrize(
+    ("rgb", "word"), [((220, 30, 30), "red"), ((30, 40, 200), "blue"), ((240, 240, 240), "white"), ((15, 15, 18), "black")]
+)
+def test_clear_colours_get_their_word(rgb: tuple[int, int, int], word: str) -> None:
+    assert colour_word(np.array(rgb, float)) == word
