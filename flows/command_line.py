@@ -21,7 +21,12 @@ from schemas.errors import WorldlineError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(item.startswith("-") for item in rest)):
+        parser.error(f"unknown: {' '.join(rest)}")
+    if rest:  # settings after an option, which argparse does not join to those before it
+        options.overrides += rest
     try:
         options.command(options)
     except WorldlineError as error:

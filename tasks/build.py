@@ -174,10 +174,10 @@ class Build:
 
     def _given(self, artifact: Artifact) -> Handle:
         """Bring an artifact that no stage made (a source, a lineage) into the catalog."""
-        if not self.explain:
-            with self.catalog.scratch_folder() as scratch:
-                self.catalog.adopt(self.catalog.put(artifact, scratch))
-        return Handle(artifact.kind, content_digest(artifact))
+        if self.explain:
+            return Handle(artifact.kind, content_digest(artifact))
+        with self.catalog.scratch_folder() as scratch:
+            return Handle(artifact.kind, self.catalog.adopt(self.catalog.put(artifact, scratch)).digest)
 
     def _decide(self, stage: str, action: str, why: str) -> None:
         self.decisions.append(Decision(stage, action, why))
