@@ -179,27 +179,32 @@ def _seed_moving(views: Views, field: DepthField, count: int, powers: int, rng: 
 def follow_object(views: Views, field: DepthField, label: int, powers: int) -> np.ndarray:
     """Fit a polynomial in normalised time to an object's contact points with the ground.
 
-    The order grows with the number of frames that show the object, and a small ridge keeps the higher terms down.
+    The depth of a contact point is uncertain by its square, so near sightings count for more. Where the image border cuts
+    the object its contact is not seen; such frames count only if there are no others. The order grows with the number
+    of sightings, and a small ridge keeps the terms beyond constant speed down.
 
     Returns:
         Coefficients `[powers + 1, 3]`, lowest power first.
     """
-    times, places = [], []
-    for view in range(len(views.images)):
+    width, height = views.size
+    times, places, depths, cut = [], [], [], []
+    for view in np.flatnonzero((views.labels == label).any(axis=(1, 2))):
         rows, columns = np.nonzero(views.labels[view] == label)
-        if not len(rows):
-            continue
         bottom = rows >= np.percentile(rows, 95)
         foot = np.array([[columns[bottom].mean() + 0.5, rows.max() + 1.0]])
+        depth = field.at(int(view), foot)
         times.append(views.times[view])
-        places.append(_unproject(views, np.array([view]), foot, field.at(view, foot))[0])
+        depths.append(float(depth[0]))
+        places.append(_unproject(views, np.array([view]), foot, depth)[0])
+        cut.append(rows.max() >= height - 1 or columns.min() == 0 or columns.max() >= width - 1)
+    weights = 1.0 / np.square(depths) ** 2 * np.where(cut, 1e-3, 1.0)
+    weights /= weights.sum()
     order = min(powers, max(0, len(times) // 6))
-    offset = float(np.mean(times))
+    offset = float(weights @ np.asarray(times))
     centred = np.asarray(times) - offset
     design = np.polynomial.polynomial.polyvander(centred, order)
-    spread = max(float(np.ptp(centred)), 1e-6)
-    ridge = np.diag([0.0, *(0.01 * len(times) * spread ** (2 * power) for power in range(1, order + 1))])
-    solved = np.linalg.solve(design.T @ design + ridge, design.T @ np.asarray(places))
+    ridge = np.diag([1e-3 * float(weights @ centred ** (2 * power)) if power > 1 else 1e-12 for power in range(order + 1)])
+    solved = np.linalg.solve(design.T @ (weights[:, None] * design) + ridge, design.T @ (weights[:, None] * np.asarray(places)))
     return np.concatenate([_shift(solved, -offset), np.zeros((powers - order, 3))])
 
 
