@@ -19,6 +19,7 @@ from stages.reconstruct.views import Views
 from worldline.metrics import ssim
 from worldline.metrics.images import WINDOW
 from worldline.motion import Gaussians, gaussian_flow
+from worldline.scenes import NEAR_SHARE
 from worldline.splatting import rasterization
 
 # Step sizes of Adam. Positions (and what moves them) are multiplied with the distance to the nearest camera, so that one
@@ -136,7 +137,14 @@ def draw(gaussians: Gaussians, views: Views, view: int, background: Tensor) -> t
     pose = torch.from_numpy(views.camera_from_world[view].astype(np.float32))[None]
     intrinsics = torch.from_numpy(views.intrinsics.astype(np.float32))[None]
     images, _, meta = rasterization(
-        *gaussians, pose, intrinsics, width, height, near_plane=0.02, backgrounds=background[None], rasterize_mode="antialiased"
+        *gaussians,
+        pose,
+        intrinsics,
+        width,
+        height,
+        near_plane=NEAR_SHARE,
+        backgrounds=background[None],
+        rasterize_mode="antialiased",
     )
     return images[0], meta
 

@@ -17,6 +17,7 @@ from schemas.motion import Masks
 from stages.contract import no_progress
 from stages.reconstruct.gaussian_flow import GaussianFlowConfig, fit_gaussian_flow
 from worldline import motion
+from worldline.scenes import draw_scene
 
 WIDTH, HEIGHT, FRAMES, FOCAL, WALL = 64, 40, 24, 60.0, 4.0
 PATCH_VELOCITY = 0.5  # along x, units per second; the clip is 2.3 s long
@@ -94,6 +95,18 @@ def test_frames_that_were_held_out_are_drawn_better_than_the_best_neighbouring_f
     assert figures["reconstruct.heldout_psnr_db"] > 22
     assert figures["reconstruct.heldout_ssim"] > 0.75
     assert figures["reconstruct.gaussians"] == CONFIG.gaussians
+
+
+def test_the_scene_drawn_by_itself_looks_like_the_frames_that_were_held_out(filmed, fitted):
+    clip, path, _, _ = filmed
+    held_out = np.arange(4, FRAMES, 8)
+    frames = clip.frames.array()
+    decibels = []
+    for i in held_out:
+        camera = np.linalg.inv(path.world_from_camera[i])
+        image = draw_scene(fitted[0], path.times_s[i], camera, path.intrinsics, WIDTH, HEIGHT).numpy()
+        decibels.append(-10 * np.log10(np.mean((image - frames[i] / 255) ** 2)))
+    assert np.mean(decibels) == pytest.approx(fitted[1].facts()["reconstruct.heldout_psnr_db"], abs=0.1)
 
 
 def test_the_patch_moves_at_its_true_velocity_and_the_wall_stands_still(fitted):

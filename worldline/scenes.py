@@ -1,0 +1,43 @@
+"""Draw a 4D scene as it was fitted."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.scenes import Scene4D
+from worldline.motion import state_at
+from worldline.splatting import rasterization
+
+# Gaussians whose centre is nearer than this share of the scene's typical depth are not drawn: a fit leaves unseen
+# ones there, and a camera that passes through one sees nothing else.
+NEAR_SHARE = 0.02
+
+
+def draw_scene(
+    scene: Scene4D, time_s: float, camera_from_world: np.ndarray, intrinsics: np.ndarray, width: int, height: int
+) -> Tensor:
+    """Return the image `[H, W, 3]` in [0, 1] that a camera sees at a time.
+
+    Uses the rasteriser's antialiased mode, like the fit, so that a scene looks the same at every resolution.
+
+    Args:
+        scene: in the frame and unit of a camera path.
+        time_s: seconds of the clip.
+        camera_from_world: `[4, 4]`, OpenCV axes.
+        intrinsics: `[3, 3]` in pixels of the image to draw, pixel centres at +0.5.
+        width: of the image in pixels.
+        height: of the image in pixels.
+    """
+    background = torch.from_numpy(scene.background.astype(np.float32))
+    if not len(scene.means):
+        return background.expand(height, width, 3).clone()
+    gaussians = state_at(scene, time_s)
+    depths = gaussians.means.double().numpy() @ camera_from_world[2, :3] + camera_from_world[2, 3]
+    ahead = depths[depths > 0]
+    near = NEAR_SHARE * float(np.median(ahead)) if len(ahead) else 0.01
+    pose, matrix = (torch.from_numpy(array.astype(np.float32))[None] for array in (camera_from_world, intrinsics))
+    with torch.no_grad():
+        images, _, _ = rasterization(
+            *gaussians, pose, matrix, width, height, near_plane=near, backgrounds=background[None], rasterize_mode="antialiased"
+        )
+    return images[0].clamp(0.0, 1.0)
