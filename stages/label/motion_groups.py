@@ -132,6 +132,8 @@ def objects_from_pieces(pieces: Int64[np.ndarray, "N T"], config: GroupingConfig
         config: how far and how strictly pieces are compared.
     """
     node = _number_nodes(pieces)
+    if not (node >= 0).any():
+        return np.zeros(len(pieces), np.int64)
     weights = _signed_weights(node, config)
     object_of_node = contract_greedily(node.max() + 1, weights)
     objects = np.zeros(len(pieces), np.int64)

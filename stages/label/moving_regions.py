@@ -37,7 +37,7 @@ class MovingRegionsConfig:
         min_object_tracks: tracks that an object needs.
         min_object_seconds: how long it must be seen.
         min_purity: share of an object's own tracks among all that do not belong to other objects in its extent.
-        mask_scale: mask pixels per clip pixel.
+        min_mask_width: masks are halved in size as long as they stay at least this wide.
         reach_px: how far masks extend beyond the outermost tracked points.
         grouping: how points become objects.
         merging: which of these are one.
@@ -53,7 +53,7 @@ class MovingRegionsConfig:
     min_object_tracks: int = 12
     min_object_seconds: float = 0.7
     min_purity: float = 0.77
-    mask_scale: float = 0.5
+    min_mask_width: int = 480
     reach_px: float = 6.0
     grouping: GroupingConfig = field(default_factory=GroupingConfig)
     merging: MergingConfig = field(default_factory=MergingConfig)
@@ -82,15 +82,18 @@ def find_moving_regions(
         moving, standing = _moving_tracks(xy_px, point_tracks.visible, path, ground, usable, half_window, config, progress)
         objects[moving] = _objects_of_tracks(xy_px, point_tracks.visible, moving, standing, path, ground, half_window, config)
         objects = _supported_only(objects, standing, point_tracks.xy_px, point_tracks.visible, clip.times_s, config)
-    shape = (frame_count, round(height * config.mask_scale), round(width * config.mask_scale))
+    scale = 1.0
+    while width * scale / 2 >= config.min_mask_width:
+        scale /= 2
+    shape = (frame_count, round(height * scale), round(width * scale))
     labels = np.zeros(shape, np.uint16)
     for frame in range(frame_count):
         seen = np.flatnonzero(point_tracks.visible[:, frame] & (standing | (objects > 0)))
         position = point_tracks.xy_px[seen, frame].astype(np.float64)
-        labels[frame] = paint_labels(position, objects[seen], clip.size, config.mask_scale, config.reach_px)
+        labels[frame] = paint_labels(position, objects[seen], clip.size, scale, config.reach_px)
         progress(frame_count + frame + 1, 2 * frame_count, "masks")
     method = "static hypothesis per point track" if usable.any() else "none: no camera path"
-    return Masks(Video.from_array(labels), config.mask_scale, method)
+    return Masks(Video.from_array(labels), scale, method)
 
 
 def usable_frames(path: CameraPath) -> np.ndarray:
@@ -208,7 +211,7 @@ def _supported_only(
             continue
         if times_s[frames[-1]] - times_s[frames[0]] < config.min_object_seconds:
             continue
-        purity = [_purity(own, standing, frame, xy_px, visible) for frame in frames]
+        purity = [_purity(own, standing, frame, xy_px, visible) for frame in frames.tolist()]
         if np.median(purity) >= config.min_purity:
             kept.append((int(frames[0]), int(name)))
     renamed = np.zeros_like(objects)

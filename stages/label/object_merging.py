@@ -1,8 +1,8 @@
 """Pieces of one object that its texture does not connect: merged where they move as one body and stand at one place.
 
 Two groups of tracks are one object if, over their common frames, the similarity fitted to the larger one also carries
-the smaller one, they are not farther apart than a vehicle is wide without anything static being seen between them, and they do not stand side
-by side on the road at different ranges.
+the smaller one, they are not farther apart than a vehicle is wide with nothing static seen between them, and they do
+not stand side by side on the road at different ranges.
 """
 
 from dataclasses import dataclass
@@ -20,16 +20,18 @@ class MergingConfig:
         residual_px: the larger group's motion must carry the smaller one to within this (at 960 pixels of width),
         residual_share: plus this share of the displacement.
         gap_heights: largest gap between the groups, in heights of the camera at their range.
-        contact_jump: groups side by side whose ranges differ by this natural logarithm are two objects.
+        contact_jump: groups side by side whose ranges differ by this natural logarithm are two objects,
+        jump_residual: unless the motion fits to this share of the allowed residual.
         min_common_frames: frames that they must be seen together.
         agree_share: share of these frames in which all of this must hold.
     """
 
-    step_frames: int = 6
+    step_frames: int = 10
     residual_px: float = 1.2
     residual_share: float = 0.1
-    gap_heights: float = 0.9
+    gap_heights: float = 0.6
     contact_jump: float = 0.25
+    jump_residual: float = 0.6
     min_common_frames: int = 6
     agree_share: float = 0.6
 
@@ -115,7 +117,8 @@ def _agreement(
     common = common[:: max(1, len(common) // 20)]
     agrees = [
         _adjacent(large, small, frame, static_px[frame], config)
-        and _carried(large.tracks, small.tracks, frame, xy_px, visible, width, config)
+        and _misfit(large.tracks, small.tracks, frame, xy_px, visible, width, config)
+        < (config.jump_residual if _contact_jumps(large, small, frame, config) else 1.0)
         for frame in common.tolist()
     ]
     return float(np.mean(agrees))
@@ -135,15 +138,25 @@ def _adjacent(large: _Group, small: _Group, frame: int, static_px: np.ndarray, c
         x, y = static_px[:, 0], static_px[:, 1]
         if ((x > left) & (x < right) & (y > top) & (y < bottom)).sum() > 2:
             return False
+    return True
+
+
+def _contact_jumps(large: _Group, small: _Group, frame: int, config: MergingConfig) -> bool:
+    """Whether two groups stand side by side and seem to touch the road at different ranges."""
+    contacts = large.contact[frame], small.contact[frame]
+    low_a, high_a, low_b, high_b = large.low[frame], large.high[frame], small.low[frame], small.high[frame]
     overlap = min(high_a[0], high_b[0]) - max(low_a[0], low_b[0])
     side_by_side = overlap < 0.5 * min(high_a[0] - low_a[0], high_b[0] - low_b[0])
-    return not (known and side_by_side and abs(np.log(contacts[0] / contacts[1])) > config.contact_jump)
+    return bool(np.isfinite(contacts).all() and side_by_side and abs(np.log(contacts[0] / contacts[1])) > config.contact_jump)
 
 
-def _carried(
+def _misfit(
     large: np.ndarray, small: np.ndarray, frame: int, xy_px: np.ndarray, visible: np.ndarray, width: int, config: MergingConfig
-) -> bool:
-    """Whether the larger group's similarity over `step_frames` (forward, or backward at the end) carries the smaller one."""
+) -> float:
+    """How far the larger group's similarity over `step_frames` misses the smaller one, in units of what is allowed.
+
+    Forward, or backward where the tracks end; infinity where too few tracks last that long.
+    """
     for other in (frame + config.step_frames, frame - config.step_frames):
         if not 0 <= other < visible.shape[1]:
             continue
@@ -158,5 +171,5 @@ def _carried(
         predicted = scale * (xy_px[b, frame] - centre_before) + centre_after
         residual = float(np.median(np.linalg.norm(xy_px[b, other] - predicted, axis=1)))
         displacement = float(np.median(np.linalg.norm(xy_px[b, other] - xy_px[b, frame], axis=1)))
-        return residual < config.residual_px * width / 960 + config.residual_share * displacement
-    return False
+        return residual / (config.residual_px * width / 960 + config.residual_share * displacement)
+    return np.inf

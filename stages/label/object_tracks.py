@@ -97,9 +97,10 @@ def _track_one(
     rows = []
     for index in seen:
         x0, y0, x1, y1 = box[index]
-        known = placed is not None and bool(np.isfinite(placed.xyz[index]).all())
+        here = placed if placed is not None and bool(np.isfinite(placed.xyz[index]).all()) else None
+        known = here is not None
         centre = size.centre[index] if known else [None] * 3
-        covariance = placed.covariance[index] + np.diag([size.centre_sigma**2, size.centre_sigma**2, 0]) if known else None
+        covariance = None if here is None else here.covariance[index] + np.diag([size.centre_sigma**2, size.centre_sigma**2, 0])
         rows.append(
             {
                 "track_id": outline.name,

@@ -5,6 +5,7 @@ Kalal et al., "Forward-backward error" (ICPR 2010). Frames are read once, in ord
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,8 +87,9 @@ def _follow(
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03)
     # OpenCV puts pixel centres at integers, this project at +0.5
     start = (points - 0.5).reshape(-1, 1, 2)
-    ahead, found, _ = cv2.calcOpticalFlowPyrLK(previous, current, start, None, winSize=size, maxLevel=4, criteria=stop)
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(current, previous, ahead, None, winSize=size, maxLevel=4, criteria=stop)
+    nowhere: Any = None  # no initial guess; OpenCV's type stubs do not allow it
+    ahead, found, _ = cv2.calcOpticalFlowPyrLK(previous, current, start, nowhere, winSize=size, maxLevel=4, criteria=stop)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(current, previous, ahead, nowhere, winSize=size, maxLevel=4, criteria=stop)
     error = np.linalg.norm((back - start)[:, 0], axis=1)
     moved = ahead[:, 0] + 0.5
     height, width = current.shape
@@ -113,8 +115,8 @@ def _new_points(grey: np.ndarray, points: np.ndarray, grid_px: int, config: Poin
         return np.zeros((0, 2), np.float32)
     strength = cv2.cornerMinEigenVal(grey, 5, ksize=3)
     strength[:4], strength[-4:], strength[:, :4], strength[:, -4:] = 0, 0, 0, 0
-    cells = strength[: rows * grid_px, : columns * grid_px].reshape(rows, grid_px, columns, grid_px).swapaxes(1, 2)
-    cells = cells.reshape(rows, columns, -1)
+    blocks = strength[: rows * grid_px, : columns * grid_px].reshape(rows, grid_px, columns, grid_px)
+    cells = blocks.swapaxes(1, 2).reshape(rows, columns, -1)
     best = cells.argmax(axis=2)
     textured = np.take_along_axis(cells, best[..., None], axis=2)[..., 0] > config.min_texture
     taken = (points / grid_px).astype(int)

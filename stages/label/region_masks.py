@@ -45,7 +45,8 @@ def paint_labels(
         # a corner is found up to half a patch outside its edge: small objects must not grow by that
         reach = scale * min(reach_px, 0.05 * float(np.ptp(xy_px[own, 1])) + 1)
         region = ((closest == name) & ((distance <= reach) | (inside > 0))).astype(np.uint8)
-        region = cv2.morphologyEx(region, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+        side = 1 + 2 * int(np.clip(0.06 * np.ptp(row[own]), 1, 5))
+        region = cv2.morphologyEx(region, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
         region = cv2.morphologyEx(region, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         labels[(region > 0) & ((labels == 0) | (closest == name))] = name
     return labels

@@ -123,7 +123,7 @@ def test_pieces_at_different_ranges_are_cut_where_their_contact_jumps_and_wheels
     parts = cut_at_contact_jumps(x, near_then_far, GroupingConfig())
     assert set(parts[x < 92]) == {0}
     assert set(parts[x > 108]) == {1}
-    wheels = np.where((x % 50) < 20, 120.0, 80.0)
+    wheels = np.where((x % 36) < 20, 120.0, 80.0)
     assert set(cut_at_contact_jumps(x, wheels, GroupingConfig())) == {0}
 
 
@@ -177,8 +177,8 @@ def test_a_fixed_camera_finds_the_one_thing_that_moves_under_one_name() -> None:
     labels = masks.labels.array()
     assert set(np.unique(labels)) == {0, 1}
     for frame in (3, 10, 16):
-        truth = np.zeros((180, 320), bool)
-        truth[75:105, 30 + 2 * frame : 70 + 2 * frame] = True
+        truth = np.zeros((360, 640), bool)
+        truth[150:210, 60 + 4 * frame : 140 + 4 * frame] = True
         region = labels[frame] == 1
         assert (region & truth).sum() / (region | truth).sum() > 0.7
 
@@ -200,7 +200,7 @@ def test_nothing_to_follow_gives_empty_masks(verdict: str) -> None:
     tracks = track_points(clip)
     assert tracks.xy_px.shape == (0, 6, 2)
     masks = find_moving_regions(clip, path, NO_POINTS, GROUND_MISSING, tracks)
-    assert masks.labels.shape == (6, 32, 48)
+    assert masks.labels.shape == (6, 64, 96)
     assert not masks.labels.array().any()
 
 
