@@ -27,11 +27,11 @@ class MergingConfig:
     """
 
     step_frames: int = 10
-    residual_px: float = 1.2
-    residual_share: float = 0.1
+    residual_px: float = 1.0
+    residual_share: float = 0.06
     gap_heights: float = 0.6
     contact_jump: float = 0.25
-    jump_residual: float = 0.6
+    jump_residual: float = 0.25
     min_common_frames: int = 6
     agree_share: float = 0.6
 
