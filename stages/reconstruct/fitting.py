@@ -16,6 +16,7 @@ from torch import Tensor
 from stages.reconstruct.optimizer import adam_step, choose_relocations, share_opacity
 from stages.reconstruct.seeding import Seeds
 from stages.reconstruct.views import Views
+from worldline.cameras import rotation_from_quaternion
 from worldline.metrics import ssim
 from worldline.metrics.images import WINDOW
 from worldline.motion import Gaussians, gaussian_flow
@@ -41,7 +42,9 @@ RATES = {
 FINAL_POSITION_RATE = 0.03  # of the first one; exponential in between, as in 3DGS
 FINAL_RATE = 0.3  # of the other parameters
 POSITIONS = ("means", "position_polynomial", "position_fourier")
-MINIMUM_OPACITY = 0.01
+OPACITY_RANGE = (0.005, 0.9999)
+SPLIT_SIZE = 0.8  # of a Gaussian and its copies, beyond what sharing its opacity makes of them
+SPLIT_SPREAD = 0.7  # of a standard deviation: how far copies go
 MOTION = tuple(RATES)[5:]
 
 
@@ -158,6 +161,7 @@ class Schedule:
     motion_weight: float
     opacity_weight: float
     relocate_every: int
+    relocate_share: float
     seed: int
 
 
@@ -189,7 +193,7 @@ def fit(
         done = step + 1
         if done % schedule.relocate_every == 0:
             if done <= 0.85 * schedule.steps:
-                _relocate(state, np.random.default_rng([schedule.seed, step, 2]))
+                _relocate(state, schedule.relocate_share, np.random.default_rng([schedule.seed, step, 2]))
             state.distance = camera_distances(state.values["means"], pyramid[-1].centers)
         after_step(done, error)
 
@@ -237,20 +241,27 @@ def _descend(state: FitState, leaves: dict[str, Tensor], schedule: Schedule, ste
     np.clip(state.values["colors"], 0.0, 1.0, out=state.values["colors"])
 
 
-def _relocate(state: FitState, rng: np.random.Generator) -> None:
-    """Move invisible Gaussians onto those whose image is most wrong, and forget the momentum of both."""
+def _relocate(state: FitState, share: float, rng: np.random.Generator) -> None:
+    """Move the Gaussians that cover least beside those whose image pulls most, and forget the momentum of both.
+
+    Copies at one place would get equal gradients and stay together: each is put somewhere inside its source, and both
+    become smaller (the split of Kerbl et al. 2023, section 5.2).
+    """
     opacities = 1.0 / (1.0 + np.exp(-state.values["logits"].astype(np.float64)))
+    # What it covers in the nearest camera's image: its two longer axes, seen from there.
+    axes = np.sort(state.values["log_scales"], axis=1)[:, 1:].sum(axis=1)
+    mass = opacities * np.exp(axes) / np.square(state.distance)
     moving, count = len(state.values["time_centers"]), len(opacities)
     groups = [slice(0, moving), slice(moving, count)]
-    dead, source = choose_relocations(opacities, state.importance, MINIMUM_OPACITY, groups, rng)
+    dead, source = choose_relocations(mass, state.importance, share, groups, rng)
     state.importance[:] = 0
     if not len(dead):
         return
     shared, copies = np.unique(source, return_counts=True)
     opacity, factor = share_opacity(opacities[shared], copies + 1)
-    opacity = opacity.clip(MINIMUM_OPACITY, 0.9999)
+    opacity = opacity.clip(*OPACITY_RANGE)
     state.values["logits"][shared] = np.log(opacity / (1.0 - opacity))
-    state.values["log_scales"][shared] += np.log(factor)[:, None].astype(np.float32)
+    state.values["log_scales"][shared] += np.log(SPLIT_SIZE * factor)[:, None].astype(np.float32)
     for name, value in state.values.items():
         rows = dead < len(value)
         value[dead[rows]] = value[source[rows]]
@@ -258,3 +269,6 @@ def _relocate(state: FitState, rng: np.random.Generator) -> None:
         for moments in (state.first[name], state.second[name]):
             moments[dead[rows]] = 0
             moments[touched] = 0
+    rotations = rotation_from_quaternion(state.values["quats"][dead])
+    inside = SPLIT_SPREAD * np.exp(state.values["log_scales"][dead]) * rng.standard_normal((len(dead), 3))
+    state.values["means"][dead] += np.einsum("nij,nj->ni", rotations, inside).astype(np.float32)

@@ -45,7 +45,8 @@ class GaussianFlowConfig:
         ssim_weight: weight of D-SSIM against L1 in the loss.
         motion_weight: price of motion that is not straight, of turning and of changing colour.
         opacity_weight: price of opacity, which frees Gaussians that are not needed.
-        relocate_every: steps between relocations of invisible Gaussians.
+        relocate_every: steps between relocations.
+        relocate_share: share of the Gaussians, those that cover least, that each relocation moves to where they are needed.
         resolutions: how many resolutions the fit climbs through, each twice the last.
         checkpoint_every: steps between checkpoints.
     """
@@ -63,6 +64,7 @@ class GaussianFlowConfig:
     motion_weight: float = 1e-4
     opacity_weight: float = 2e-3
     relocate_every: int = 100
+    relocate_share: float = 0.06
     resolutions: int = 2
     checkpoint_every: int = 200
 
@@ -157,7 +159,7 @@ def _run(
             initial_state(seeds, full.centers, config.position_harmonics, config.color_powers, config.rotation_powers),
         )
     weights = (config.ssim_weight, config.motion_weight, config.opacity_weight)
-    schedule = Schedule(config.steps, *weights, config.relocate_every, seed)
+    schedule = Schedule(config.steps, *weights, config.relocate_every, config.relocate_share, seed)
     errors: list[float] = []
 
     def after_step(done: int, error: float) -> None:

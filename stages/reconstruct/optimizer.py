@@ -1,4 +1,4 @@
-"""Adam with a step size per Gaussian, and the relocation of Gaussians that became invisible."""
+"""Adam with a step size per Gaussian, and the relocation of Gaussians that do little."""
 
 import numba
 import numpy as np
@@ -47,25 +47,34 @@ def adam_step(
 
 
 def choose_relocations(
-    opacities: np.ndarray, importance: np.ndarray, minimum_opacity: float, groups: list[slice], rng: np.random.Generator
+    mass: np.ndarray, importance: np.ndarray, share: float, groups: list[slice], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pick a living Gaussian of the same group for every dead one, with probability proportional to `importance`.
+    """Pick the Gaussians that do least, and for each a better place beside another one of its group.
 
-    Kheradmand et al., "3D Gaussian splatting as Markov chain Monte Carlo", 2024, section 3.2. Groups keep what moves and
-    what stands still apart.
+    Kheradmand et al., "3D Gaussian splatting as Markov chain Monte Carlo", 2024, section 3.2, relocate what became
+    transparent; a short fit has no time to wait for that, so a fixed share goes each time. Places are drawn in proportion
+    to `importance`. Groups keep what moves and what stands still apart.
+
+    Args:
+        mass: `[N]` how much each Gaussian covers.
+        importance: `[N]` how hard the images pull at it.
+        share: of each group that is relocated.
+        groups: slices of the N.
+        rng: source of randomness.
 
     Returns:
-        Indices of the dead and of their sources.
+        Indices of the relocated and of the Gaussians beside which they go.
     """
-    dead_parts, source_parts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    moved, sources = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for group in groups:
-        dead = np.flatnonzero(opacities[group] <= minimum_opacity)
-        weight = np.where(opacities[group] > minimum_opacity, importance[group], 0.0).astype(np.float64)
-        if not len(dead) or not weight.sum() > 0:
+        chosen = np.argsort(mass[group], kind="stable")[: int(share * len(mass[group]))]
+        weight = importance[group].astype(np.float64)
+        weight[chosen] = 0.0
+        if not len(chosen) or not weight.sum() > 0:
             continue
-        dead_parts.append(dead + group.start)
-        source_parts.append(rng.choice(len(weight), size=len(dead), p=weight / weight.sum()) + group.start)
-    return np.concatenate(dead_parts), np.concatenate(source_parts)
+        moved.append(chosen + group.start)
+        sources.append(rng.choice(len(weight), size=len(chosen), p=weight / weight.sum()) + group.start)
+    return np.concatenate(moved), np.concatenate(sources)
 
 
 def share_opacity(opacities: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,14 +29,14 @@ def test_shared_gaussians_hide_together_what_one_hid(opacity, copies):
     assert np.trapezoid(together, x) == pytest.approx(np.trapezoid(alone, x), rel=1e-6)
 
 
-def test_dead_gaussians_are_replaced_from_their_own_group_by_importance():
-    opacities = np.array([0.5, 0.0, 0.5, 0.0, 0.0, 0.9, 0.9])
+def test_gaussians_that_cover_least_go_beside_important_ones_of_their_own_group():
+    mass = np.array([0.5, 0.1, 0.5, 0.2, 0.3, 0.9, 0.8])
     importance = np.array([1.0, 9.0, 0.0, 9.0, 9.0, 0.0, 2.0])
-    dead, source = choose_relocations(opacities, importance, 0.01, [slice(0, 3), slice(3, 7)], np.random.default_rng(0))
-    assert dead.tolist() == [1, 3, 4]
+    moved, source = choose_relocations(mass, importance, 0.5, [slice(0, 3), slice(3, 7)], np.random.default_rng(0))
+    assert moved.tolist() == [1, 3, 4]
     assert source.tolist() == [0, 6, 6]
 
 
-def test_a_group_without_living_gaussians_is_left_alone():
-    dead, source = choose_relocations(np.zeros(4), np.ones(4), 0.01, [slice(0, 4)], np.random.default_rng(0))
-    assert len(dead) == len(source) == 0
+def test_a_group_that_no_image_pulls_at_is_left_alone():
+    moved, source = choose_relocations(np.ones(4), np.zeros(4), 0.5, [slice(0, 4)], np.random.default_rng(0))
+    assert len(moved) == len(source) == 0
