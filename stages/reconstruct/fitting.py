@@ -26,11 +26,11 @@ from worldline.splatting import rasterization
 # Step sizes of Adam. Positions (and what moves them) are multiplied with the distance to the nearest camera, so that one
 # step is the same number of pixels for near and far Gaussians.
 RATES = {
-    "means": 1.5e-3,
+    "means": 3e-3,
     "quats": 4e-3,
-    "log_scales": 1.5e-2,
+    "log_scales": 3e-2,
     "logits": 5e-2,
-    "colors": 8e-3,
+    "colors": 2e-2,
     "time_centers": 5e-4,
     "position_polynomial": 3e-3,
     "position_fourier": 1e-3,

@@ -63,8 +63,8 @@ class GaussianFlowConfig:
     ssim_weight: float = 0.2
     motion_weight: float = 1e-4
     opacity_weight: float = 2e-3
-    relocate_every: int = 100
-    relocate_share: float = 0.06
+    relocate_every: int = 50
+    relocate_share: float = 0.04
     resolutions: int = 2
     checkpoint_every: int = 200
 

@@ -111,11 +111,12 @@ def seed_gaussians(
     kept = np.sort(rng.permutation(len(points.xyz))[: room // 2])
     fill_means, fill_colors, fill_pixel = _fill(views, field, room - len(kept), rng)
     means = np.concatenate([points.xyz[kept] / scale, fill_means])
-    # A Gaussian reaches to its neighbours, but is at most some pixels large from where it was seen.
+    # A Gaussian reaches to its neighbours, but is at most some pixels large from the nearest camera:
+    # large ones make a fit slow and blurred.
     distance = cKDTree(means).query(means, k=min(4, len(means)))[0].reshape(len(means), -1)[:, 1:]
     spacing = distance.mean(axis=1) if distance.shape[1] else np.full(len(means), fill_pixel.mean() if len(fill_pixel) else 0.01)
-    pixel = np.concatenate([_pixel_size(views, means[: len(kept)]), fill_pixel])
-    sizes = np.clip(0.7 * spacing, 0.5 * pixel, 8.0 * pixel)
+    pixel = _pixel_size(views, means)
+    sizes = np.clip(0.5 * spacing, 0.4 * pixel, 4.0 * pixel)
     return Seeds(
         means=np.concatenate([moving.means, means]),
         sizes=np.concatenate([moving.sizes, sizes]),
