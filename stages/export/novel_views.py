@@ -10,8 +10,7 @@ from jaxtyping import Bool, Float64, UInt8
 
 from schemas.cameras import CameraPath, PointCloud
 from schemas.scenes import Scene4D
-from worldline.motion import state_at
-from worldline.splatting import rasterization
+from worldline.scenes import draw_scene
 
 NO_POSE_GREY = 96  # what a frame without a pose is painted with
 _DIFFERENCE_FULL = 64.0  # mean absolute difference of 8-bit colours that is drawn with the brightest colour
@@ -77,27 +76,13 @@ def render_path(
     """
     width, height = size
     intrinsics = scale_intrinsics(path, size)
-    background = torch.from_numpy(scene.background.astype(np.float32))[None]
     for frame in frames:
         if not path.registered[frame]:
             yield np.full((height, width, 3), NO_POSE_GREY, np.uint8)
         else:
-            state = state_at(scene, float(np.clip(path.times_s[frame], scene.start_s, scene.end_s)))
-            camera_from_world = np.linalg.inv(world_from_camera[frame]).astype(np.float32)
-            with torch.no_grad():
-                colors, _, _ = rasterization(
-                    means=state.means,
-                    quats=state.quats,
-                    scales=state.scales,
-                    opacities=state.opacities,
-                    colors=state.colors,
-                    viewmats=torch.from_numpy(camera_from_world)[None],
-                    Ks=torch.from_numpy(intrinsics.astype(np.float32))[None],
-                    width=width,
-                    height=height,
-                    backgrounds=background,
-                )
-            yield (colors[0, ..., :3].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+            time_s = float(np.clip(path.times_s[frame], scene.start_s, scene.end_s))
+            image = draw_scene(scene, time_s, np.linalg.inv(world_from_camera[frame]), intrinsics, width, height)
+            yield (image * 255).round().to(torch.uint8).numpy()
         tick()
 
 

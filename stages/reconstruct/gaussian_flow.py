@@ -187,7 +187,7 @@ def _measure(state: FitState, views: Views, held_out: np.ndarray, background: to
     size = "x".join(map(str, views.size))
     measured = [
         ("heldout_psnr_db", whole[held_out], "dB", f"{{}} frames that were not fitted, {size} px"),
-        ("heldout_ssim", similar[held_out], "", f"{{}} frames that were not fitted, {size} px"),
+        ("heldout_ssim", similar[held_out], "of 1", f"{{}} frames that were not fitted, {size} px"),
         ("moving_psnr_db", moving[held_out], "dB", f"moving regions of {{}} frames that were not fitted, {size} px"),
         ("train_psnr_db", whole[~held_out], "dB", f"{{}} fitted frames, {size} px"),
     ]
@@ -197,7 +197,8 @@ def _measure(state: FitState, views: Views, held_out: np.ndarray, background: to
         if len(good := scores[np.isfinite(scores)])
     ]
     count, movers = len(values["means"]), len(values["time_centers"])
-    figures.append({"name": "reconstruct.gaussians", "value": float(count), "unit": "1", "detail": f"{movers} of them can move"})
+    detail = f"{movers} of them can move"
+    figures.append({"name": "reconstruct.gaussians", "value": float(count), "unit": "gaussians", "detail": detail})
     return figures
 
 

@@ -1,0 +1,43 @@
+"""What tests share: one small dataset, built once through the real flow."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.pop("PREFECT_API_URL", None)
+
+# A short, small, coarse world: everything real, nothing good.
+SMALL_WORLD = (
+    "name=small_street",
+    "generate.world.frames=30",
+    "generate.world.width=320",
+    "generate.world.height=180",
+    "generate.world.texture_detail=0.4",
+    "pose.colmap.overlap=4",
+    "reconstruct.gaussian_flow.steps=120",
+    "reconstruct.gaussian_flow.gaussians=1500",
+    "reconstruct.gaussian_flow.max_side=128",
+    "reconstruct.gaussian_flow.checkpoint_every=20",
+    "export.report.max_side=320",
+)
+
+
+@dataclass(frozen=True)
+class SmallStreet:
+    """A built dataset: its workspace, the settings it was built with, and the build's outcome."""
+
+    home: Path
+    overrides: tuple[str, ...]
+    outcome: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def small_street(tmp_path_factory) -> SmallStreet:
+    """Build `pseudo_labels` on a small procedural street, once per test session."""
+    from flows.building import run_flow
+
+    home = tmp_path_factory.mktemp("small_street")
+    return SmallStreet(home, SMALL_WORLD, run_flow("pseudo_labels", SMALL_WORLD, home, quiet=True))
