@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env lock demo test test-slow lint format clean
+.PHONY: env lock demo picture figures test test-slow lint format clean
 
 env: .venv/ready
 
@@ -19,6 +19,14 @@ lock:
 
 demo: env
 	$(BIN)/worldline build pseudo_labels
+
+# The picture of the README, from the demo's report (needs chromium).
+picture: demo
+	$(BIN)/python docs/take_picture.py worldline-data/reports docs/images/report.jpg
+
+# What the demo measures of itself, as a page.
+figures: demo
+	$(BIN)/python docs/write_figures.py worldline-data pseudo_labels
 
 test: env
 	$(BIN)/python -m pytest

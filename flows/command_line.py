@@ -185,8 +185,11 @@ def _report(options: argparse.Namespace) -> None:
         raise WorldlineError(f"{version.name}@{version.version} has no report")
     destination = options.destination or Path(f"{version.name}-{version.version}.html")
     report: Any = catalog.load(version.artifacts["report"])
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(report.files["report.html"], destination)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(report.files["report.html"], destination)
+    except OSError as error:
+        raise WorldlineError(f"the report cannot be written to {destination} ({error.strerror}): name a new file") from None
     print(destination)
 
 
@@ -233,12 +236,13 @@ def _print_json(value: Any) -> None:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table: cut to the width of a terminal where it has many columns, uncut into a file or pipe."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 220
+        console.width = 100_000
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="ellipsis" if len(columns) > 6 else "fold", no_wrap=len(columns) > 6)
     count = 0
     for row in rows:
         table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else "" if cell is None else str(cell) for cell in row))

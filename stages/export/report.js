@@ -210,7 +210,9 @@
   };
   drawOverlay(0);
   if (videos[0].requestVideoFrameCallback) videos[0].requestVideoFrameCallback(followPicture);
-  setPlaying(!calm);
+  const moment = /^#t=([\d.]+)$/.exec(location.hash); // a link to a moment opens there and stands still
+  setPlaying(!calm && !moment);
+  if (moment) seek(+moment[1]);
   if (calm) videos.forEach((video) => video.pause());
   requestAnimationFrame(tick);
 })();
