@@ -33,12 +33,21 @@ from schemas.codec import content_digest, decode, encode
 from schemas.errors import WorldlineError
 from schemas.reports import Lineage
 
-__all__ = ["ArtifactRef", "Catalog", "DatasetVersion", "Execution"]
+__all__ = ["ArtifactRef", "Catalog", "DatasetVersion", "Execution", "check_dataset_name"]
 
 _HASHED_ON_LOAD = 1 << 20  # parts up to this size are hashed when loaded (about 1 ms); larger ones are checked by size
 _CHECKPOINT_LEASES: dict[Path, int] = {}  # checkpoint folders that this process holds
 _HEX = re.compile(r"[0-9a-f]{4,64}")
 _DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise a `WorldlineError` if a dataset cannot have this name."""
+    if not _DATASET_NAME.fullmatch(name):
+        raise WorldlineError(
+            f"{name!r} cannot name a dataset: use up to 100 letters, digits, dots, dashes and underscores, "
+            "starting with a letter or digit"
+        )
 
 
 class Catalog:
@@ -317,11 +326,7 @@ class Catalog:
         Raises:
             WorldlineError: if the name is not allowed, or an artifact is unknown, not recorded, or not whole.
         """
-        if not _DATASET_NAME.fullmatch(name):
-            raise WorldlineError(
-                f"{name!r} cannot name a dataset: use up to 100 letters, digits, dots, dashes and underscores, "
-                "starting with a letter or digit"
-            )
+        check_dataset_name(name)
         refs = {role: self.log.artifact(digest) for role, digest in sorted(artifacts.items())}
         for role, ref in refs.items():
             if ref is None or not self._whole(ref):

@@ -1,6 +1,7 @@
 """Recipes: the resolved config of a flow, composed by Hydra from `conf/` and checked against the stages' dataclasses."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
+from catalogs.catalog import check_dataset_name
 from schemas.canonical import to_plain
 from schemas.errors import WorldlineError
 from stages.contract import load_stages
@@ -40,8 +42,11 @@ def compose_recipe(flow: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     _register_stage_defaults()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        _check_overrides(overrides, _compose(flow, []))
+        defaults = _compose(flow, [])
+        overrides = [_with_literal_text(text, defaults) for text in overrides]
+        _check_overrides(overrides, defaults)
         recipe = _compose(flow, overrides)
+    _check_head(recipe)
     for name, stage in load_stages().items():
         node: Any = recipe
         for part in name.split("."):
@@ -65,6 +70,43 @@ def _compose(flow: str, overrides: Sequence[str]) -> dict[str, Any]:
         raise WorldlineError(f"the settings cannot be read: {' '.join(str(error).split())}") from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def _with_literal_text(override: str, defaults: Mapping[str, Any]) -> str:
+    """Quote the value of a setting that holds text, and any value that Hydra's grammar has no word for.
+
+    File names are what people give most, and `source=my street (1).mp4` or `source=straße.mp4` must need no quotes
+    beyond those of the shell; in return `source=5` and `name=null` are text too.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"[\w.]+", key) or re.fullmatch(r"""(['"]).*\1""", value):
+        return override
+    node: Any = defaults
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    if not isinstance(node, str) and _is_grammatical(override):
+        return override
+    # In Hydra's quotes a backslash counts only before a quote and at the end.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"{key}='{escaped}'"
+
+
+def _is_grammatical(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def _check_head(recipe: Mapping[str, Any]) -> None:
+    """Refuse a seed, a source or a dataset name that would only fail after the work is done."""
+    seed, source = recipe["seed"], recipe["source"]
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise WorldlineError(f"seed={seed} is not valid: give a whole number from 0 to 9223372036854775807")
+    if not isinstance(source, str) or not source.strip():
+        raise WorldlineError("source is empty: give a video file, a folder of frames, world:LAYOUT or diffusers:ID_OR_FOLDER")
+    check_dataset_name(str(recipe["name"]))
 
 
 def _check_overrides(overrides: Sequence[str], recipe: Mapping[str, Any]) -> None:

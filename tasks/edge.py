@@ -139,10 +139,24 @@ def _sole_worker(home: Path, key: str) -> Iterator[None]:
     """Let one process at a time work on a key; the lock goes with the process, however it ends."""
     folder = home / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / key).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    (folder / key).unlink(missing_ok=True)
+    path = folder / key
+    while True:
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_at(path, lock.fileno()):
+                continue  # the one we waited for has finished and removed the file: queue at its successor
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def machine() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
+from pydantic import PositiveFloat, PositiveInt
 
 from schemas.artifact import Files
 from schemas.cameras import CameraPath, GroundPlane, PointCloud
@@ -54,16 +55,16 @@ class ReportConfig:
     """
 
     dataset: str = ""
-    max_side: int = 640
-    max_frames: int = 160
-    max_megabytes: float = 14.0
+    max_side: PositiveInt = 640
+    max_frames: PositiveInt = 160
+    max_megabytes: PositiveFloat = 14.0
     novel_shift_m: float = 1.0
     novel_sway_m: float = 0.5
     novel_period_s: float = 4.0
     novel_shift_of_depth: float = 0.05
     max_objects: int = 12
     questions_per_kind: int = 3
-    thumbnail_width: int = 320
+    thumbnail_width: PositiveInt = 320
 
 
 @stage("export.report", version=1)

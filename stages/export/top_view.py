@@ -13,6 +13,7 @@ from stages.export.shown import ShownTrack, Units, figure, nice_step
 _WIDTH, _MIN_HEIGHT, _MAX_HEIGHT, _MARGIN = 1200.0, 300.0, 640.0, 44.0
 _ELLIPSE_90 = float(np.sqrt(-2 * np.log(0.1)))  # radius in sigmas that holds 90 % of a two-dimensional normal
 _ELLIPSES_PER_TRACK = 6
+_LEAST_EXTENT = 1e-6  # metres or scene units
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,13 @@ def view_axes(path: CameraPath) -> Float64[np.ndarray, "2 3"]:
     return np.stack([right, np.cross(up, right)])
 
 
+def has_extent(path: CameraPath, points: PointCloud, objects: list[ShownTrack]) -> bool:
+    """Return whether there is a place besides the camera's own: a fixed camera without depth has nothing to show from above."""
+    places = path.world_from_camera[path.registered, :3, 3]
+    moved = len(places) > 1 and float(np.ptp(places, axis=0).max()) >= _LEAST_EXTENT
+    return moved or len(points.xyz) > 0 or any(row["x"] is not None for item in objects for row in item.samples.values())
+
+
 def fit_view(path: CameraPath, points: PointCloud, objects: list[ShownTrack]) -> View:
     """Choose a view that holds the camera's path and the objects; stray objects and points may lie outside."""
     axes = view_axes(path)
@@ -68,12 +76,12 @@ def fit_view(path: CameraPath, points: PointCloud, objects: list[ShownTrack]) ->
     if len(seen):
         low, high = np.percentile(seen @ axes.T, [3, 97], axis=0)
         places = np.concatenate([places, low[None], high[None]])
-    if (not len(places) or np.ptp(places, axis=0).max() < 1e-6) and len(points.xyz):
+    if (not len(places) or np.ptp(places, axis=0).max() < _LEAST_EXTENT) and len(points.xyz):
         places = np.concatenate([places, np.percentile(points.xyz @ axes.T, [10, 90], axis=0)])
     if not len(places):
         places = np.zeros((1, 2))
     low, high = places.min(axis=0), places.max(axis=0)
-    extent = np.maximum(high - low, 1e-6)
+    extent = np.maximum(high - low, _LEAST_EXTENT)
     # A straight drive is a line: keep enough of both sides in view to see the street it went through.
     extent = np.maximum(extent, [extent.max() * 0.4, extent.max() * 0.2]) * 1.06
     height = float(np.clip((_WIDTH - 2 * _MARGIN) * extent[1] / extent[0] + 2 * _MARGIN, _MIN_HEIGHT, _MAX_HEIGHT))
@@ -88,8 +96,10 @@ def draw_top_view(
     """Return the drawing and, for the moving markers, positions by shown frame in the drawing's coordinates.
 
     The data hold `camera`: `[x, y, degrees]` or None per frame, and `tracks`: by track id
-    `[x, y, rx, ry, degrees]` or None per frame.
+    `[x, y, rx, ry, degrees]` or None per frame. Where nothing but a fixed camera has a place, both are empty.
     """
+    if not has_extent(path, points, objects):
+        return Markup(), {"camera": [None] * len(frames), "tracks": {}}
     view = fit_view(path, points, objects)
     places = view.project(path.world_from_camera[:, :3, 3])
     parts = [_draw_points(view, points, max_points)]

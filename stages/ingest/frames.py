@@ -29,6 +29,7 @@ from stages.ingest.pictures import (
     read_picture,
     resize,
     stack_frames,
+    unreadable_image,
 )
 from stages.ingest.source import GPS_FILE, IMAGE_SUFFIXES, TIME_FILES, natural_order
 from stages.ingest.timing import FramePicker, check_selection
@@ -159,7 +160,7 @@ def _read_photo(path: Path, name: str) -> _Photo:
             exif = image.getexif()
             details, gps = exif.get_ifd(_EXIF_BLOCK), exif.get_ifd(_GPS_BLOCK)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise WorldlineError(f"cannot read the image {name} ({error}): replace or remove that file") from error
+        raise unreadable_image(name, error) from error
     focal = details.get(_FOCAL_35MM)
     return _Photo(
         taken=_capture_time(details, exif.get(_DESCRIPTION)),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from schemas.errors import WorldlineError
 from schemas.media import Video
@@ -31,7 +31,13 @@ def read_picture(path: Path, name: str) -> np.ndarray:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, (0, 0, 0, 255)), upright)
             return np.asarray(upright.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise WorldlineError(f"cannot read the image {name} ({error}): replace or remove that file") from error
+        raise unreadable_image(name, error) from error
+
+
+def unreadable_image(name: str, error: Exception) -> WorldlineError:
+    """Return what to tell of an image that cannot be read; Pillow's words would name the stored copy, not the file given."""
+    reason = "no image format fits its bytes" if isinstance(error, UnidentifiedImageError) else str(error)
+    return WorldlineError(f"cannot read the image {name} ({reason}): replace or remove that file")
 
 
 def fitted_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:

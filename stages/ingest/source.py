@@ -26,13 +26,15 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
         camera: which camera of a PandaSet scene; the ingest config must name the same.
 
     Raises:
-        WorldlineError: if the path is missing or empty, or a folder holds none of these.
+        WorldlineError: if the path is missing, empty or a device, or a folder holds none of these.
     """
     path = Path(path)
     if not path.exists():
         raise WorldlineError(f"there is no file or folder {path}: check the path given as source")
     if path.is_file():
         return _video(path)
+    if not path.is_dir():
+        raise WorldlineError(f"{path} is a device or pipe and not a file: record it to a video file first")
     if not any(path.iterdir()):
         raise WorldlineError(f"the folder {path} is empty: give a video file, a folder of images or a PandaSet scene")
     if (path / "camera").is_dir() and any((path / "camera").glob("*/poses.json")):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+from pydantic import PositiveFloat, PositiveInt
 from scipy.special import ndtri
 
 from schemas.artifact import make_table
@@ -55,10 +56,10 @@ class KinematicsConfig:
         rules: limits of the rule filter.
     """
 
-    window_seconds: float = 2.0
-    stride_seconds: float = 1.0
-    grid_seconds: float = 0.5
-    draws: int = 96
+    window_seconds: PositiveFloat = 2.0
+    stride_seconds: PositiveFloat = 1.0
+    grid_seconds: PositiveFloat = 0.5
+    draws: PositiveInt = 96
     drift_seconds: float = 3.0
     camera_sigma_m: float = 0.02
     moving_mps: float = 0.5

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from pydantic import PositiveFloat
 
 from schemas.cameras import CameraPath, GroundPlane, PointCloud
 from schemas.clips import Clip
@@ -43,7 +44,7 @@ class MovingRegionsConfig:
         merging: which of these are one.
     """
 
-    window_seconds: float = 1.2
+    window_seconds: PositiveFloat = 1.2
     min_residual_px: float = 1.5
     noise_ratio: float = 3.0
     flow_share: float = 0.15

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from pydantic import PositiveInt
 
 from schemas.clips import Clip
 from schemas.motion import PointTracks
@@ -28,11 +29,11 @@ class PointTracksConfig:
         max_values: upper bound of points times frames; the grid is coarsened to stay below it (memory: 9 bytes each).
     """
 
-    cells_across: int = 130
+    cells_across: PositiveInt = 130
     min_texture: float = 1e-4
-    window_px: int = 11
+    window_px: PositiveInt = 11
     max_forward_backward_px: float = 0.6
-    max_values: int = 12_000_000
+    max_values: PositiveInt = 12_000_000
 
 
 @stage("label.point_tracks", version=1)

@@ -17,6 +17,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from pydantic import PositiveInt
 
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
@@ -44,11 +45,11 @@ class ColmapConfig:
         footage: thresholds of the classification before mapping.
     """
 
-    max_features: int = 2500
-    max_image_size: int = 1280
+    max_features: PositiveInt = 2500
+    max_image_size: PositiveInt = 1280
     peak_threshold: float = 0.0067
     upsample_below_px: int = 800
-    overlap: int = 8
+    overlap: PositiveInt = 8
     tracks_per_view: int = 200
     min_observations: int = 15
     incremental_below: float = 0.9

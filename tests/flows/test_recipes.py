@@ -1,5 +1,7 @@
 """Recipes: every setting has a default, and a wrong one names the nearest right one."""
 
+import re
+
 import pytest
 
 from flows.recipes import compose_recipe, flow_names
@@ -28,11 +30,44 @@ def test_an_override_reaches_its_stage():
         ("pose.colmap.nothing.at.all=1", "pose.colmap.nothing.at.all is not a setting"),
         ("reconstruct.gaussian_flow.iterations=many", "reconstruct.gaussian_flow.iterations"),
         ("what", "KEY=VALUE"),
+        ("seed=1.5", "seed=1.5 is not valid: give a whole number"),
+        ("seed=-1", "seed=-1 is not valid"),
+        ("source=", "source is empty: give a video file"),
+        ("name=../elsewhere", "'../elsewhere' cannot name a dataset"),
+        ("label.window_seconds=-1", "label.kinematics.window_seconds=-1 is not valid: Input should be greater than 0"),
+        ("label.window_seconds=2 s", "label.kinematics.window_seconds='2 s' is not valid"),
     ],
 )
 def test_a_wrong_setting_names_the_nearest_right_one(override, message):
-    with pytest.raises(WorldlineError, match=message.replace(".", r"\.")):
+    with pytest.raises(WorldlineError, match=re.escape(message)):
         compose_recipe("pseudo_labels", [override])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my street, take 1 (final)=v2.mp4",
+        "straße.mp4",
+        "[a].mp4",
+        "it's.mp4",
+        "C:\\clips\\a.mp4",
+        "ends in \\",
+        "\\'",
+        "5",
+        "null",
+    ],
+)
+def test_a_file_name_needs_no_quotes_but_those_of_the_shell(name):
+    assert compose_recipe("pseudo_labels", [f"source={name}"])["source"] == name
+
+
+def test_text_in_quotes_is_read_without_them():
+    assert compose_recipe("pseudo_labels", ["source='my street.mp4'"])["source"] == "my street.mp4"
+
+
+def test_a_sentence_is_text_where_text_is_expected():
+    recipe = compose_recipe("pseudo_labels", ["generate.diffusers.prompt=a red car, at night"])
+    assert recipe["generate"]["diffusers"]["prompt"] == "a red car, at night"
 
 
 def test_an_unknown_flow_names_the_nearest():

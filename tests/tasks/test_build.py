@@ -145,6 +145,12 @@ def test_a_failure_is_a_row_and_not_a_hit(tmp_path):
     assert rows["error_message"].to_pylist()[0] == "number: this value cannot be had"
 
 
+def test_a_failure_leaves_no_lock_and_no_scratch_behind(tmp_path):
+    with pytest.raises(WorldlineError):
+        run(tmp_path, number={"fail": True})
+    assert [path.name for folder in ("locks", "scratch") for path in (tmp_path / folder).iterdir()] == []
+
+
 def test_a_lost_object_is_made_again(tmp_path):
     build = run(tmp_path)
     for part in (tmp_path / "objects").rglob("*"):
