@@ -2,7 +2,9 @@
 
 Two groups of tracks are one object if, over their common frames, the similarity fitted to the larger one also carries
 the smaller one, they are not farther apart than a vehicle is wide with nothing static seen between them, and they do
-not stand side by side on the road at different ranges.
+not stand side by side on the road at different ranges. The last does not part a higher piece that, were its lower edge
+on the road, would be too narrow for anything that moves like its neighbour: it hangs on the neighbour's side and has no
+ground contact of its own.
 """
 
 from dataclasses import dataclass
@@ -21,18 +23,26 @@ class MergingConfig:
         residual_share: plus this share of the displacement.
         gap_heights: largest gap between the groups, in heights of the camera at their range.
         contact_jump: groups side by side whose ranges differ by this natural logarithm are two objects,
-        jump_residual: unless the motion fits to this share of the allowed residual.
+        jump_residual: unless the motion fits to this share of the allowed residual,
+        hanging_residual: or the higher one hangs on the lower one and the motion fits to this share.
+        hanging_width: a hanging piece is narrower, at its own range, than this many heights of the camera,
+        united_width: and the two together are no wider than this many, at the range of the lower one.
         min_common_frames: frames that they must be seen together.
+        min_comparable_share: share of these in which enough tracks last for their motion to be compared.
         agree_share: share of these frames in which all of this must hold.
     """
 
     step_frames: int = 10
-    residual_px: float = 1.0
-    residual_share: float = 0.06
+    residual_px: float = 2.0
+    residual_share: float = 0.12
     gap_heights: float = 0.6
     contact_jump: float = 0.25
-    jump_residual: float = 0.25
+    jump_residual: float = 0.125
+    hanging_residual: float = 0.75
+    hanging_width: float = 0.75
+    united_width: float = 1.7
     min_common_frames: int = 6
+    min_comparable_share: float = 0.3
     agree_share: float = 0.6
 
 
@@ -115,13 +125,30 @@ def _agreement(
     if len(common) < config.min_common_frames:
         return 0.0
     common = common[:: max(1, len(common) // 20)]
+    misfits = np.array([_misfit(large.tracks, small.tracks, frame, xy_px, visible, width, config) for frame in common.tolist()])
+    comparable = np.isfinite(misfits)
+    if comparable.sum() < max(3, config.min_comparable_share * len(common)):
+        return 0.0
     agrees = [
-        _adjacent(large, small, frame, static_px[frame], config)
-        and _misfit(large.tracks, small.tracks, frame, xy_px, visible, width, config)
-        < (config.jump_residual if _contact_jumps(large, small, frame, config) else 1.0)
-        for frame in common.tolist()
+        _adjacent(large, small, frame, static_px[frame], config) and misfit < _allowed_misfit(large, small, frame, config)
+        for frame, misfit in zip(common[comparable].tolist(), misfits[comparable].tolist(), strict=True)
     ]
     return float(np.mean(agrees))
+
+
+def _allowed_misfit(large: _Group, small: _Group, frame: int, config: MergingConfig) -> float:
+    """How well two groups must move together, given how they stand on the road."""
+    if not _contact_jumps(large, small, frame, config):
+        return 1.0
+    return config.hanging_residual if _hangs(large, small, frame, config) else config.jump_residual
+
+
+def _hangs(large: _Group, small: _Group, frame: int, config: MergingConfig) -> bool:
+    """Whether the group with the higher lower edge is too narrow to stand there, and fits on the side of the other one."""
+    lower, higher = sorted((large, small), key=lambda group: -group.contact[frame])
+    own_width = (higher.high[frame, 0] - higher.low[frame, 0]) / higher.contact[frame]
+    united = max(large.high[frame, 0], small.high[frame, 0]) - min(large.low[frame, 0], small.low[frame, 0])
+    return bool(own_width < config.hanging_width and united / lower.contact[frame] < config.united_width)
 
 
 def _adjacent(large: _Group, small: _Group, frame: int, static_px: np.ndarray, config: MergingConfig) -> bool:
@@ -153,23 +180,26 @@ def _contact_jumps(large: _Group, small: _Group, frame: int, config: MergingConf
 def _misfit(
     large: np.ndarray, small: np.ndarray, frame: int, xy_px: np.ndarray, visible: np.ndarray, width: int, config: MergingConfig
 ) -> float:
-    """How far the larger group's similarity over `step_frames` misses the smaller one, in units of what is allowed.
+    """How far the larger group's similarity misses the smaller one, in units of what is allowed over `step_frames`.
 
-    Forward, or backward where the tracks end; infinity where too few tracks last that long.
+    Forward, or backward where the tracks end; over half or a quarter of the frames, and as much of the allowance, where
+    few tracks last longer (objects that pass close by); infinity where too few tracks last even that long.
     """
-    for other in (frame + config.step_frames, frame - config.step_frames):
-        if not 0 <= other < visible.shape[1]:
-            continue
-        a = large[visible[large, frame] & visible[large, other]]
-        b = small[visible[small, frame] & visible[small, other]]
-        if len(a) < 4 or len(b) < 3:
-            continue
-        before, after = xy_px[a, frame].astype(np.float64), xy_px[a, other].astype(np.float64)
-        centre_before, centre_after = np.median(before, axis=0), np.median(after, axis=0)
-        x, y = before - centre_before, after - centre_after
-        scale = float((x * y).sum() / max((x * x).sum(), 1e-9))
-        predicted = scale * (xy_px[b, frame] - centre_before) + centre_after
-        residual = float(np.median(np.linalg.norm(xy_px[b, other] - predicted, axis=1)))
-        displacement = float(np.median(np.linalg.norm(xy_px[b, other] - xy_px[b, frame], axis=1)))
-        return residual / (config.residual_px * width / 960 + config.residual_share * displacement)
+    for share in (1.0, 0.5, 0.25):
+        step = max(2, round(share * config.step_frames))
+        for other in (frame + step, frame - step):
+            if not 0 <= other < visible.shape[1]:
+                continue
+            a = large[visible[large, frame] & visible[large, other]]
+            b = small[visible[small, frame] & visible[small, other]]
+            if len(a) < 4 or len(b) < 3:
+                continue
+            before, after = xy_px[a, frame].astype(np.float64), xy_px[a, other].astype(np.float64)
+            centre_before, centre_after = np.median(before, axis=0), np.median(after, axis=0)
+            x, y = before - centre_before, after - centre_after
+            scale = float((x * y).sum() / max((x * x).sum(), 1e-9))
+            predicted = scale * (xy_px[b, frame] - centre_before) + centre_after
+            residual = float(np.median(np.linalg.norm(xy_px[b, other] - predicted, axis=1)))
+            displacement = float(np.median(np.linalg.norm(xy_px[b, other] - xy_px[b, frame], axis=1)))
+            return residual / (share * config.residual_px * width / 960 + config.residual_share * displacement)
     return np.inf
