@@ -64,7 +64,9 @@ def view_axes(path: CameraPath) -> Float64[np.ndarray, "2 3"]:
 def has_extent(path: CameraPath, points: PointCloud, objects: list[ShownTrack]) -> bool:
     """Return whether there is a place besides the camera's own: a fixed camera without depth has nothing to show from above."""
     places = path.world_from_camera[path.registered, :3, 3]
-    moved = len(places) > 1 and float(np.ptp(places, axis=0).max()) >= _LEAST_EXTENT
+    if not len(places):
+        return False
+    moved = float(np.ptp(places, axis=0).max()) >= _LEAST_EXTENT
     return moved or len(points.xyz) > 0 or any(row["x"] is not None for item in objects for row in item.samples.values())
 
 

@@ -147,6 +147,26 @@ def test_a_tripod_clip_without_scale_says_what_that_means(street: dict[str, Any]
     assert "km/h" not in text.replace("metres and km/h are not given", "")
 
 
+def test_a_camera_that_stayed_in_its_place_and_saw_no_depth_gets_no_empty_map(street: dict[str, Any], tmp_path: Path) -> None:
+    poses = np.tile(np.eye(4), (street_dataset.COUNT, 1, 1))
+    points = street["points"]
+    nothing = dataclasses.replace(
+        points,
+        **{
+            item.name: getattr(points, item.name)[:0]
+            for item in dataclasses.fields(points)
+            if np.ndim(getattr(points, item.name))
+        },
+    )
+    inputs = without_objects(street, verdict="static", world_from_camera=poses) | {
+        "points": nothing,
+        "scene": empty_scene(street),
+    }
+    page = write(tmp_path, inputs).read_text()
+    assert "nothing but the camera, which stayed in its place" in page
+    assert 'id="top-view"' not in page
+
+
 def test_a_clip_whose_path_failed_still_gets_its_page(street: dict[str, Any], tmp_path: Path) -> None:
     inputs = without_objects(street, verdict="failed", registered=np.zeros(street_dataset.COUNT, bool), scale_source="none")
     inputs |= {
