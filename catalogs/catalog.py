@@ -410,7 +410,7 @@ class Catalog:
                 f"{identifier} is the question id in {len(questions)} artifacts {_listed(questions)}: give one of these"
             )
         names = difflib.get_close_matches(identifier, sorted({version.name for version in self.log.datasets()}), n=3, cutoff=0.4)
-        hint = f"; did you mean the dataset {_listed(names)}?" if names else ": give NAME@3, or the first digits of a digest"
+        hint = f"; did you mean the dataset {_listed(names)}?" if names else ": give NAME@3, or four or more digits of a digest"
         raise WorldlineError(f"no artifact, execution, dataset or question {identifier} in {self.home}{hint}")
 
     def _questions_like(self, identifier: str) -> list[str]:
