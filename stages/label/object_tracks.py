@@ -30,7 +30,9 @@ class ObjectTracksConfig:
         min_seconds: shorter tracks are dropped.
         min_samples: so are tracks with fewer samples.
         outline_sigma_px: standard deviation of an outline's edge in one frame (at 960 pixels of width).
-        contact_bias_px: error of the lower edge that does not average out over time.
+        painted_reach_px: `reach_px` of the moving regions: so far at most were they painted beyond the tracked points.
+        contact_bias_px: error of the lower edge that does not average out over time (shadow, bumper, corners found
+            beside the edge).
         road_slope_sigma: how far the road leaves the fitted plane, in metres per metre of range.
         max_range_sigma: samples whose range is uncertain by a larger share carry no position.
         min_travel_sigmas: a region that claims to move must travel so many standard deviations over the ground,
@@ -40,7 +42,8 @@ class ObjectTracksConfig:
     min_seconds: float = 0.9
     min_samples: int = 5
     outline_sigma_px: float = 2.5
-    contact_bias_px: float = 1.5
+    painted_reach_px: float = 6.0
+    contact_bias_px: float = 2.5
     road_slope_sigma: float = 0.004
     max_range_sigma: float = 0.3
     min_travel_sigmas: float = 1.25
@@ -61,7 +64,7 @@ def track_objects(
     progress: Progress = no_progress,
 ) -> Tracks:
     """Turn labelled regions into object tracks; positions are null where ground, pose or contact are missing."""
-    outlines = measure_outlines(clip, masks, point_tracks)
+    outlines = measure_outlines(clip, masks, point_tracks, config.painted_reach_px)
     samples: list[dict] = []
     objects: list[dict] = []
     for done, outline in enumerate(outlines, start=1):

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from schemas.clips import Clip
 from schemas.motion import Masks, PointTracks
+from stages.label.region_masks import painted_reach
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,16 @@ class Outlines:
     point_visible: Bool[np.ndarray, "N F"]
 
 
-def measure_outlines(clip: Clip, masks: Masks, point_tracks: PointTracks) -> list[Outlines]:
-    """Measure all objects in one pass over frames and masks, in order of their label."""
+def measure_outlines(clip: Clip, masks: Masks, point_tracks: PointTracks, painted_reach_px: float) -> list[Outlines]:
+    """Measure all objects in one pass over frames and masks, in order of their label.
+
+    Args:
+        clip: frames.
+        masks: regions.
+        point_tracks: of the same clip.
+        painted_reach_px: how far at most the masks were painted beyond the tracked points; the lower edge, where the
+            object stands, is measured without it.
+    """
     frame_count = len(clip.frames)
     measured: dict[int, dict[int, tuple[np.ndarray, np.ndarray, float, np.ndarray]]] = {}
     track_label = np.zeros(point_tracks.visible.shape, np.uint16)
@@ -50,7 +59,7 @@ def measure_outlines(clip: Clip, masks: Masks, point_tracks: PointTracks) -> lis
             continue
         small = cv2.resize(image, labels.shape[::-1], interpolation=cv2.INTER_AREA)
         for name in np.unique(labels[labels > 0]):
-            measured.setdefault(int(name), {})[frame] = _measure(labels, int(name), small, masks.scale)
+            measured.setdefault(int(name), {})[frame] = _measure(labels, int(name), small, masks.scale, painted_reach_px)
     outlines = []
     for name in sorted(measured):
         frames = np.arange(min(measured[name]), max(measured[name]) + 1)
@@ -59,7 +68,9 @@ def measure_outlines(clip: Clip, masks: Masks, point_tracks: PointTracks) -> lis
     return outlines
 
 
-def _measure(labels: np.ndarray, name: int, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+def _measure(
+    labels: np.ndarray, name: int, image: np.ndarray, scale: float, painted_reach_px: float
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
     """Edges (censored and not) in clip pixels, visible share and median colour of one region in one frame."""
     height, width = labels.shape
     region = labels == name
@@ -70,6 +81,7 @@ def _measure(labels: np.ndarray, name: int, image: np.ndarray, scale: float) -> 
     # the lowest columns stand on the road; a few of them are shadow or a stray track
     bottom = float(np.percentile(lowest, 85))
     edges = np.array([left, top, right + 1, bottom + 1], np.float64) / scale
+    edges[3] -= painted_reach((edges[3] - edges[1]) / 1.1, painted_reach_px)
     censored = edges.copy()
     border = 2
     censored[0] = np.nan if left < border or _covered(labels, region, -1) else edges[0]

@@ -42,11 +42,18 @@ def paint_labels(
         outline = cv2.convexHull(np.stack([column[own], row[own]], axis=1).astype(np.int32))
         inside = np.zeros((height, width), np.uint8)
         cv2.fillConvexPoly(inside, outline, 1)
-        # a corner is found up to half a patch outside its edge: small objects must not grow by that
-        reach = scale * min(reach_px, 0.05 * float(np.ptp(xy_px[own, 1])) + 1)
+        reach = scale * painted_reach(float(np.ptp(xy_px[own, 1])), reach_px)
         region = ((closest == name) & ((distance <= reach) | (inside > 0))).astype(np.uint8)
         side = 1 + 2 * int(np.clip(0.06 * np.ptp(row[own]), 1, 5))
         region = cv2.morphologyEx(region, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
         region = cv2.morphologyEx(region, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         labels[(region > 0) & ((labels == 0) | (closest == name))] = name
     return labels
+
+
+def painted_reach(height_px: float, reach_px: float) -> float:
+    """Return how far a region is painted beyond the outermost points of an object whose points span `height_px` rows.
+
+    A corner is found up to half a patch outside its edge: small objects must not grow by that.
+    """
+    return min(reach_px, 0.05 * height_px + 1)
