@@ -14,6 +14,9 @@ parked objects at larger noise. Sums over noisy steps are biased; sums over post
 import numpy as np
 
 DENSITY_STEPS = 10.0 ** np.linspace(-6.0, 1.0, 8)  # of q, relative to a rough upper value from the data
+# What moves changes its velocity by about this share of it in a second. Where the drift is large the data cannot tell
+# changes of velocity from drift; without this floor under q they would then pass for drift, with too narrow intervals.
+VELOCITY_CHANGE = 0.1
 
 
 def white_share(
@@ -142,7 +145,9 @@ def _priors(
     duration = np.maximum(times_s[:, -1] - times_s[:, 0], 0.1)[:, None]
     highest = 4 * acceleration + noise + np.where(known.any(1), 0.0, (extent / duration**2) ** 2)
     speed = 10 * extent / duration + 10 * np.sqrt(noise)
-    return highest[..., None] * DENSITY_STEPS, (10 * extent) ** 2 + 100 * noise, speed**2
+    floor = (VELOCITY_CHANGE * np.linalg.norm(extent, axis=1, keepdims=True) / duration) ** 2
+    density = np.maximum(highest[..., None] * DENSITY_STEPS, floor[..., None])
+    return density, (10 * extent) ** 2 + 100 * noise, speed**2
 
 
 def _predict(
