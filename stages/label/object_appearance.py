@@ -88,15 +88,28 @@ def _velocity(xyz: np.ndarray, times_s: np.ndarray, half_seconds: float = 0.6) -
     return velocity
 
 
-def colour_word(rgb: Float64[np.ndarray, "3"]) -> str:
-    """Return a colour word, or "" where the colour lies between words."""
+def colour_word(rgb: Float64[np.ndarray, "3"], road_rgb: Float64[np.ndarray, "3"] | None = None) -> str:
+    """Return a colour word, or "" where the colour lies between words.
+
+    Black, grey and white are told by their linear luminance relative to the road's in the same frames, because exposure
+    and light take a white car's grey level anywhere. Asphalt reflects about a tenth to a fifth of the light, white paint
+    four times as much (silver comes close to it, so white must be clear), black paint at most half as much.
+
+    Args:
+        rgb: of the object's body, 0 to 255.
+        road_rgb: of the road before it; None or NaN where it is not known: then only extremes are told.
+    """
     hue, saturation, value = colorsys.rgb_to_hsv(*(np.asarray(rgb) / 255))
     chroma = saturation * value
     if chroma < 0.10:
-        for limit, word in ((0.22, "black"), (0.30, ""), (0.52, "grey"), (0.62, "")):
-            if value < limit:
-                return word
-        return "white"
+        if road_rgb is None or not np.isfinite(road_rgb).all():
+            return "black" if value < 0.12 else "white" if value > 0.85 else ""
+        ratio = _luminance(rgb) / max(_luminance(road_rgb), 1e-4)
+        if ratio > 3.2 or (ratio > 2.2 and value > 0.7):
+            return "white"
+        if ratio < 0.5:
+            return "black"
+        return "grey" if 0.95 < ratio < 2.0 and saturation < 0.2 else ""
     if chroma < 0.2:
         return ""
     names = ((15, "red"), (22, ""), (42, "orange"), (48, ""), (68, "yellow"), (80, ""), (165, "green"), (185, ""))
@@ -104,3 +117,8 @@ def colour_word(rgb: Float64[np.ndarray, "3"]) -> str:
         if hue * 360 < limit:
             return word
     return ""
+
+
+def _luminance(rgb: Float64[np.ndarray, "3"]) -> float:
+    """Linear luminance of an image colour (gamma 2.2, Rec. 709 weights)."""
+    return float((np.asarray(rgb) / 255) ** 2.2 @ [0.2126, 0.7152, 0.0722])

@@ -130,7 +130,7 @@ def _track_one(
     return rows, {
         "track_id": outline.name,
         "class_name": size.class_name,
-        "colour": colour_word(outline.median_rgb),
+        "colour": colour_word(outline.body_rgb, outline.road_rgb),
         "first_s": rows[0]["time_s"],
         "last_s": rows[-1]["time_s"],
         "samples": len(rows),

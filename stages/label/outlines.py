@@ -22,7 +22,8 @@ class Outlines:
         edges: `[F, 4]` x0, y0, x1, y1 in clip pixels; NaN where the edge is cut by the image border or an occluder.
         clipped_edges: the same without that censoring.
         visible_share: `[F]` share of the region's box that is not covered by nearer regions or cut off.
-        median_rgb: `[3]` over the upper half of the region in all frames.
+        body_rgb: `[3]` over the region's own body (no edges, no roof and panes, no shadow) in all frames.
+        road_rgb: `[3]` of the unlabelled strip in front of it; NaN where it was never seen.
         xy_px, point_visible: tracks whose points lie on the region in most of their frames there.
     """
 
@@ -32,7 +33,8 @@ class Outlines:
     edges: Float64[np.ndarray, "F 4"]
     clipped_edges: Float64[np.ndarray, "F 4"]
     visible_share: Float64[np.ndarray, " F"]
-    median_rgb: Float64[np.ndarray, "3"]
+    body_rgb: Float64[np.ndarray, "3"]
+    road_rgb: Float64[np.ndarray, "3"]
     xy_px: Float32[np.ndarray, "N F 2"]
     point_visible: Bool[np.ndarray, "N F"]
 
@@ -48,7 +50,7 @@ def measure_outlines(clip: Clip, masks: Masks, point_tracks: PointTracks, painte
             object stands, is measured without it.
     """
     frame_count = len(clip.frames)
-    measured: dict[int, dict[int, tuple[np.ndarray, np.ndarray, float, np.ndarray]]] = {}
+    measured: dict[int, dict[int, tuple[np.ndarray, np.ndarray, float, np.ndarray, np.ndarray]]] = {}
     track_label = np.zeros(point_tracks.visible.shape, np.uint16)
     for frame, (image, labels) in enumerate(zip(clip.frames, masks.labels, strict=True)):
         here = np.flatnonzero(point_tracks.visible[:, frame])
@@ -70,8 +72,8 @@ def measure_outlines(clip: Clip, masks: Masks, point_tracks: PointTracks, painte
 
 def _measure(
     labels: np.ndarray, name: int, image: np.ndarray, scale: float, painted_reach_px: float
-) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """Edges (censored and not) in clip pixels, visible share and median colour of one region in one frame."""
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, np.ndarray]:
+    """Edges (censored and not) in clip pixels, visible share, body and road colour of one region in one frame."""
     height, width = labels.shape
     region = labels == name
     columns, rows = np.flatnonzero(region.any(axis=0)), np.flatnonzero(region.any(axis=1))
@@ -93,10 +95,25 @@ def _measure(
     cut_off = (lowest >= height - border).mean() > 0.1
     censored[3] = np.nan if cut_off or blocked[low].mean() > 0.4 else edges[3]
     others = (labels[top : int(bottom) + 1, left : right + 1] != name) & (labels[top : int(bottom) + 1, left : right + 1] != 0)
-    upper = region.copy()
-    upper[int((top + bottom) / 2) + 1 :] = False
-    pixels = image[upper if upper.any() else region]
-    return censored, edges, 1.0 - float(others.mean()) if others.size else 1.0, np.median(pixels, axis=0)
+    visible_share = 1.0 - float(others.mean()) if others.size else 1.0
+    return censored, edges, visible_share, *_colours(labels, region, image, (left, top, right, round(bottom)))
+
+
+def _colours(
+    labels: np.ndarray, region: np.ndarray, image: np.ndarray, box: tuple[int, int, int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour of a region's body (the brighter half of its middle, above the shadow) and of the road before it."""
+    left, top, right, bottom = box
+    width, height = right - left + 1, bottom - top + 1
+    body = np.zeros_like(region)
+    body[top + int(0.25 * height) : top + int(0.75 * height) + 1, left + int(0.2 * width) : left + int(0.8 * width) + 1] = True
+    pixels = image[body & region] if (body & region).any() else image[region]
+    # paint is brighter than panes, tyres, grille and gaps, which fill up to half of a vehicle's back
+    light = pixels.sum(axis=1)
+    pixels = pixels[light >= np.median(light)]
+    strip = slice(bottom + 1 + int(0.1 * height), bottom + 2 + int(0.5 * height))
+    road = image[strip, left : right + 1][labels[strip, left : right + 1] == 0]
+    return np.median(pixels, axis=0), np.median(road, axis=0) if len(road) else np.full(3, np.nan)
 
 
 def _covered(labels: np.ndarray, region: np.ndarray, side: int) -> bool:
@@ -114,7 +131,7 @@ def _covered(labels: np.ndarray, region: np.ndarray, side: int) -> bool:
 def _collect(name: int, frames: np.ndarray, measured: dict, track_label: np.ndarray, point_tracks: PointTracks) -> Outlines:
     span = slice(int(frames[0]), int(frames[-1]) + 1)
     seen = np.array([frame in measured for frame in frames])
-    nothing = (np.full(4, np.nan), np.full(4, np.nan), 0.0, np.zeros(3))
+    nothing = (np.full(4, np.nan), np.full(4, np.nan), 0.0, np.zeros(3), np.full(3, np.nan))
     values = [measured.get(int(frame), nothing) for frame in frames]
     visible = point_tracks.visible[:, span] & seen
     on_region = (track_label[:, span] == name) & visible
@@ -126,7 +143,14 @@ def _collect(name: int, frames: np.ndarray, measured: dict, track_label: np.ndar
         edges=np.array([value[0] for value in values]),
         clipped_edges=np.array([value[1] for value in values]),
         visible_share=np.array([value[2] for value in values]),
-        median_rgb=np.median([value[3] for value, exists in zip(values, seen, strict=True) if exists], axis=0),
+        body_rgb=np.median([value[3] for value, exists in zip(values, seen, strict=True) if exists], axis=0),
+        road_rgb=_median_known(np.array([value[4] for value in values])),
         xy_px=point_tracks.xy_px[own, span],
         point_visible=point_tracks.visible[own, span],
     )
+
+
+def _median_known(rows: np.ndarray) -> np.ndarray:
+    """Median over the rows without NaN; NaN where there is none."""
+    known = rows[np.isfinite(rows).all(axis=1)]
+    return np.median(known, axis=0) if len(known) else np.full(rows.shape[1], np.nan)

@@ -163,3 +163,10 @@ def test_empty_masks_give_empty_tables() -> None:
 )
 def test_clear_colours_get_their_word(rgb: tuple[int, int, int], word: str) -> None:
     assert colour_word(np.array(rgb, float)) == word
+
+
+@pytest.mark.parametrize("exposure", [0.35, 0.6, 1.0])
+@pytest.mark.parametrize(("reflectance", "word"), [(0.8, "white"), (0.02, "black"), (0.17, "grey"), (0.28, "")])
+def test_white_grey_and_black_do_not_depend_on_the_exposure(reflectance: float, word: str, exposure: float) -> None:
+    body, road = (np.full(3, 255 * (exposure * value) ** (1 / 2.2)) for value in (reflectance, 0.13))
+    assert colour_word(body, road) == word
