@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, parents=[shared], help=text, description=text)
+        sub = commands.add_parser(name, parents=[shared], help=text, description=text, allow_abbrev=False)
         sub.set_defaults(command=command)
         return sub
 

@@ -8,14 +8,15 @@ where Gaussians may move; everything else stays where it is, at all times.
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeInt
 
 from schemas.artifact import rows_to_table
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
-from schemas.errors import WorldlineError
 from schemas.motion import Masks
 from schemas.reports import FIGURES, Metrics
 from schemas.scenes import Scene4D
@@ -51,22 +52,22 @@ class GaussianFlowConfig:
         checkpoint_every: steps between checkpoints.
     """
 
-    max_side: int = 320
-    gaussians: int = 16000
-    steps: int = 1500
-    hold_out_every: int = 8
-    moving_share: float = 0.3
-    position_powers: int = 3
-    position_harmonics: int = 2
-    rotation_powers: int = 1
-    color_powers: int = 1
+    max_side: Annotated[int, Field(ge=16)] = 320
+    gaussians: Annotated[int, Field(ge=16)] = 16000
+    steps: Annotated[int, Field(ge=1)] = 1500
+    hold_out_every: NonNegativeInt = 8
+    moving_share: Annotated[float, Field(ge=0, le=1)] = 0.3
+    position_powers: NonNegativeInt = 3
+    position_harmonics: NonNegativeInt = 2
+    rotation_powers: NonNegativeInt = 1
+    color_powers: NonNegativeInt = 1
     ssim_weight: float = 0.2
     motion_weight: float = 1e-4
     opacity_weight: float = 2e-3
-    relocate_every: int = 50
-    relocate_share: float = 0.04
-    resolutions: int = 2
-    checkpoint_every: int = 200
+    relocate_every: Annotated[int, Field(ge=1)] = 50
+    relocate_share: Annotated[float, Field(ge=0, le=1)] = 0.04
+    resolutions: Annotated[int, Field(ge=1)] = 2
+    checkpoint_every: Annotated[int, Field(ge=1)] = 200
 
 
 @stage("reconstruct.gaussian_flow", version=1, environment_packages=("torch", "numba", "numpy", "opencv-python-headless"))
@@ -85,11 +86,7 @@ def fit_gaussian_flow(
 
     Without triangulated points (a camera on a tripod) everything lies on a layer at unit depth: the scene then explains the
     frames from where they were taken, and nothing else. Without registered frames the scene is empty.
-
-    Raises:
-        WorldlineError: if the config has no Gaussians, no steps, or frames smaller than a few pixels.
     """
-    _check(config)
     start_s, end_s = float(clip.times_s[0]), float(clip.times_s[-1])
     if not path.registered.any():
         return _empty_scene(path, start_s, end_s), Metrics(rows_to_table(FIGURES, []))
@@ -112,12 +109,6 @@ def fit_gaussian_flow(
         figures = _measure(state, full, held_out, background)
     scene = _to_scene(state, scale, path, background, start_s, end_s)
     return scene, Metrics(rows_to_table(FIGURES, sorted(figures, key=lambda row: row["name"])))
-
-
-def _check(config: GaussianFlowConfig) -> None:
-    for name, least in (("gaussians", 16), ("steps", 1), ("max_side", 16), ("resolutions", 1), ("relocate_every", 1)):
-        if getattr(config, name) < least:
-            raise WorldlineError(f"reconstruct.gaussian_flow: {name} is {getattr(config, name)} but must be at least {least}")
 
 
 def _unit(views: Views, points: PointCloud) -> float:

@@ -28,6 +28,7 @@ def test_an_override_reaches_its_stage():
         ("sorce=x.mp4", "did you mean source"),
         ("pose=globl_mapping", "global_mapping"),
         ("pose.colmap.nothing.at.all=1", "pose.colmap.nothing.at.all is not a setting"),
+        ("reconstruct.gaussian_flow.steps=-3", "reconstruct.gaussian_flow.steps=-3 is not valid"),
         ("reconstruct.gaussian_flow.iterations=many", "reconstruct.gaussian_flow.iterations"),
         ("what", "KEY=VALUE"),
         ("seed=1.5", "seed=1.5 is not valid: give a whole number"),
@@ -73,3 +74,8 @@ def test_a_sentence_is_text_where_text_is_expected():
 def test_an_unknown_flow_names_the_nearest():
     with pytest.raises(WorldlineError, match="did you mean pseudo_labels"):
         compose_recipe("pseudo_label")
+
+
+def test_a_setting_in_the_place_of_the_flow_is_told_apart():
+    with pytest.raises(WorldlineError, match="belongs: write worldline build pseudo_labels seed=1"):
+        compose_recipe("seed=1")
