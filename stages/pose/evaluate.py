@@ -57,7 +57,8 @@ def self_checks(path: CameraPath) -> list[dict[str, object]]:
         rows = [_figure("path_length_m", length, "m", of_scale)]
     else:
         rows = [_figure("path_length_scene_units", length, "scene unit", "no source of metric scale")]
-    rows.append(_figure("registered_share", registered / max(count, 1), "share", f"{registered} of {count} frames, {path.verdict}"))
+    detail = f"{registered} of {count} frames, {path.verdict}"
+    rows.append(_figure("registered_share", registered / max(count, 1), "share", detail))
     if path.reprojection_error_px > 0:
         rows.append(_figure("reprojection_error_px", path.reprojection_error_px, "px", "mean over the observed points"))
     return rows

@@ -28,6 +28,7 @@ def test_an_override_reaches_its_stage():
         ("sorce=x.mp4", "did you mean source"),
         ("pose=globl_mapping", "global_mapping"),
         ("pose.colmap.nothing.at.all=1", "pose.colmap.nothing.at.all is not a setting"),
+        ("reconstruct.gaussian_flow.gaussians=0", "reconstruct.gaussian_flow.gaussians=0 is not valid"),
         ("reconstruct.gaussian_flow.steps=-3", "reconstruct.gaussian_flow.steps=-3 is not valid"),
         ("reconstruct.gaussian_flow.iterations=many", "reconstruct.gaussian_flow.iterations"),
         ("what", "KEY=VALUE"),

@@ -11,7 +11,6 @@ import torch
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
 from schemas.codec import content_digest
-from schemas.errors import WorldlineError
 from schemas.media import Video
 from schemas.motion import Masks
 from stages.contract import no_progress
@@ -240,8 +239,3 @@ def test_two_frames_are_enough(filmed):
     registered[[3, 20]] = True
     _, metrics = run((clip, dataclasses.replace(path, registered=registered), cloud, masks))
     assert metrics.facts()["reconstruct.train_psnr_db"] > 12
-
-
-def test_a_config_without_gaussians_is_refused_by_name(filmed):
-    with pytest.raises(WorldlineError, match="gaussians is 0"):
-        run(filmed, dataclasses.replace(CONFIG, gaussians=0))
