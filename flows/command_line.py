@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -81,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("report", _report, "write a dataset version's report to a file")
     sub.add_argument("dataset", metavar="NAME[@V]")
     sub.add_argument("destination", nargs="?", type=Path, default=None, metavar="FILE")
+    sub = add("rebuild", _rebuild, "make a dataset version again in an empty workspace and compare")
+    sub.add_argument("dataset", metavar="NAME[@V]")
+    sub.add_argument(
+        "--into", type=Path, default=None, metavar="FOLDER", help="keep the new workspace here (default: discard it)"
+    )
+    sub.add_argument("--quiet", action="store_true", help="no progress")
     sub = add("verify", _verify, "hash every object again and name what is damaged or missing")
     sub.add_argument("dataset", nargs="?", default=None, metavar="NAME[@V]")
     sub = add("gc", _gc, "list the objects that nothing needs; remove them with --yes")
@@ -191,6 +198,19 @@ def _report(options: argparse.Namespace) -> None:
     except OSError as error:
         raise WorldlineError(f"the report cannot be written to {destination} ({error.strerror}): name a new file") from None
     print(destination)
+
+
+def _rebuild(options: argparse.Namespace) -> None:
+    from tasks.rebuild import rebuild_dataset
+
+    catalog, quiet = _catalog(options), options.quiet or options.json
+    with tempfile.TemporaryDirectory(dir=catalog.home, prefix="rebuild-") as temporary:
+        remade = rebuild_dataset(catalog, options.dataset, (options.into or Path(temporary)).absolute(), quiet=quiet)
+    rows = [[item.stage, item.kind, item.level, item.code, item.recorded[:12], item.remade[:12]] for item in remade]
+    _show_rows(options, ["stage", "kind", "level", "code", "recorded", "remade"], rows)
+    different = sum(item.level == "different" for item in remade)
+    if different:
+        raise WorldlineError(f"{different} of {len(remade)} artifacts of {options.dataset} came out different")
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from catalogs.catalog import Catalog
 from flows.building import run_flow
+from tasks.rebuild import rebuild_dataset
 
 WORLDLINE = (sys.executable, "-m", "worldline")
 
@@ -106,6 +107,12 @@ def test_a_build_killed_in_the_reconstruction_resumes_to_the_same_bytes(small_st
     assert actions(resumed)["label.object_tracks"] == "keep"
     assert resumed["artifacts"] == small_street.outcome["artifacts"]
     assert not list(tmp_path.glob("checkpoints/*"))
+
+
+def test_a_dataset_is_rebuilt_from_its_manifest_bit_by_bit(small_street, tmp_path):
+    remade = rebuild_dataset(Catalog.open(small_street.home), "small_street@1", tmp_path, quiet=True)
+    assert {item.level for item in remade} == {"same bits"}
+    assert {item.kind for item in remade} >= {"Clip", "CameraPath", "Scene4D", "Tracks", "Questions", "Report"}
 
 
 @pytest.mark.slow
