@@ -29,7 +29,8 @@ class MergingConfig:
         united_width: and the two together are no wider than this many, at the range of the lower one.
         min_common_frames: frames that they must be seen together.
         min_comparable_share: share of these in which enough tracks last for their motion to be compared.
-        agree_share: share of these frames in which all of this must hold.
+        agree_share: share of these frames in which all of this must hold,
+        narrow_agree_share: and if the two together are narrower than `hanging_width` (walkers are not rigid).
     """
 
     step_frames: int = 10
@@ -44,6 +45,7 @@ class MergingConfig:
     min_common_frames: int = 6
     min_comparable_share: float = 0.3
     agree_share: float = 0.6
+    narrow_agree_share: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,15 @@ def _agreement(
         _adjacent(large, small, frame, static_px[frame], config) and misfit < _allowed_misfit(large, small, frame, config)
         for frame, misfit in zip(common[comparable].tolist(), misfits[comparable].tolist(), strict=True)
     ]
-    return float(np.mean(agrees))
+    share = float(np.mean(agrees))
+    return share if share >= config.narrow_agree_share or _united_width(large, small, common) >= config.hanging_width else 0.0
+
+
+def _united_width(large: _Group, small: _Group, frames: np.ndarray) -> float:
+    """Median width of both groups together, in heights of the camera at the range of the lower one; infinity without ground."""
+    width = np.fmax(large.high[frames, 0], small.high[frames, 0]) - np.fmin(large.low[frames, 0], small.low[frames, 0])
+    contact = np.fmax(large.contact[frames], small.contact[frames])
+    return float(np.median(width / contact)) if np.isfinite(contact).all() else np.inf
 
 
 def _allowed_misfit(large: _Group, small: _Group, frame: int, config: MergingConfig) -> float:
@@ -145,10 +155,9 @@ def _allowed_misfit(large: _Group, small: _Group, frame: int, config: MergingCon
 
 def _hangs(large: _Group, small: _Group, frame: int, config: MergingConfig) -> bool:
     """Whether the group with the higher lower edge is too narrow to stand there, and fits on the side of the other one."""
-    lower, higher = sorted((large, small), key=lambda group: -group.contact[frame])
+    higher = min(large, small, key=lambda group: float(group.contact[frame]))
     own_width = (higher.high[frame, 0] - higher.low[frame, 0]) / higher.contact[frame]
-    united = max(large.high[frame, 0], small.high[frame, 0]) - min(large.low[frame, 0], small.low[frame, 0])
-    return bool(own_width < config.hanging_width and united / lower.contact[frame] < config.united_width)
+    return bool(own_width < config.hanging_width and _united_width(large, small, np.array([frame])) < config.united_width)
 
 
 def _adjacent(large: _Group, small: _Group, frame: int, static_px: np.ndarray, config: MergingConfig) -> bool:

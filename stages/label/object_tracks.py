@@ -199,12 +199,16 @@ def _really_moves(
     known = np.flatnonzero(np.isfinite(placed.xyz).all(axis=1))
     if len(known) < config.min_samples:
         return False
-    first, last = known[: max(2, len(known) // 5)], known[-max(2, len(known) // 5) :]
-    travel = np.median(placed.xyz[last], axis=0) - np.median(placed.xyz[first], axis=0)
-    distance = float(np.linalg.norm(travel[:2]))
-    direction = travel / max(distance, 1e-9)
-    variance = np.einsum("a,nab,b->n", direction, placed.covariance[known], direction)
-    # errors of the contact line are shared by neighbouring frames, so the two ends count once each
-    sigma = float(np.sqrt(np.median(variance[: len(first)]) + np.median(variance[-len(last) :])))
     camera_height = float(np.median(path.world_from_camera[frames, :3, 3] @ ground.normal + ground.offset))
-    return distance > config.min_travel_sigmas * sigma and distance > config.min_travel_heights * camera_height
+    blocks = np.array_split(known, 5)
+    place = np.array([np.median(placed.xyz[block], axis=0) for block in blocks])
+    covariance = np.array([np.median(placed.covariance[block], axis=0) for block in blocks])
+    for i, j in ((0, 2), (1, 3), (2, 4), (0, 3), (1, 4), (0, 4)):  # far ends of a track may be too uncertain to tell
+        travel = place[j] - place[i]
+        distance = float(np.linalg.norm(travel[:2]))
+        direction = travel / max(distance, 1e-9)
+        # errors of the contact line are shared by neighbouring frames, so each block counts once
+        sigma = float(np.sqrt(direction @ (covariance[i] + covariance[j]) @ direction))
+        if distance > config.min_travel_sigmas * sigma and distance > config.min_travel_heights * camera_height:
+            return True
+    return False

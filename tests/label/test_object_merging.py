@@ -15,7 +15,7 @@ def drive_behind(pieces: list[tuple[float, tuple[float, float], tuple[float, flo
     for name, (start, columns, rows, speed) in enumerate(pieces, start=1):
         body = np.stack([rng.uniform(*columns, 30), HEIGHT - rng.uniform(*rows, 30)], axis=1)
         depth = start + speed * 0.1 * np.arange(FRAMES)
-        pixels.append(CENTRE + FOCAL * body[:, None] / depth[None, :, None] + rng.normal(0, 0.15, (30, FRAMES, 2)))
+        pixels.append(CENTRE + FOCAL * body[:, None] / depth[None, :, None] + rng.normal(0, 0.7, (30, FRAMES, 2)))
         objects += [name] * 30
     xy_px = np.concatenate(pixels).astype(np.float32)
     return np.array(objects), xy_px, np.ones(xy_px.shape[:2], bool), xy_px[..., 1].astype(float) - CENTRE[1]
