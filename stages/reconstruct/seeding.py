@@ -90,6 +90,9 @@ def measure_depths(views: Views, points: PointCloud, scale: float) -> DepthField
     return DepthField(trees, depths, far, typical, EMPTY_RADIUS * views.size[0])
 
 
+_REWEIGHTINGS = 6  # rounds of the robust fit of an object's path; it has settled by then
+
+
 def seed_gaussians(
     views: Views, points: PointCloud, scale: float, count: int, moving_share: float, powers: int, rng: np.random.Generator
 ) -> Seeds:
@@ -198,14 +201,22 @@ def follow_object(views: Views, field: DepthField, label: int, powers: int) -> n
         depths.append(float(depth[0]))
         places.append(_unproject(views, np.array([view]), foot, depth)[0])
         cut.append(rows.max() >= height - 1 or columns.min() == 0 or columns.max() >= width - 1)
-    weights = 1.0 / np.square(depths) ** 2 * np.where(cut, 1e-3, 1.0)
-    weights /= weights.sum()
+    spread = np.square(depths)  # of a contact point, up to a factor
     order = min(powers, max(0, len(times) // 6))
-    offset = float(weights @ np.asarray(times))
+    trust = np.where(cut, 1e-3, 1.0)
+    weights, solved = trust / spread, np.zeros((order + 1, 3))
+    offset = float(np.average(times, weights=weights))
     centred = np.asarray(times) - offset
     design = np.polynomial.polynomial.polyvander(centred, order)
-    ridge = np.diag([1e-3 * float(weights @ centred ** (2 * power)) if power > 1 else 1e-12 for power in range(order + 1)])
-    solved = np.linalg.solve(design.T @ (weights[:, None] * design) + ridge, design.T @ (weights[:, None] * np.asarray(places)))
+    for _ in range(_REWEIGHTINGS):
+        weights = weights / weights.sum()
+        ridge = np.diag([1e-3 * float(weights @ centred ** (2 * power)) if power > 1 else 1e-12 for power in range(order + 1)])
+        solved = np.linalg.solve(
+            design.T @ (weights[:, None] * design) + ridge, design.T @ (weights[:, None] * np.asarray(places))
+        )
+        off = np.linalg.norm(design @ solved - np.asarray(places), axis=1) / spread
+        # Sightings that slid onto something else are far off the path of the rest (Cauchy weights).
+        weights = trust / spread**2 / (1.0 + np.square(off / max(2.0 * float(np.median(off)), 1e-12)))
     return np.concatenate([_shift(solved, -offset), np.zeros((powers - order, 3))])
 
 
