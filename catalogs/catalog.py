@@ -11,43 +11,37 @@ Bytes lie in the object store, records in the commit log; nothing is visible bef
 
 import contextlib
 import dataclasses
-import difflib
-import json
-import re
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from catalogs import leases, lens, lineage
+from catalogs import leases, lens, versions
+from catalogs.datasets import Dataset
 from catalogs.log import Commit, CommitLog
 from catalogs.objects import ObjectStore
-from catalogs.records import ArtifactRef, DatasetVersion, Execution, dataset_row, execution_row, output_row, plain_facts
+from catalogs.records import (
+    ArtifactRef,
+    DatasetVersion,
+    Execution,
+    Note,
+    execution_row,
+    listed,
+    note_row,
+    output_row,
+    plain_facts,
+)
 from schemas.artifact import Artifact
-from schemas.canonical import TaggedHash, canonical_json
 from schemas.codec import content_digest, decode, encode
 from schemas.errors import WorldlineError
-from schemas.reports import Lineage
 
-__all__ = ["ArtifactRef", "Catalog", "DatasetVersion", "Execution", "check_dataset_name"]
+__all__ = ["ArtifactRef", "Catalog", "DatasetVersion", "Execution", "Note"]
 
 _HASHED_ON_LOAD = 1 << 20  # parts up to this size are hashed when loaded (about 1 ms); larger ones are checked by size
 _CHECKPOINT_LEASES: dict[Path, int] = {}  # checkpoint folders that this process holds
-_HEX = re.compile(r"[0-9a-f]{4,64}")
-_DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-
-
-def check_dataset_name(name: str) -> None:
-    """Raise a `WorldlineError` if a dataset cannot have this name."""
-    if not _DATASET_NAME.fullmatch(name):
-        raise WorldlineError(
-            f"{name!r} cannot name a dataset: use up to 100 letters, digits, dots, dashes and underscores, "
-            "starting with a letter or digit"
-        )
 
 
 class Catalog:
@@ -89,7 +83,7 @@ class Catalog:
     def find(self, key: str) -> Execution | None:
         """Return the recorded execution of a key if all parts of all its outputs are on disk, else None."""
         execution = self.log.execution(key)
-        return execution if execution is not None and self._intact(execution) else None
+        return execution if execution is not None and self.intact(execution) else None
 
     def put(self, artifact: Artifact, scratch: Path) -> ArtifactRef:
         """Store an artifact's parts durably; no query shows it until an execution that made it is recorded.
@@ -116,7 +110,11 @@ class Catalog:
         return ref
 
     def adopt(self, ref: ArtifactRef) -> ArtifactRef:
-        """Record an artifact that no execution made (a source that a person brought); again is a no-op."""
+        """Record an artifact that no execution made (a source that a person brought); again is a no-op.
+
+        Raises:
+            WorldlineError: if it was taken down.
+        """
         with self.log.write() as commit:
             self._adopt(commit, ref)
         return ref
@@ -146,7 +144,7 @@ class Catalog:
         if not execution.outputs:
             raise ValueError(f"{execution.stage} has no outputs to record")
         for ref in execution.outputs:
-            if not self._whole(ref):
+            if not self.whole(ref):
                 raise ValueError(f"{execution.stage}: put {ref.kind} {ref.digest[:12]} before recording it")
         for name, digest in execution.inputs.items():
             if digest not in self._put and commit.artifact(digest) is None:
@@ -155,7 +153,7 @@ class Catalog:
     def _record_ok(self, commit: Commit, execution: Execution) -> Execution:
         first = commit.execution(execution.key)
         drifted = first is not None and [ref.digest for ref in first.outputs] != [ref.digest for ref in execution.outputs]
-        if first is not None and self._intact(first):
+        if first is not None and self.intact(first):
             if drifted:
                 commit.append(execution_row(execution, "drift"))
             return first
@@ -167,9 +165,24 @@ class Catalog:
         commit.append(execution_row(execution, "execution"))
         return execution
 
+    def note(self, note: Note) -> Note:
+        """Record what is said about a subject; the newest note of a kind on a subject counts.
+
+        Raises:
+            ValueError: if there is no such kind of note (a defect of the caller).
+        """
+        with self.log.write() as commit:
+            commit.append(note_row(note))
+        return note
+
     def _adopt(self, commit: Commit, ref: ArtifactRef) -> None:
+        taken_down = commit.note("takedown", ref.digest)
+        if taken_down is not None:
+            raise WorldlineError(
+                f"{ref.kind} {ref.digest[:12]} was taken down ({taken_down.reason}) and may not come in again: use another source"
+            )
         known = commit.artifact(ref.digest)
-        if known is None or not self._whole(known):
+        if known is None or not self.whole(known):
             commit.append({"record": "source", "outputs": [output_row(ref.kind, ref)]})
 
     def producer(self, digest: str) -> Execution | None:
@@ -207,18 +220,19 @@ class Catalog:
         found = self.log.artifact(digest_or_prefix) or self._put.get(digest_or_prefix)
         if found is not None:
             return found
-        matches = self._digests_like(digest_or_prefix)
+        matches = self.digests_like(digest_or_prefix)
         if len(matches) == 1:
             return self.artifact(matches[0])
         if matches:
-            raise WorldlineError(f"{digest_or_prefix} could mean {_listed(matches)}: give more digits")
+            raise WorldlineError(f"{digest_or_prefix} could mean {listed(matches)}: give more digits")
         prefix = digest_or_prefix
-        while not (near := self._digests_like(prefix)) and prefix:
+        while not (near := self.digests_like(prefix)) and prefix:
             prefix = prefix[:-1]
-        hint = f"; the nearest are {_listed(near)}" if near else ": nothing has been recorded here yet"
+        hint = f"; the nearest are {listed(near)}" if near else ": nothing has been recorded here yet"
         raise WorldlineError(f"no artifact {digest_or_prefix} in {self.home}{hint}")
 
-    def _digests_like(self, prefix: str) -> list[str]:
+    def digests_like(self, prefix: str) -> list[str]:
+        """Return up to five recorded artifacts whose digest begins so."""
         query = "SELECT digest FROM artifacts WHERE digest >= ? AND digest < ? ORDER BY digest LIMIT 5"
         return [digest for (digest,) in self.log.rows(query, (prefix, prefix + "g"))]
 
@@ -235,7 +249,7 @@ class Catalog:
                 raise WorldlineError(f"{ref.kind} {ref.digest[:12]} has lost its part {name} ({path}): build it again")
             if path.stat().st_size <= _HASHED_ON_LOAD and not self.objects.verify(ref.parts[name]):
                 raise self._damaged(ref, name)
-        if not self._whole(ref):
+        if not self.whole(ref):
             raise self._damaged(ref, self._first_damaged(ref))
         try:
             return decode(parts)
@@ -254,171 +268,39 @@ class Catalog:
         path = self.objects.path(ref.parts[name]) if name else self.objects.folder
         return WorldlineError(f"part {name} of {ref.kind} {ref.digest[:12]} is damaged: delete {path} and build it again")
 
-    def _whole(self, ref: ArtifactRef) -> bool:
+    def whole(self, ref: ArtifactRef) -> bool:
         """Return whether all parts are on disk and have their size together (one stat each)."""
         sizes = [self.objects.size(sha256) for sha256 in ref.parts.values()]
         return None not in sizes and sum(size or 0 for size in sizes) == ref.bytes
 
-    def _intact(self, execution: Execution) -> bool:
-        return all(self._whole(ref) for ref in execution.outputs)
-
-    def verify(self, dataset: str | None = None) -> list[tuple[str, str]]:
-        """Hash every object, or those of one dataset version and of all executions that it came from.
-
-        Nothing is changed: an object found damaged can be deleted, then the next build makes it again.
-
-        Returns:
-            The SHA-256 of each bad object with "damaged" or "missing", sorted.
-        """
-        needed = self._referenced(self.dataset(dataset) if dataset else None)
-        checked = needed if dataset else needed | set(self.objects.all())
-        found = {name: "damaged" if self.objects.exists(name) else "missing" for name in checked if not self.objects.verify(name)}
-        return sorted(found.items())
-
-    def _referenced(self, version: DatasetVersion | None = None) -> set[str]:
-        """Objects that recorded artifacts and datasets refer to, or those that one dataset version came from."""
-        if version is not None:
-            executions = [found for key in version.executions if (found := self.log.execution(key))]
-            refs = [ref for execution in executions for ref in execution.outputs]
-            given = [self.log.artifact(digest) for digest in version.artifacts.values()]
-            given += [self.log.artifact(digest) for execution in executions for digest in execution.inputs.values()]
-            refs += [ref for ref in given if ref is not None]
-            return {version.manifest, *(name for ref in refs for name in ref.parts.values())}
-        names = {version.manifest for version in self.log.datasets()}
-        for (body,) in self.log.rows("SELECT body FROM artifacts"):
-            names.update(part["sha256"] for part in json.loads(body)["parts"])
-        for (body,) in self.log.rows("SELECT body FROM executions"):
-            names.update(part["sha256"] for output in json.loads(body)["outputs"] for part in output["parts"])
-        return names
-
-    def gc(self, *, dry_run: bool = True, grace_seconds: float = 7 * 86400.0) -> list[tuple[str, int]]:
-        """Remove objects that nothing recorded refers to, and merge commit files.
-
-        Args:
-            dry_run: only tell what would go.
-            grace_seconds: objects put or touched later than this ago stay: a running build may be about to record them.
-
-        Returns:
-            SHA-256 and size in bytes of each object that goes.
-        """
-        with self.log.write():
-            newest = time.time() - grace_seconds
-            unused = [name for name in self.objects.all() if self.objects.untouched_since(name, newest)]
-            needed = self._referenced()
-            gone = [(name, self.objects.size(name) or 0) for name in unused if name not in needed]
-            if not dry_run:
-                self.objects.discard([name for name, _ in gone])
-        if not dry_run:
-            self.log.compact()
-        return gone
+    def intact(self, execution: Execution) -> bool:
+        """Return whether all parts of all outputs of an execution are on disk."""
+        return all(self.whole(ref) for ref in execution.outputs)
 
     # -- datasets --------------------------------------------------------------------------------------------------
 
-    def publish(self, name: str, recipe: dict[str, Any], artifacts: dict[str, str], lock: dict[str, Any]) -> DatasetVersion:
-        """Publish a new version of a dataset, or return the latest one if recipe and artifacts are the same.
-
-        Args:
-            name: letters, digits, dots, dashes and underscores.
-            recipe: the resolved config.
-            artifacts: artifact digest by role.
-            lock: package versions of the environment.
-
-        Raises:
-            WorldlineError: if the name is not allowed, or an artifact is unknown, not recorded, or not whole.
-        """
-        check_dataset_name(name)
-        refs = {role: self.log.artifact(digest) for role, digest in sorted(artifacts.items())}
-        for role, ref in refs.items():
-            if ref is None or not self._whole(ref):
-                raise WorldlineError(
-                    f"{name} cannot be published: its {role} {artifacts[role][:12]} is not in the catalog; build it again"
-                )
-        executions = lineage.upstream(self.log, sorted(artifacts.values()))
-        fingerprint = TaggedHash("dataset/1").json(recipe).json(artifacts).hexdigest()
-        with self.log.write() as commit:
-            latest = commit.latest(name)
-            if latest is not None and latest[1] == fingerprint:
-                return latest[0]
-            number = latest[0].version + 1 if latest else 1
-            manifest = lineage.manifest(name, number, recipe, artifacts, executions, lock, self.log)
-            digest = self.objects.put_bytes(canonical_json(manifest).encode())
-            keys = tuple(execution.key for execution in executions)
-            version = DatasetVersion(name, number, recipe, dict(sorted(artifacts.items())), keys, lock, digest, published_at=0.0)
-            row = commit.append(dataset_row(version, fingerprint))
-        return dataclasses.replace(version, published_at=row["recorded_at"])
-
     def datasets(self) -> list[DatasetVersion]:
-        """Return all published versions by name and version."""
-        return self.log.datasets()
+        """Return all published versions that were not deleted, by name and version."""
+        return versions.living(self.log)
 
-    def dataset(self, reference: str) -> DatasetVersion:
-        """Return a version by "NAME@3", or the latest one by "NAME".
+    def dataset(self, reference: str) -> Dataset:
+        """Return a version to read from by "NAME@3" or "NAME@TAG", or the latest one by "NAME".
 
         Raises:
             WorldlineError: if there is none; the message names what there is.
         """
-        name, _, number = reference.partition("@")
-        versions = self.log.datasets(name)
-        if not versions:
-            names = sorted({version.name for version in self.log.datasets()})
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:5]
-            hint = f"there is {_listed(near)}" if near else "nothing has been published here yet"
-            raise WorldlineError(f"no dataset {name} in {self.home}: {hint}")
-        if not number:
-            return versions[-1]
-        for version in versions:
-            if str(version.version) == number.removeprefix("v"):
-                return version
-        raise WorldlineError(f"{name} has no version {number}: it has {versions[0].version} to {versions[-1].version}")
+        version = versions.resolve(self.log, reference)
+        return Dataset(**{field.name: getattr(version, field.name) for field in dataclasses.fields(version)}, catalog=self)
 
     # -- questions -------------------------------------------------------------------------------------------------
 
-    def query(self, sql: str) -> pa.Table:
+    def sql(self, sql: str) -> pa.Table:
         """Answer one SELECT over the catalog's tables (see `catalogs.lens`).
 
         Raises:
             WorldlineError: if the SQL is wrong, writes, or names an unknown table.
         """
         return lens.answer(sql, self.log, self.objects)
-
-    def lineage(self, identifier: str) -> Lineage:
-        """Return all executions upstream of an artifact (digest or prefix), execution (key), dataset version or question.
-
-        Raises:
-            WorldlineError: if nothing has this identifier; the message names the nearest.
-        """
-        if "@" in identifier or self.log.datasets(identifier):
-            version = self.dataset(identifier)
-            return lineage.as_artifact([found for key in version.executions if (found := self.log.execution(key))], self.log)
-        if _HEX.fullmatch(identifier):
-            query = "SELECT key FROM executions WHERE key >= ? AND key < ? ORDER BY key LIMIT 5"
-            keys = [key for (key,) in self.log.rows(query, (identifier, identifier + "g"))]
-            digests = self._digests_like(identifier)
-            if len(keys) == 1 and not digests:
-                execution = self.log.execution(keys[0])
-                assert execution is not None
-                return lineage.as_artifact([*lineage.upstream(self.log, sorted(execution.inputs.values())), execution], self.log)
-            if (keys and digests) or len(keys) > 1:
-                raise WorldlineError(f"{identifier} could mean {_listed(keys + digests)}: give more digits")
-            if digests:
-                return lineage.as_artifact(lineage.upstream(self.log, [self.artifact(identifier).digest]), self.log)
-        questions = self._questions_like(identifier)
-        if len(questions) == 1:
-            return lineage.as_artifact(lineage.upstream(self.log, questions), self.log)
-        if questions:
-            raise WorldlineError(
-                f"{identifier} is the question id in {len(questions)} artifacts {_listed(questions)}: give one of these"
-            )
-        names = difflib.get_close_matches(identifier, sorted({version.name for version in self.log.datasets()}), n=3, cutoff=0.4)
-        hint = f"; did you mean the dataset {_listed(names)}?" if names else ": give NAME@3, or four or more digits of a digest"
-        raise WorldlineError(f"no artifact, execution, dataset or question {identifier} in {self.home}{hint}")
-
-    def _questions_like(self, identifier: str) -> list[str]:
-        quoted = identifier.replace("'", "''")
-        exact = self.query(f"SELECT DISTINCT artifact FROM labels WHERE question_id = '{quoted}' ORDER BY 1")
-        if not exact.num_rows and len(identifier) >= 4:
-            exact = self.query(f"SELECT DISTINCT artifact FROM labels WHERE starts_with(question_id, '{quoted}') ORDER BY 1")
-        return exact.column(0).to_pylist()
 
     # -- folders ---------------------------------------------------------------------------------------------------
 
@@ -469,7 +351,3 @@ class Catalog:
                 leases.release(lease)
                 removed += 1
         return removed
-
-
-def _listed(items: list[str]) -> str:
-    return ", ".join(item[:16] for item in items)

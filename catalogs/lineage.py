@@ -1,15 +1,22 @@
 """Where an artifact came from: the closure of executions upstream of it, as a list, a table and a manifest."""
 
+import difflib
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from catalogs.log import CommitLog
-from catalogs.records import ArtifactRef, Execution, output_slots
+from catalogs.records import ArtifactRef, Execution, listed, output_slots
 from schemas.artifact import rows_to_table
 from schemas.canonical import canonical_json
+from schemas.errors import WorldlineError
 from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage
 
+if TYPE_CHECKING:
+    from catalogs.catalog import Catalog
+
 MANIFEST_VERSION = 1
+_HEX = re.compile(r"[0-9a-f]{4,64}")
 
 
 def upstream(log: CommitLog, digests: Sequence[str]) -> list[Execution]:
@@ -35,6 +42,47 @@ def upstream(log: CommitLog, digests: Sequence[str]) -> list[Execution]:
         stack.append((digest, producer))
         stack.extend((producer.inputs[name], None) for name in sorted(producer.inputs, reverse=True))
     return list(ordered.values())
+
+
+def lineage_of(catalog: "Catalog", identifier: str) -> Lineage:
+    """Return all executions upstream of an artifact (digest or prefix), execution (key), dataset version or question.
+
+    Raises:
+        WorldlineError: if nothing has this identifier; the message names the nearest.
+    """
+    if "@" in identifier or catalog.log.datasets(identifier):
+        version = catalog.dataset(identifier)
+        return as_artifact([found for key in version.executions if (found := catalog.log.execution(key))], catalog.log)
+    if _HEX.fullmatch(identifier):
+        query = "SELECT key FROM executions WHERE key >= ? AND key < ? ORDER BY key LIMIT 5"
+        keys = [key for (key,) in catalog.log.rows(query, (identifier, identifier + "g"))]
+        digests = catalog.digests_like(identifier)
+        if len(keys) == 1 and not digests:
+            execution = catalog.log.execution(keys[0])
+            assert execution is not None
+            return as_artifact([*upstream(catalog.log, sorted(execution.inputs.values())), execution], catalog.log)
+        if (keys and digests) or len(keys) > 1:
+            raise WorldlineError(f"{identifier} could mean {listed(keys + digests)}: give more digits")
+        if digests:
+            return as_artifact(upstream(catalog.log, [catalog.artifact(identifier).digest]), catalog.log)
+    questions = _questions_like(catalog, identifier)
+    if len(questions) == 1:
+        return as_artifact(upstream(catalog.log, questions), catalog.log)
+    if questions:
+        raise WorldlineError(
+            f"{identifier} is the question id in {len(questions)} artifacts {listed(questions)}: give one of these"
+        )
+    names = difflib.get_close_matches(identifier, sorted({version.name for version in catalog.log.datasets()}), n=3, cutoff=0.4)
+    hint = f"; did you mean the dataset {listed(names)}?" if names else ": give NAME@3, or four or more digits of a digest"
+    raise WorldlineError(f"no artifact, execution, dataset or question {identifier} in {catalog.home}{hint}")
+
+
+def _questions_like(catalog: "Catalog", identifier: str) -> list[str]:
+    quoted = identifier.replace("'", "''")
+    exact = catalog.sql(f"SELECT DISTINCT artifact FROM labels WHERE question_id = '{quoted}' ORDER BY 1")
+    if not exact.num_rows and len(identifier) >= 4:
+        exact = catalog.sql(f"SELECT DISTINCT artifact FROM labels WHERE starts_with(question_id, '{quoted}') ORDER BY 1")
+    return exact.column(0).to_pylist()
 
 
 def as_artifact(executions: Sequence[Execution], log: CommitLog) -> Lineage:

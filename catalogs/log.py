@@ -24,18 +24,23 @@ import pyarrow.parquet as pq
 from catalogs.leases import release
 from catalogs.objects import sync_folder
 from catalogs.records import (
+    NOTES,
     RECORDS,
     ArtifactRef,
     DatasetVersion,
     Execution,
+    Note,
     Record,
     read_dataset,
     read_execution,
+    read_note,
     read_output,
 )
 from schemas.errors import WorldlineError
 
-LOG_VERSION = 2  # 2: artifacts.kind. An older log is made anew from the Parquet files, which is every migration there is
+LOG_VERSION = (
+    3  # 2: artifacts.kind; 3: notes. An older log is made anew from the Parquet files, which is every migration there is
+)
 _APPLICATION_ID = 0x57444C4E  # "WDLN"
 _NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs")
 _SEGMENT_ROWS = 1_000_000  # larger segments are not merged again
@@ -59,6 +64,7 @@ CREATE TABLE edges (digest TEXT, direction TEXT, key TEXT, slot TEXT,
 CREATE INDEX edges_key ON edges (key);
 CREATE TABLE datasets (name TEXT, version INTEGER, number INTEGER NOT NULL, fingerprint TEXT NOT NULL, body TEXT NOT NULL,
     PRIMARY KEY (name, version)) WITHOUT ROWID;
+CREATE TABLE notes (record TEXT, subject TEXT, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (record, subject));
 """
 
 
@@ -243,6 +249,24 @@ class CommitLog:
                     connection.execute("ROLLBACK")
                 raise
 
+    @contextlib.contextmanager
+    def lease(self, *, exclusive: bool) -> Iterator[bool]:
+        """Hold the workspace for building (shared) or for removing what builds may need (exclusive), as long as the block lasts.
+
+        Yields:
+            Whether the lease was had: a shared one always (it waits), an exclusive one only if nobody builds.
+        """
+        descriptor = os.open(self._queue_path.with_name("builds.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+            held = True
+        except BlockingIOError:
+            held = False
+        try:
+            yield held
+        finally:
+            release(descriptor)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def rows(self, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -278,6 +302,15 @@ class CommitLog:
         query = "SELECT body FROM datasets WHERE name = coalesce(?, name) ORDER BY name, version"
         return [read_dataset(json.loads(body)) for (body,) in self.rows(query, (name,))]
 
+    def note(self, record: str, subject: str) -> Note | None:
+        """Return the newest note of a kind on a subject."""
+        return _note(self._connection(), record, subject)
+
+    def notes(self, record: str) -> list[Note]:
+        """Return the newest note of a kind on every subject, by subject."""
+        query = "SELECT body FROM notes WHERE record = ? ORDER BY subject"
+        return [read_note(json.loads(body)) for (body,) in self.rows(query, (record,))]
+
 
 class Commit:
     """Rows being recorded under the write lock."""
@@ -301,6 +334,10 @@ class Commit:
     def artifact(self, digest: str) -> ArtifactRef | None:
         """Return an artifact as of this commit."""
         return _artifact(self._connection, digest)
+
+    def note(self, record: str, subject: str) -> Note | None:
+        """Return the newest note of a kind on a subject as of this commit."""
+        return _note(self._connection, record, subject)
 
     def latest(self, name: str) -> tuple[DatasetVersion, str] | None:
         """Return the latest version of a dataset and its fingerprint."""
@@ -333,11 +370,28 @@ def _apply(connection: sqlite3.Connection, row: Record) -> None:
                 (row["dataset"], row["dataset_version"], number, row["fingerprint"], json.dumps(body, ensure_ascii=False)),
             )
             return
+        case note if note in NOTES:
+            body = {name: value for name, value in row.items() if value is not None}
+            connection.execute(
+                "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?)",
+                (note, row["subject"], number, json.dumps(body, ensure_ascii=False)),
+            )
+            if note == "removal":
+                _remove(connection, json.loads(row["body"]))
+            return
         case _:  # errors and drift are told by queries; the index never offers them
             return
     for item in outputs:
         values = (item["digest"], number, item["kind"], json.dumps(item, ensure_ascii=False))
         connection.execute("INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, ?)", values)
+
+
+def _remove(connection: sqlite3.Connection, removed: dict[str, list[str]]) -> None:
+    """Forget artifacts and executions; they may be recorded again later."""
+    keys, digests = [(key,) for key in removed["keys"]], [(digest,) for digest in removed["digests"]]
+    connection.executemany("DELETE FROM executions WHERE key = ?", keys)
+    connection.executemany("DELETE FROM edges WHERE key = ?", keys)
+    connection.executemany("DELETE FROM artifacts WHERE digest = ?", digests)
 
 
 def _document(connection: sqlite3.Connection, body: str) -> int:
@@ -360,6 +414,11 @@ def _execution(connection: sqlite3.Connection, key: str) -> Execution | None:
 def _artifact(connection: sqlite3.Connection, digest: str) -> ArtifactRef | None:
     found = connection.execute("SELECT body FROM artifacts WHERE digest = ?", (digest,)).fetchone()
     return read_output(json.loads(found[0])) if found else None
+
+
+def _note(connection: sqlite3.Connection, record: str, subject: str) -> Note | None:
+    found = connection.execute("SELECT body FROM notes WHERE record = ? AND subject = ?", (record, subject)).fetchone()
+    return read_note(json.loads(found[0])) if found else None
 
 
 def _write_table(table: pa.Table, path: Path, layout: dict[str, Any]) -> None:

@@ -7,11 +7,13 @@ Every commit is a Parquet file of rows in the schema `RECORDS`; a row's `record`
 - "drift": outputs of an execution whose key had other digests on record.
 - "source": an artifact that no execution made.
 - "dataset": a published version.
+- anything in `NOTES`: what people and the catalog say about a subject later; the newest note on a subject counts.
 """
 
+import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +92,9 @@ class DatasetVersion:
         lock: package versions of the environment.
         manifest: SHA-256 of the manifest object, which alone suffices to rebuild the version.
         published_at: Unix time in seconds.
+        held: why the publish gate keeps this version from being the latest, or None.
+        splits: "train", "val" or "test" by clip (the part of a role before its "/", "" where there is none).
+        rejected: question ids and artifact digests that a person had rejected when it was published.
     """
 
     name: str
@@ -100,11 +105,45 @@ class DatasetVersion:
     lock: dict[str, Any]
     manifest: str
     published_at: float
+    held: str | None = None
+    splits: dict[str, str] = dataclasses.field(default_factory=dict)
+    rejected: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
         """`name@version`."""
         return f"{self.name}@{self.version}"
+
+
+NOTES = {
+    "tag": "NAME@TAG: the version that a tag names (`version`, null where the tag was removed)",
+    "deleted": "NAME@V: this version was deleted by a person",
+    "tables": "NAME@V: the consolidated Parquet files of this version (`tables`: SHA-256 list by table)",
+    "review": "a digest, a question id or NAME@V: a person's `verdict`, accept or reject",
+    "terms": "artifact digest: `licence` (SPDX), `terms`, `attribution`, `place`, as its owner gave them",
+    "takedown": "source digest: it was withdrawn and may not come in again",
+    "removal": "a unique name: these artifacts (`digests`) and executions (`keys`) were removed on purpose",
+}
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something said about a subject after it was recorded.
+
+    Attributes:
+        record: a key of `NOTES`.
+        subject: what it is about.
+        body: what is said, in plain JSON types.
+        reason, author: why and by whom, where a person said it.
+        recorded_at: Unix time in seconds.
+    """
+
+    record: str
+    subject: str
+    body: dict[str, Any]
+    reason: str | None = None
+    author: str | None = None
+    recorded_at: float = 0.0
 
 
 _PART = pa.struct([("name", pa.string()), ("sha256", pa.string())])
@@ -150,9 +189,21 @@ RECORDS = pa.schema(
         ("roles", pa.list_(pa.struct([("role", pa.string()), ("digest", pa.string())]))),
         ("executions", pa.list_(pa.string())),
         ("lock", pa.string()),
+        ("held", pa.string()),
+        ("splits", pa.string()),
+        ("rejected", pa.list_(pa.string())),
+        ("subject", pa.string()),
+        ("body", pa.string()),
+        ("reason", pa.string()),
+        ("author", pa.string()),
     ]
 )
 Record = dict[str, Any]
+
+
+def listed(items: Sequence[str]) -> str:
+    """Return names for a message, digests cut to what a person needs."""
+    return ", ".join(item[:16] for item in items)
 
 
 def plain_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,6 +318,9 @@ def dataset_row(version: DatasetVersion, fingerprint: str) -> Record:
         "roles": [{"role": role, "digest": version.artifacts[role]} for role in sorted(version.artifacts)],
         "executions": list(version.executions),
         "lock": canonical_json(version.lock),
+        "held": version.held,
+        "splits": canonical_json(version.splits),
+        "rejected": list(version.rejected),
     }
 
 
@@ -281,4 +335,21 @@ def read_dataset(row: Record) -> DatasetVersion:
         lock=json.loads(row["lock"]),
         manifest=row["manifest"],
         published_at=row["recorded_at"],
+        held=row.get("held"),
+        splits=json.loads(row.get("splits") or "{}"),
+        rejected=tuple(row.get("rejected") or ()),
     )
+
+
+def note_row(note: Note) -> Record:
+    """Return a note as a row of `RECORDS`."""
+    if note.record not in NOTES:
+        raise ValueError(f"{note.record} is not a kind of note: {', '.join(NOTES)}")
+    said = {"reason": note.reason, "author": note.author}
+    return {"record": note.record, "subject": note.subject, "body": canonical_json(note.body), **said}
+
+
+def read_note(row: Record) -> Note:
+    """Invert `note_row`."""
+    body = json.loads(row["body"])
+    return Note(row["record"], row["subject"], body, row.get("reason"), row.get("author"), row["recorded_at"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from catalogs.catalog import Catalog
+from catalogs.lineage import lineage_of
 
 PAGE = Path(__file__).parent / "figures.md"
 INTRODUCTION = """# Figures
@@ -45,7 +46,7 @@ def describe(catalog: Catalog, name: str) -> str:
         for row in metrics.figures.to_pylist():
             lines.append(f"| `{row['name']}` | {row['value']:.4g} | {row['unit']} | {row['detail']} |")
     lines += ["", "| stage | seconds | peak memory of the process, GB |", "|---|---|---|"]
-    for node in catalog.lineage(version.artifacts["report"]).nodes.to_pylist():
+    for node in lineage_of(catalog, version.artifacts["report"]).nodes.to_pylist():
         found = catalog.find(node["execution_key"])
         if found is not None:
             lines.append(f"| {found.stage} | {found.seconds:.1f} | {found.peak_memory_bytes / 1e9:.2f} |")

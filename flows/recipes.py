@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
-from catalogs.catalog import check_dataset_name
+from catalogs.versions import check_dataset_name
 from schemas.canonical import to_plain
 from schemas.errors import WorldlineError
 from stages.contract import load_stages

@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
+from catalogs.lineage import lineage_of
+from catalogs.versions import publish
 from schemas.artifact import Artifact, Files
 from schemas.canonical import to_plain
 from schemas.clips import Source
@@ -132,7 +134,7 @@ class Build:
         digests = [handle.digest for handle in artifacts.values()]
         if any(digest is None for digest in digests):
             return Handle(Lineage.kind, None)
-        parts = [self.catalog.lineage(digest) for digest in sorted({digest for digest in digests if digest})]
+        parts = [lineage_of(self.catalog, digest) for digest in sorted({digest for digest in digests if digest})]
         nodes = _distinct(LINEAGE_NODES, [part.nodes for part in parts])
         edges = _distinct(LINEAGE_EDGES, [part.edges for part in parts])
         return self._given(Lineage(nodes=nodes, edges=edges))
@@ -149,7 +151,7 @@ class Build:
             return outcome
         digests = {role: handle.digest for role, handle in artifacts.items() if handle.digest is not None}
         lock = {"machine": machine(), "packages": packages()}
-        version = self.catalog.publish(self.recipe["name"], dict(self.recipe), digests, lock)
+        version = publish(self.catalog, self.recipe["name"], dict(self.recipe), digests, lock)
         figures: list[dict[str, Any]] = []
         for role in sorted(digests):
             if artifacts[role].kind == Metrics.kind:

@@ -14,6 +14,7 @@ import catalogs.catalog
 import catalogs.log
 import catalogs.objects
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
+from catalogs.versions import publish
 from schemas.artifact import make_table
 from schemas.reports import FIGURES, Metrics
 
@@ -77,7 +78,7 @@ def compute_same(home: Path, seed: int, results: Any) -> None:
 
 def publish_one(home: Path, recipe: int, results: Any) -> None:
     catalog = Catalog.open(home)
-    version: DatasetVersion = catalog.publish("raced", {"iterations": recipe}, {"figures": figures_digest(catalog)}, {})
+    version: DatasetVersion = publish(catalog, "raced", {"iterations": recipe}, {"figures": figures_digest(catalog)}, {})
     results.put((version.version, version.manifest))
 
 
@@ -98,7 +99,7 @@ def build_until_killed(home: Path, acknowledged: Path, round_number: int) -> Non
             promises.write(execution.key + "\n")
             promises.flush()
             if index % 5 == 4:
-                catalog.publish("nightly", {"build": name}, {"figures": execution.outputs[0].digest}, {})
+                publish(catalog, "nightly", {"build": name}, {"figures": execution.outputs[0].digest}, {})
             if index % 7 == 6:
                 catalog.log.compact(minimum=3)
 

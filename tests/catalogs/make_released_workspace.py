@@ -13,6 +13,7 @@ from pathlib import Path
 from catalog_workers import figures, key_of, make, put, run_of
 
 from catalogs.catalog import Catalog
+from catalogs.versions import publish
 
 
 def main(home: Path) -> None:
@@ -24,7 +25,7 @@ def main(home: Path) -> None:
     error = {"status": "error", "error_type": "OSError", "error_message": "the disk is gone"}
     catalog.record(run_of(key_of("failed"), "toy.make", (), **error))
     make(catalog, "second", 4, {"figures": first.outputs[0].digest}, stage="toy.refine")  # other bytes under the same key
-    catalog.publish("released", {"name": "released", "iterations": 800}, {"figures": second.outputs[0].digest}, {"numpy": "2.0"})
+    publish(catalog, "released", {"name": "released", "iterations": 800}, {"figures": second.outputs[0].digest}, {"numpy": "2.0"})
     with sqlite3.connect(home / "catalog.sqlite") as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -28,6 +28,8 @@ from catalog_workers import (
 
 from catalogs.catalog import Catalog
 from catalogs.lens import TABLES
+from catalogs.upkeep import verify
+from catalogs.versions import publish
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 
@@ -39,19 +41,19 @@ def dump(catalog: Catalog) -> tuple[list[str], dict[str, list[str]]]:
             repr(connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3").fetchall())
             for name in ("executions", "artifacts", "edges", "datasets")
         ]
-    tables = {name: sorted(map(repr, catalog.query(f"SELECT * FROM {name}").to_pylist())) for name in TABLES}
+    tables = {name: sorted(map(repr, catalog.sql(f"SELECT * FROM {name}").to_pylist())) for name in TABLES}
     return index, tables
 
 
 def assert_whole(catalog: Catalog) -> None:
-    assert catalog.verify() == []
+    assert verify(catalog) == []
     for folder in ("scratch", "objects/incoming"):
         assert not list((catalog.home / folder).iterdir())
-    for key in catalog.query("SELECT key FROM executions").column("key").to_pylist():
+    for key in catalog.sql("SELECT key FROM executions").column("key").to_pylist():
         execution = catalog.find(key)
         assert execution is not None
         assert content_digest(catalog.load(execution.outputs[0].digest)) == execution.outputs[0].digest
-    figures_recorded = catalog.query(
+    figures_recorded = catalog.sql(
         "SELECT artifact, count(*) AS rows FROM (SELECT DISTINCT artifact, name FROM metrics) GROUP BY 1"
     )
     assert set(figures_recorded.column("rows").to_pylist()) <= {20}
@@ -64,7 +66,7 @@ def test_concurrent_writers_lose_nothing_and_every_query_sees_whole_commits(tmp_
         worker.start()
     seen = 0
     while any(worker.is_alive() for worker in workers):
-        counts = catalog.query("SELECT count(*) AS runs, (SELECT count(*) FROM metrics) AS rows FROM executions").to_pylist()[0]
+        counts = catalog.sql("SELECT count(*) AS runs, (SELECT count(*) FROM metrics) AS rows FROM executions").to_pylist()[0]
         runs, rows = counts["runs"], counts["rows"]
         assert runs >= seen
         assert rows % 20 == 0
@@ -72,9 +74,9 @@ def test_concurrent_writers_lose_nothing_and_every_query_sees_whole_commits(tmp_
         catalog.log.compact(minimum=20)
     assert [worker.exitcode for worker in workers] == [0] * 6
     keys = {key_of(f"{worker}/{index}") for worker in range(6) for index in range(25)}
-    assert set(catalog.query("SELECT key FROM executions").column("key").to_pylist()) == keys
+    assert set(catalog.sql("SELECT key FROM executions").column("key").to_pylist()) == keys
     assert all(catalog.find(key) for key in keys)
-    assert catalog.query("SELECT count(*) AS n FROM metrics").to_pylist() == [{"n": 6 * 25 * 20}]
+    assert catalog.sql("SELECT count(*) AS n FROM metrics").to_pylist() == [{"n": 6 * 25 * 20}]
 
 
 def test_two_processes_that_compute_one_key_both_get_the_visible_result(tmp_path: Path, processes: ForkServerContext) -> None:
@@ -87,7 +89,7 @@ def test_two_processes_that_compute_one_key_both_get_the_visible_result(tmp_path
     assert len(digests) == 1
     catalog = Catalog.open(home)
     assert {ref.digest for ref in catalog.find(key_of("shared")).outputs} == digests  # type: ignore[union-attr]
-    drifted = set(catalog.query("SELECT other_digest FROM drift").column(0).to_pylist())
+    drifted = set(catalog.sql("SELECT other_digest FROM drift").column(0).to_pylist())
     assert drifted == {content_digest(figures(seed)) for seed in (1, 2, 3)} - digests
 
 
@@ -104,8 +106,8 @@ def test_concurrent_publishers_get_distinct_versions_and_equal_ones_share_theirs
     published = {results.get(timeout=60) for _ in workers}
     assert {version for version, _ in published} == {1, 2, 3, 4}
     latest = catalog.dataset("raced")
-    again = catalog.publish("raced", latest.recipe, latest.artifacts, {})
-    assert again == latest
+    again = publish(catalog, "raced", latest.recipe, latest.artifacts, {})
+    assert (again.reference, again.manifest) == (latest.reference, latest.manifest)
     assert len(catalog.datasets()) == 4
 
 
@@ -126,7 +128,7 @@ def test_a_process_killed_at_a_commit_point_leaves_a_whole_catalog(
     assert (catalog.home / "checkpoints" / key_of("doomed")).exists() != committed  # kept exactly where a build would resume
     assert make(catalog, "doomed", 5) == catalog.find(key_of("doomed"))
     assert catalog.find(before.key) == before
-    assert catalog.query("SELECT * FROM executions").num_rows == 2
+    assert catalog.sql("SELECT * FROM executions").num_rows == 2
     assert_whole(Catalog.open(catalog.home))
 
 
@@ -179,7 +181,7 @@ def test_a_lost_log_is_rebuilt_from_the_commit_files(catalog: Catalog, merged: b
     first = make(catalog, "a", 1)
     make(catalog, "a", 2)  # drift
     second = make(catalog, "b", 3, {"figures": first.outputs[0].digest})
-    catalog.publish("nightly", {"x": 1}, {"figures": second.outputs[0].digest}, {"numpy": "2"})
+    publish(catalog, "nightly", {"x": 1}, {"figures": second.outputs[0].digest}, {"numpy": "2"})
     catalog.objects.path(first.outputs[0].parts["figures.parquet"]).unlink()
     make(catalog, "a", 6)  # takes the place of the lost one
     if merged:
@@ -192,13 +194,13 @@ def test_a_lost_log_is_rebuilt_from_the_commit_files(catalog: Catalog, merged: b
     assert "was missing and was rebuilt" in caplog.text
     assert dump(rebuilt) == before
     make(rebuilt, "d", 5)
-    assert rebuilt.query("SELECT max(commit) AS n FROM executions").to_pylist() == [{"n": 7}]
+    assert rebuilt.sql("SELECT max(commit) AS n FROM executions").to_pylist() == [{"n": 7}]
 
 
 def test_a_log_of_version_1_is_brought_up_to_date_without_loss(catalog: Catalog) -> None:
     first = make(catalog, "a", 1)
     make(catalog, "b", 2, {"figures": first.outputs[0].digest})
-    catalog.publish("nightly", {}, {"figures": first.outputs[0].digest}, {})
+    publish(catalog, "nightly", {}, {"figures": first.outputs[0].digest}, {})
     before = dump(catalog)
     with sqlite3.connect(catalog.home / "catalog.sqlite") as connection:
         connection.execute("DROP INDEX artifacts_kind")
@@ -217,7 +219,7 @@ def test_merging_commit_files_changes_no_answer(catalog: Catalog) -> None:
     assert dump(catalog) == before
     make(catalog, "later", 9)
     assert len(catalog.log.files()) == 2
-    assert catalog.query("SELECT * FROM executions").num_rows == 7
+    assert catalog.sql("SELECT * FROM executions").num_rows == 7
 
 
 def test_the_number_of_segments_grows_with_the_logarithm_of_the_commits(catalog: Catalog) -> None:
@@ -225,7 +227,7 @@ def test_the_number_of_segments_grows_with_the_logarithm_of_the_commits(catalog:
         catalog.record(run_of(key_of(str(index)), "toy.make", (), status="error", error_type="E", error_message=str(index)))
         catalog.log.compact(minimum=2)
     assert len(catalog.log.files()) <= 5
-    assert catalog.query("SELECT count(*) AS n FROM executions").to_pylist() == [{"n": 24}]
+    assert catalog.sql("SELECT count(*) AS n FROM executions").to_pylist() == [{"n": 24}]
     before = dump(catalog)
     (catalog.home / "catalog.sqlite").unlink()
     assert dump(Catalog.open(catalog.home)) == before
@@ -235,7 +237,7 @@ def test_threads_may_share_one_catalog(catalog: Catalog) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda index: make(catalog, str(index), index), range(40)))
     assert [catalog.find(key_of(str(index))) for index in range(40)] == made
-    assert catalog.query("SELECT count(*) AS n FROM executions").to_pylist() == [{"n": 40}]
+    assert catalog.sql("SELECT count(*) AS n FROM executions").to_pylist() == [{"n": 40}]
     assert not list((catalog.home / "scratch").iterdir())
 
 
@@ -273,7 +275,7 @@ def test_a_log_older_than_its_tables_is_not_written_over(catalog: Catalog, tmp_p
     with pytest.raises(WorldlineError, match="older than the tables"):
         make(Catalog.open(catalog.home), "4", 4)
     (catalog.home / "catalog.sqlite").unlink()
-    assert Catalog.open(catalog.home).query("SELECT * FROM executions").num_rows == 4
+    assert Catalog.open(catalog.home).sql("SELECT * FROM executions").num_rows == 4
 
 
 def test_the_workspace_of_another_tool_or_a_newer_version_is_refused(tmp_path: Path) -> None:
@@ -315,5 +317,5 @@ def test_a_commit_that_fails_leaves_no_trace(catalog: Catalog, monkeypatch: pyte
     assert catalog.find(key_of("b")) is None
     assert len(list((catalog.log.tables / "commits").iterdir())) == 1
     make(catalog, "b", 2)
-    assert catalog.query("SELECT key FROM executions").num_rows == 2
-    assert isinstance(catalog.query("SELECT 1 AS one"), pa.Table)
+    assert catalog.sql("SELECT key FROM executions").num_rows == 2
+    assert isinstance(catalog.sql("SELECT 1 AS one"), pa.Table)

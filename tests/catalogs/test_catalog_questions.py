@@ -10,6 +10,8 @@ from catalog_workers import figures, key_of, make, put, run_of
 
 from catalogs.catalog import Catalog, Execution
 from catalogs.lens import TABLES
+from catalogs.lineage import lineage_of
+from catalogs.versions import publish
 from schemas.artifact import Artifact, make_table, rows_to_table
 from schemas.cameras import CameraPath
 from schemas.canonical import canonical_json
@@ -77,7 +79,7 @@ def chain(catalog: Catalog) -> dict[str, Execution]:
 
 
 def stages_of(catalog: Catalog, identifier: str) -> list[str]:
-    return catalog.lineage(identifier).nodes.column("stage").to_pylist()
+    return lineage_of(catalog, identifier).nodes.column("stage").to_pylist()
 
 
 UPSTREAM = ["ingest.toy", "toy.path", "toy.tracks", "toy.kinematics", "toy.questions"]
@@ -86,9 +88,9 @@ UPSTREAM = ["ingest.toy", "toy.path", "toy.tracks", "toy.kinematics", "toy.quest
 def test_an_empty_catalog_answers_with_empty_tables_of_the_same_columns(catalog: Catalog, tmp_path: Any) -> None:
     full = Catalog.open(tmp_path / "full")
     made = chain(full)
-    full.publish("streets", {}, {"questions": made["questions"].outputs[0].digest}, {})
+    publish(full, "streets", {}, {"questions": made["questions"].outputs[0].digest}, {})
     for name in TABLES:
-        empty, filled = catalog.query(f"SELECT * FROM {name}"), full.query(f"SELECT * FROM {name}")
+        empty, filled = catalog.sql(f"SELECT * FROM {name}"), full.sql(f"SELECT * FROM {name}")
         assert empty.num_rows == 0
         assert empty.schema == filled.schema, name
         assert filled.num_rows > 0 or name in ("drift", "models")
@@ -97,17 +99,17 @@ def test_an_empty_catalog_answers_with_empty_tables_of_the_same_columns(catalog:
 def test_content_tables_hold_the_rows_of_recorded_artifacts(catalog: Catalog) -> None:
     made = chain(catalog)
     put(catalog, questions("c" * 20))  # not recorded
-    labels = catalog.query("SELECT question_id, answer_value, artifact, dataset, latest FROM labels ORDER BY 1").to_pylist()
+    labels = catalog.sql("SELECT question_id, answer_value, artifact, dataset, latest FROM labels ORDER BY 1").to_pylist()
     digest = made["questions"].outputs[0].digest
     unpublished = {"answer_value": 36.0, "artifact": digest, "dataset": None, "latest": False}
     assert labels == [{"question_id": name * 20, **unpublished} for name in "ab"]
-    assert catalog.query("SELECT sum(x) AS x FROM tracks").to_pylist() == [{"x": 6.0}]
-    assert catalog.query("SELECT class_name FROM objects").to_pylist() == [{"class_name": "car"}]
-    assert catalog.query("SELECT count(*) AS n FROM kinematics JOIN windows USING (artifact, track_id)").to_pylist() == [{"n": 2}]
-    assert catalog.query("SELECT name, frames, width_px, duration_s FROM clips").to_pylist() == [
+    assert catalog.sql("SELECT sum(x) AS x FROM tracks").to_pylist() == [{"x": 6.0}]
+    assert catalog.sql("SELECT class_name FROM objects").to_pylist() == [{"class_name": "car"}]
+    assert catalog.sql("SELECT count(*) AS n FROM kinematics JOIN windows USING (artifact, track_id)").to_pylist() == [{"n": 2}]
+    assert catalog.sql("SELECT name, frames, width_px, duration_s FROM clips").to_pylist() == [
         {"name": "drive", "frames": 3, "width_px": 24, "duration_s": 1.5}
     ]
-    cameras = catalog.query("SELECT frame, time_s, x, fy, registered FROM cameras ORDER BY frame").to_pylist()
+    cameras = catalog.sql("SELECT frame, time_s, x, fy, registered FROM cameras ORDER BY frame").to_pylist()
     assert cameras[2] == {"frame": 2, "time_s": 1.5, "x": 2.5, "fy": 510.0, "registered": False}
 
 
@@ -117,18 +119,18 @@ def test_executions_and_edges_can_be_joined(catalog: Catalog) -> None:
         "SELECT e.stage, e.config->>'$.iterations' AS iterations FROM executions e JOIN edges ON e.key = edges.execution_key "
         f"WHERE direction = 'in' AND digest = '{made['path'].outputs[0].digest}' ORDER BY 1"
     )
-    assert catalog.query(sql).to_pylist() == [{"stage": f"toy.{name}", "iterations": "800"} for name in ("kinematics", "tracks")]
+    assert catalog.sql(sql).to_pylist() == [{"stage": f"toy.{name}", "iterations": "800"} for name in ("kinematics", "tracks")]
 
 
 def test_a_label_shows_once_per_dataset_version_and_latest_picks_the_last(catalog: Catalog) -> None:
     made = chain(catalog)
     digest = made["questions"].outputs[0].digest
     for iterations in (1, 2):
-        catalog.publish("streets", {"iterations": iterations}, {"questions": digest}, {})
+        publish(catalog, "streets", {"iterations": iterations}, {"questions": digest}, {})
     count = "SELECT count(*) AS n FROM labels WHERE "
-    assert catalog.query(count + "dataset = 'streets' AND version = 1").to_pylist() == [{"n": 2}]
-    assert catalog.query(count + "latest").to_pylist() == [{"n": 2}]
-    assert catalog.query(count + "true").to_pylist() == [{"n": 4}]
+    assert catalog.sql(count + "dataset = 'streets' AND version = 1").to_pylist() == [{"n": 2}]
+    assert catalog.sql(count + "latest").to_pylist() == [{"n": 2}]
+    assert catalog.sql(count + "true").to_pylist() == [{"n": 4}]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_sql_that_is_wrong_or_reaches_out_is_one_clear_sentence(catalog: Catalog
     make(catalog, "a", 1)
     before = sorted(catalog.home.rglob("*"))
     with pytest.raises(WorldlineError, match=message) as caught:
-        catalog.query(sql.replace("OBJECTS", str(catalog.objects.folder)))
+        catalog.sql(sql.replace("OBJECTS", str(catalog.objects.folder)))
     assert "\n" not in str(caught.value)
     assert sorted(catalog.home.rglob("*")) == before
 
@@ -162,17 +164,17 @@ def test_sql_that_is_wrong_or_reaches_out_is_one_clear_sentence(catalog: Catalog
 def test_a_workspace_may_have_any_folder_name(tmp_path: Any, name: str) -> None:
     catalog = Catalog.open(tmp_path / name)
     chain(catalog)
-    assert catalog.query("SELECT count(*) AS n FROM labels").to_pylist() == [{"n": 2}]
+    assert catalog.sql("SELECT count(*) AS n FROM labels").to_pylist() == [{"n": 2}]
 
 
 def test_publishing_twice_gives_the_same_version_and_a_change_gives_the_next(catalog: Catalog) -> None:
     digest = chain(catalog)["questions"].outputs[0].digest
-    first = catalog.publish("streets", {"rate": 0.1}, {"questions": digest}, {"numpy": "2.0"})
-    assert catalog.publish("streets", {"rate": 0.1}, {"questions": digest}, {"numpy": "2.1"}) == first
-    second = catalog.publish("streets", {"rate": 0.2}, {"questions": digest}, {"numpy": "2.1"})
+    first = publish(catalog, "streets", {"rate": 0.1}, {"questions": digest}, {"numpy": "2.0"})
+    assert publish(catalog, "streets", {"rate": 0.1}, {"questions": digest}, {"numpy": "2.1"}) == first
+    second = publish(catalog, "streets", {"rate": 0.2}, {"questions": digest}, {"numpy": "2.1"})
     assert (first.version, second.version) == (1, 2)
-    assert catalog.publish("streets", {"rate": 0.1}, {"questions": digest}, {}).version == 3  # not the latest: a new one
-    assert catalog.dataset("streets@1") == first
+    assert publish(catalog, "streets", {"rate": 0.1}, {"questions": digest}, {}).version == 3  # not the latest: a new one
+    assert catalog.dataset("streets@1").manifest == first.manifest
     assert catalog.dataset("streets").version == 3
     assert [version.reference for version in catalog.datasets()] == ["streets@1", "streets@2", "streets@3"]
 
@@ -183,7 +185,7 @@ def test_the_manifest_alone_says_how_to_rebuild_and_does_not_depend_on_when_or_w
     make(other, "unrelated", 5)
     chain(other)
     published = [
-        home.publish("streets", {"rate": 0.1}, {"questions": made["questions"].outputs[0].digest}, {"numpy": "2.0"})
+        publish(home, "streets", {"rate": 0.1}, {"questions": made["questions"].outputs[0].digest}, {"numpy": "2.0"})
         for home in (catalog, other)
     ]
     assert published[0].manifest == published[1].manifest
@@ -203,24 +205,24 @@ def test_the_manifest_alone_says_how_to_rebuild_and_does_not_depend_on_when_or_w
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "it's", "🙂", "a@1", ".hidden", "x" * 101])
 def test_a_dataset_name_that_could_do_harm_is_refused(catalog: Catalog, name: str) -> None:
     with pytest.raises(WorldlineError, match="cannot name a dataset"):
-        catalog.publish(name, {}, {"figures": make(catalog, "a", 1).outputs[0].digest}, {})
+        publish(catalog, name, {}, {"figures": make(catalog, "a", 1).outputs[0].digest}, {})
     assert catalog.datasets() == []
 
 
 def test_only_recorded_and_whole_artifacts_can_be_published(catalog: Catalog) -> None:
     execution = make(catalog, "a", 1)
     with pytest.raises(WorldlineError, match=r"its figures .* is not in the catalog"):
-        catalog.publish("streets", {}, {"figures": put(catalog, figures(2)).digest}, {})
+        publish(catalog, "streets", {}, {"figures": put(catalog, figures(2)).digest}, {})
     catalog.objects.path(execution.outputs[0].parts["meta.json"]).unlink()
     with pytest.raises(WorldlineError, match="build it again"):
-        catalog.publish("streets", {}, {"figures": execution.outputs[0].digest}, {})
-    assert catalog.query("SELECT * FROM datasets").num_rows == 0
+        publish(catalog, "streets", {}, {"figures": execution.outputs[0].digest}, {})
+    assert catalog.sql("SELECT * FROM datasets").num_rows == 0
 
 
 def test_unknown_datasets_and_versions_name_what_there_is(catalog: Catalog) -> None:
     with pytest.raises(WorldlineError, match="nothing has been published"):
         catalog.dataset("streets")
-    catalog.publish("streets", {}, {"figures": make(catalog, "a", 1).outputs[0].digest}, {})
+    publish(catalog, "streets", {}, {"figures": make(catalog, "a", 1).outputs[0].digest}, {})
     for reference, message in {"stretes": "there is streets", "streets@7": "it has 1 to 1", "streets@x": "it has 1 to 1"}.items():
         with pytest.raises(WorldlineError, match=message):
             catalog.dataset(reference)
@@ -229,20 +231,20 @@ def test_unknown_datasets_and_versions_name_what_there_is(catalog: Catalog) -> N
 def test_lineage_reaches_everything_upstream_and_nothing_else_from_any_identifier(catalog: Catalog) -> None:
     made = chain(catalog)
     digest = made["questions"].outputs[0].digest
-    catalog.publish("streets", {}, {"questions": digest}, {})
+    publish(catalog, "streets", {}, {"questions": digest}, {})
     for identifier in (digest, digest[:8], made["questions"].key, "a" * 20, "aaaaaaaa", "streets@1", "streets"):
         assert stages_of(catalog, identifier) == UPSTREAM
     assert stages_of(catalog, made["path"].key[:10]) == ["ingest.toy", "toy.path"]
     assert stages_of(catalog, made["clip"].inputs["source"]) == []
-    edges = catalog.lineage(digest).edges.to_pylist()
+    edges = lineage_of(catalog, digest).edges.to_pylist()
     assert len(edges) == 12
     assert {"execution_key": key_of("clip"), "slot": "source", "direction": "in", "kind": "Metrics",
             "digest": made["clip"].inputs["source"]} in edges  # fmt: skip
     for unknown in ("0" * 12, "nobody", "it's"):
         with pytest.raises(WorldlineError, match="no artifact, execution, dataset or question"):
-            catalog.lineage(unknown)
+            lineage_of(catalog, unknown)
     with pytest.raises(WorldlineError, match="did you mean the dataset streets"):
-        catalog.lineage("street")
+        lineage_of(catalog, "street")
 
 
 def test_lineage_follows_the_first_maker_where_several_made_the_same_bytes(catalog: Catalog) -> None:
@@ -257,7 +259,7 @@ def test_lineage_follows_the_first_maker_where_several_made_the_same_bytes(catal
 def test_a_query_tells_when_objects_behind_a_table_are_gone(catalog: Catalog, caplog: pytest.LogCaptureFixture) -> None:
     keep, lose = make(catalog, "a", 1), make(catalog, "b", 2)
     catalog.objects.path(lose.outputs[0].parts["figures.parquet"]).unlink()
-    assert catalog.query("SELECT DISTINCT artifact FROM metrics").to_pylist() == [{"artifact": keep.outputs[0].digest}]
+    assert catalog.sql("SELECT DISTINCT artifact FROM metrics").to_pylist() == [{"artifact": keep.outputs[0].digest}]
     assert "1 of 2 artifacts behind table metrics are not on disk" in caplog.text
 
 
@@ -266,4 +268,4 @@ def test_two_artifacts_that_share_a_part_both_show_their_rows(catalog: Catalog) 
     windows = table(KINEMATIC_WINDOWS, [{"track_id": 0}])
     for name, grid_s in (("coarse", 0.5), ("fine", 0.1)):
         ran(catalog, name, "toy.kinematics", Kinematics(shared, windows, grid_s, "gps", 0.02, "given"))
-    assert catalog.query("SELECT count(DISTINCT artifact) AS n FROM windows").to_pylist() == [{"n": 2}]
+    assert catalog.sql("SELECT count(DISTINCT artifact) AS n FROM windows").to_pylist() == [{"n": 2}]

@@ -9,6 +9,8 @@ import pytest
 from catalog_workers import figures, key_of, make, put, run_of
 
 from catalogs.catalog import Catalog, Execution
+from catalogs.upkeep import collect_garbage, verify
+from catalogs.versions import publish
 from schemas.artifact import Files
 from schemas.clips import Clip, Source
 from schemas.codec import content_digest
@@ -44,11 +46,11 @@ def test_a_recorded_execution_is_found_with_every_field(catalog: Catalog) -> Non
 
 def test_what_was_put_is_invisible_until_it_is_recorded(catalog: Catalog) -> None:
     ref = put(catalog, figures(1))
-    assert catalog.query("SELECT * FROM artifacts").num_rows == 0
+    assert catalog.sql("SELECT * FROM artifacts").num_rows == 0
     with pytest.raises(WorldlineError, match="no artifact"):
         Catalog.open(catalog.home).artifact(ref.digest)
     catalog.record(run_of(key_of("a"), "toy.make", (ref,)))
-    assert catalog.query("SELECT digest FROM artifacts").to_pylist() == [{"digest": ref.digest}]
+    assert catalog.sql("SELECT digest FROM artifacts").to_pylist() == [{"digest": ref.digest}]
 
 
 def test_an_artifact_loads_as_it_was_put(catalog: Catalog, tmp_path: Path) -> None:
@@ -91,8 +93,8 @@ def test_a_missing_part_is_a_miss_and_recording_again_heals_it(catalog: Catalog)
         catalog.load(execution.outputs[0].digest)
     assert make(catalog, "a", 1) == execution
     assert catalog.find(execution.key) == execution
-    assert catalog.query("SELECT * FROM drift").num_rows == 0
-    assert catalog.query("SELECT * FROM executions").num_rows == 1
+    assert catalog.sql("SELECT * FROM drift").num_rows == 0
+    assert catalog.sql("SELECT * FROM executions").num_rows == 1
 
 
 def test_a_truncated_part_is_a_miss(catalog: Catalog) -> None:
@@ -109,27 +111,27 @@ def test_a_flipped_bit_is_named_on_load_and_by_verify_and_healed_by_putting_agai
     flip_a_bit(path)
     with pytest.raises(WorldlineError, match=f"part {part} of Metrics {execution.outputs[0].digest[:12]} is damaged"):
         catalog.load(execution.outputs[0].digest)
-    assert catalog.verify() == [(execution.outputs[0].parts[part], "damaged")]
+    assert verify(catalog) == [(execution.outputs[0].parts[part], "damaged")]
     put(catalog, figures(1))
-    assert catalog.verify() == []
+    assert verify(catalog) == []
 
 
 def test_verify_names_a_missing_object(catalog: Catalog) -> None:
     execution = make(catalog, "a", 1)
     object_path(catalog, execution, "meta.json").unlink()
-    assert catalog.verify() == [(execution.outputs[0].parts["meta.json"], "missing")]
+    assert verify(catalog) == [(execution.outputs[0].parts["meta.json"], "missing")]
 
 
 def test_the_first_result_of_a_key_stays_and_another_one_is_kept_as_drift(catalog: Catalog) -> None:
     first = make(catalog, "a", 1)
     assert make(catalog, "a", 1) == first
-    assert catalog.query("SELECT * FROM drift").num_rows == 0
+    assert catalog.sql("SELECT * FROM drift").num_rows == 0
     other = put(catalog, figures(2))
     assert catalog.record(run_of(first.key, "toy.make", (other,))) == first
     assert catalog.find(first.key) == first
-    drift = catalog.query("SELECT key, slot, kept_digest, other_digest FROM drift").to_pylist()
+    drift = catalog.sql("SELECT key, slot, kept_digest, other_digest FROM drift").to_pylist()
     assert drift == [{"key": first.key, "slot": "Metrics", "kept_digest": first.outputs[0].digest, "other_digest": other.digest}]
-    assert catalog.query("SELECT * FROM artifacts").num_rows == 1
+    assert catalog.sql("SELECT * FROM artifacts").num_rows == 1
 
 
 def test_a_different_result_takes_the_place_of_a_lost_one_and_the_lost_one_is_drift(catalog: Catalog) -> None:
@@ -137,10 +139,10 @@ def test_a_different_result_takes_the_place_of_a_lost_one_and_the_lost_one_is_dr
     object_path(catalog, first, "figures.parquet").unlink()
     second = make(catalog, "a", 2)
     assert catalog.find(first.key) == second
-    assert catalog.query("SELECT kept_digest, other_digest FROM drift").to_pylist() == [
+    assert catalog.sql("SELECT kept_digest, other_digest FROM drift").to_pylist() == [
         {"kept_digest": second.outputs[0].digest, "other_digest": first.outputs[0].digest}
     ]
-    assert catalog.query("SELECT digest FROM edges").to_pylist() == [{"digest": second.outputs[0].digest}]
+    assert catalog.sql("SELECT digest FROM edges").to_pylist() == [{"digest": second.outputs[0].digest}]
 
 
 def test_errors_are_rows_and_never_hits(catalog: Catalog) -> None:
@@ -149,7 +151,7 @@ def test_errors_are_rows_and_never_hits(catalog: Catalog) -> None:
         catalog.record(failed)
     assert catalog.find(failed.key) is None
     assert catalog.last_execution("toy.make") is None
-    rows = catalog.query("SELECT status, error_type, error_message FROM executions").to_pylist()
+    rows = catalog.sql("SELECT status, error_type, error_message FROM executions").to_pylist()
     assert rows == [{"status": "error", "error_type": "ValueError", "error_message": "no ground"}] * 2
     assert make(catalog, "a", 1) == catalog.find(failed.key)
 
@@ -161,7 +163,7 @@ def test_an_execution_with_unknown_inputs_or_outputs_is_refused(catalog: Catalog
     catalog.objects.path(ref.parts["meta.json"]).unlink()
     with pytest.raises(ValueError, match="put Metrics"):
         catalog.record(run_of(key_of("a"), "toy.make", (ref,)))
-    assert catalog.query("SELECT * FROM executions").num_rows == 0
+    assert catalog.sql("SELECT * FROM executions").num_rows == 0
 
 
 def test_the_last_execution_prefers_shared_inputs_over_newness(catalog: Catalog) -> None:
@@ -205,16 +207,16 @@ def test_checkpoints_last_until_the_execution_is_recorded(catalog: Catalog) -> N
 
 def test_gc_removes_only_what_nothing_refers_to_and_nobody_touched_lately(catalog: Catalog) -> None:
     kept = make(catalog, "a", 1)
-    catalog.publish("nightly", {}, {"figures": kept.outputs[0].digest}, {})
+    publish(catalog, "nightly", {}, {"figures": kept.outputs[0].digest}, {})
     orphan = put(catalog, figures(2))  # shares its meta.json with the kept one
     lost = orphan.parts["figures.parquet"]
-    assert catalog.gc(dry_run=False) == []
-    assert catalog.gc(grace_seconds=-1.0) == [(lost, catalog.objects.size(lost))]
+    assert collect_garbage(catalog, dry_run=False) == []
+    assert collect_garbage(catalog, grace_seconds=-1.0) == [(lost, catalog.objects.size(lost))]
     assert catalog.objects.exists(lost)
-    catalog.gc(dry_run=False, grace_seconds=-1.0)
+    collect_garbage(catalog, dry_run=False, grace_seconds=-1.0)
     assert not catalog.objects.exists(lost)
     assert catalog.find(kept.key) == kept
-    assert catalog.verify() == []
+    assert verify(catalog) == []
     with pytest.raises(ValueError, match="put Metrics"):
         catalog.record(run_of(key_of("b"), "toy.make", (orphan,)))
 
@@ -223,18 +225,18 @@ def test_putting_again_protects_an_old_object_from_gc(catalog: Catalog) -> None:
     ref = put(catalog, figures(1))
     for name in ref.parts.values():
         os.utime(catalog.objects.path(name), (0, 0))
-    assert len(catalog.gc()) == 2
+    assert len(collect_garbage(catalog)) == 2
     put(catalog, catalog.load(ref.digest))
-    assert catalog.gc() == []
+    assert collect_garbage(catalog) == []
 
 
 def test_verify_of_a_dataset_looks_at_what_it_came_from_and_nothing_else(catalog: Catalog) -> None:
     first = make(catalog, "a", 1)
     second = make(catalog, "b", 2, {"figures": first.outputs[0].digest})
     other = make(catalog, "c", 3)
-    catalog.publish("nightly", {}, {"figures": second.outputs[0].digest}, {})
+    publish(catalog, "nightly", {}, {"figures": second.outputs[0].digest}, {})
     flip_a_bit(object_path(catalog, other, "figures.parquet"))
-    assert catalog.verify("nightly") == []
+    assert verify(catalog, "nightly") == []
     flip_a_bit(object_path(catalog, first, "figures.parquet"))
-    assert catalog.verify("nightly@1") == [(first.outputs[0].parts["figures.parquet"], "damaged")]
-    assert len(catalog.verify()) == 2
+    assert verify(catalog, "nightly@1") == [(first.outputs[0].parts["figures.parquet"], "damaged")]
+    assert len(verify(catalog)) == 2

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from catalogs.catalog import Catalog
+from catalogs.lineage import lineage_of
+from catalogs.upkeep import verify
 from flows.building import run_flow
 from tasks.rebuild import rebuild_dataset
 
@@ -64,8 +66,8 @@ def test_a_changed_window_runs_only_what_lies_downstream_and_explain_says_so_bef
 
 def test_a_question_leads_back_to_the_stages_that_made_its_frames(small_street):
     catalog = Catalog.open(small_street.home)
-    question = catalog.query("select question_id from labels where latest limit 1").column(0)[0].as_py()
-    stages = set(catalog.lineage(question).nodes["stage"].to_pylist())
+    question = catalog.sql("select question_id from labels where latest limit 1").column(0)[0].as_py()
+    stages = set(lineage_of(catalog, question).nodes["stage"].to_pylist())
     assert {"generate.world", "pose.colmap", "pose.align", "label.object_tracks", "label.kinematics", "label.questions"} <= stages
     assert "label.evaluate" not in stages
 
@@ -99,9 +101,9 @@ def test_a_build_killed_in_the_reconstruction_resumes_to_the_same_bytes(small_st
     killed.wait()
 
     catalog = Catalog.open(tmp_path)
-    assert catalog.query("select count(*) from executions where stage = 'reconstruct.gaussian_flow'").column(0)[0].as_py() == 0
+    assert catalog.sql("select count(*) from executions where stage = 'reconstruct.gaussian_flow'").column(0)[0].as_py() == 0
     assert catalog.datasets() == []
-    assert catalog.verify() == []
+    assert verify(catalog) == []
 
     resumed = run_flow("pseudo_labels", small_street.overrides, tmp_path, quiet=True)
     assert actions(resumed)["label.object_tracks"] == "keep"

@@ -140,7 +140,7 @@ def test_a_failure_is_a_row_and_not_a_hit(tmp_path):
         with pytest.raises(WorldlineError, match="cannot be had"):
             run(tmp_path, number={"fail": True})
     assert RUNS == ["number", "number"]
-    rows = Build({"seed": 0}, tmp_path, Display(quiet=True)).catalog.query("select status, error_message from executions")
+    rows = Build({"seed": 0}, tmp_path, Display(quiet=True)).catalog.sql("select status, error_message from executions")
     assert set(rows["status"].to_pylist()) == {"error"}
     assert rows["error_message"].to_pylist()[0] == "number: this value cannot be had"
 
