@@ -1,4 +1,4 @@
-"""The flow `pseudo_labels`: from one video to a labelled, catalogued 4D dataset.
+"""The flow `pseudo_labels`: from one video or many to a labelled, catalogued 4D dataset.
 
 Metric scale, the moving regions and the 4D scene come from the frames alone; the truth of a procedural world or an
 annotated log goes into the two evaluation stages and nowhere else.
@@ -7,6 +7,7 @@ annotated log goes into the two evaluation stages and nowhere else.
 from typing import Any
 
 from flows.building import begin, flow
+from tasks.build import Build, Handle
 
 
 @flow(name="pseudo_labels")
@@ -15,7 +16,17 @@ def pseudo_labels(
 ) -> dict[str, Any]:
     """Build (or with `explain` only plan) one dataset version from the recipe's source; see `Build.finish`."""
     build = begin("pseudo_labels", overrides, home, explain=explain, quiet=quiet)
-    clip, truth = build.open_source(build.recipe["source"])
+    artifacts: dict[str, Handle] = {}
+    for name, source in build.clips():
+        with build.clip(name):
+            made = label_clip(build, source)
+            artifacts |= {f"{name}/{role}" if name else role: handle for role, handle in made.items()}
+    return build.finish(artifacts)
+
+
+def label_clip(build: Build, source: str) -> dict[str, Handle]:
+    """Take one clip through all stages; return its artifacts by role."""
+    clip, truth = build.open_source(source)
     camera, structure = build.run("pose.colmap", clip=clip)
     path, points, ground = build.run("pose.align", clip=clip, path=camera, points=structure)
 
@@ -49,4 +60,4 @@ def pseudo_labels(
     }
     lineage = build.lineage(artifacts)
     (report,) = build.run("export.report", **artifacts, lineage=lineage)
-    return build.finish({**artifacts, "lineage": lineage, "report": report})
+    return {**artifacts, "lineage": lineage, "report": report}

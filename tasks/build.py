@@ -4,10 +4,12 @@ A flow receives handles (digest and kind), never arrays. In explain mode nothing
 handles with unknown digests, and what depends on them is reported as "may run".
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from schemas.canonical import to_plain
 from schemas.clips import Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
-from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage, Metrics
+from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage, Metrics, Report
 from stages.contract import STAGES, Stage, load_stages
 from stages.fingerprint import fingerprint_stage
 from stages.generate.diffusers_video import DiffusersConfig, pin_model
@@ -31,6 +33,7 @@ from tasks.configs import make_config, nearest
 from tasks.edge import Work, execute, machine, packages
 from tasks.keys import code_digest, execution_key
 from tasks.progress import Display
+from tasks.sources import list_clips
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,11 @@ class Handle:
 class Decision:
     """What a build did, or would do, about one stage and why."""
 
+    clip: str  # "" in a dataset of one clip
     stage: str
     action: str  # "keep", "run", "may run"
     why: str
+    seconds: float | None  # how long it took last time, of what runs; None where it never did
 
 
 class Build:
@@ -65,8 +70,36 @@ class Build:
         self.display = display
         self.explain = explain
         self.decisions: list[Decision] = []
+        self.failures: dict[str, str] = {}  # sentence by clip
         self.catalog = Catalog.open(home)
         load_stages()
+        self._configs: dict[str, dict[str, Any]] = {}  # these two are the same for every clip
+        self._codes: dict[str, tuple[dict[str, str], str]] = {}
+        self._clip, self._clips = "", list_clips(recipe["source"]) if "source" in recipe else {"": ""}
+        # Until the version is published nothing protects what was found in the catalog from `gc` but this.
+        self._lease = contextlib.ExitStack()
+        if not explain:
+            self._lease.enter_context(self.catalog.log.lease(exclusive=False))
+        weakref.finalize(self, self._lease.close)
+
+    def clips(self) -> Iterator[tuple[str, str]]:
+        """Yield name and source of every clip; the name of an only one is ""."""
+        for number, (name, source) in enumerate(self._clips.items(), 1):
+            if name and not self.explain:
+                self.display.say(f"clip {number} of {len(self._clips)}: {name}")
+            yield name, source
+
+    @contextlib.contextmanager
+    def clip(self, name: str) -> Iterator[None]:
+        """Work on one clip; where there are several, one that fails is told at the end and does not stop the others."""
+        self._clip = name
+        try:
+            yield
+        except WorldlineError as error:
+            if not name:
+                raise
+            self.failures[name] = str(error)
+            self.display.say(f"  failed: {error}")
 
     def settings(self, stage: str) -> Mapping[str, Any]:
         """Return the recipe's settings of a stage (an empty mapping where it names none)."""
@@ -84,18 +117,18 @@ class Build:
             **inputs: handles by the stage's parameter names.
         """
         stage = STAGES[stage_name]
-        config = to_plain(make_config(stage.config_type, {**self.settings(stage_name), **(settings or {})}, stage_name))
-        files = fingerprint_stage(stage)
+        config = self._config(stage_name, settings or {})
+        files, code = self._code(stage_name)
         digests = {name: inputs[name].digest for name in stage.inputs}
         unknown = [name for name, digest in digests.items() if digest is None]
         if unknown:
-            if self.catalog.last_execution(stage_name) is None:
+            previous = self.catalog.last_execution(stage_name)
+            if previous is None:
                 self._decide(stage_name, "run", "never run before")
             else:
-                self._decide(stage_name, "may run", f"if {' or '.join(unknown)} comes out different")
+                self._decide(stage_name, "may run", f"if {' or '.join(unknown)} comes out different", previous.seconds)
             return tuple(Handle(kind.kind, None) for kind in stage.outputs)
         known = {name: digest for name, digest in digests.items() if digest is not None}
-        code = code_digest(files)
         key = execution_key(stage, code, config, known, self.recipe["seed"])
         found = self.catalog.find(key)
         if found is not None:
@@ -103,11 +136,26 @@ class Build:
             return _handles(found.outputs)
         previous = self.catalog.last_execution(stage_name, like=known)
         why = explain_difference(stage, previous, config, files, known, self.recipe["seed"])
-        self._decide(stage_name, "run", why)
+        self._decide(stage_name, "run", why, previous.seconds if previous else None)
         if self.explain:
             return tuple(Handle(kind.kind, None) for kind in stage.outputs)
         work = Work(str(self.home), key, stage_name, code, files, config, self.recipe["seed"], known, why, self.display.quiet)
         return _handles(execute(work))
+
+    def _config(self, stage_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        if settings or stage_name not in self._configs:
+            config = make_config(STAGES[stage_name].config_type, {**self.settings(stage_name), **settings}, stage_name)
+            if settings:
+                return dict(to_plain(config))
+            self._configs[stage_name] = to_plain(config)
+        return self._configs[stage_name]
+
+    def _code(self, stage_name: str) -> tuple[dict[str, str], str]:
+        """Return the fingerprints of a stage's files, and one hash over them."""
+        if stage_name not in self._codes:
+            files = fingerprint_stage(STAGES[stage_name])
+            self._codes[stage_name] = files, code_digest(files)
+        return self._codes[stage_name]
 
     def open_source(self, source: str) -> tuple[Handle, Handle]:
         """Return clip and truth of `world:LAYOUT` (`world:street` is the default layout), `diffusers:MODEL` or a path.
@@ -146,9 +194,15 @@ class Build:
             `decisions` (stage, action and why, in order) and, unless only explaining, `dataset` (NAME@V), `artifacts`
             (digest by role), `report` (path of the page) and `figures` (rows of all metrics).
         """
-        outcome: dict[str, Any] = {"decisions": [dataclasses.asdict(decision) for decision in self.decisions]}
+        outcome: dict[str, Any] = {
+            "decisions": [dataclasses.asdict(decision) for decision in self.decisions],
+            "failures": self.failures,
+        }
         if self.explain:
             return outcome
+        if self.failures and not artifacts:
+            first = next(iter(self.failures.values()))
+            raise WorldlineError(f"none of the {len(self.failures)} clips could be built, the first because {first}")
         digests = {role: handle.digest for role, handle in artifacts.items() if handle.digest is not None}
         lock = {"machine": machine(), "packages": packages()}
         version = publish(self.catalog, self.recipe["name"], dict(self.recipe), digests, lock)
@@ -156,18 +210,20 @@ class Build:
         for role in sorted(digests):
             if artifacts[role].kind == Metrics.kind:
                 metrics: Any = self.catalog.load(digests[role])
-                figures += metrics.figures.to_pylist()
+                figures += [{"clip": role.rpartition("/")[0]} | row for row in metrics.figures.to_pylist()]
+        self._lease.close()
         return outcome | {
             "dataset": f"{version.name}@{version.version}",
             "artifacts": digests,
-            "report": str(self._link_report(version)) if "report" in digests else None,
+            "reports": [str(self._link_report(version, role)) for role in sorted(digests) if artifacts[role].kind == Report.kind],
             "figures": figures,
         }
 
-    def _link_report(self, version: DatasetVersion) -> Path:
-        """Link a version's report to a name that people can find."""
-        report: Any = self.catalog.load(version.artifacts["report"])
-        link = self.home / "reports" / f"{version.name}-{version.version}.html"
+    def _link_report(self, version: DatasetVersion, role: str) -> Path:
+        """Link a report to a name that people can find."""
+        report: Any = self.catalog.load(version.artifacts[role])
+        clip = role.rpartition("/")[0]
+        link = self.home / "reports" / f"{version.name}-{version.version}{'-' if clip else ''}{clip}.html"
         link.parent.mkdir(parents=True, exist_ok=True)
         temporary = link.with_suffix(f".{os.getpid()}")
         shutil.copyfile(report.files["report.html"], temporary)
@@ -176,13 +232,15 @@ class Build:
 
     def _given(self, artifact: Artifact) -> Handle:
         """Bring an artifact that no stage made (a source, a lineage) into the catalog."""
-        if self.explain:
-            return Handle(artifact.kind, content_digest(artifact))
+        digest = content_digest(artifact)
+        known = self.catalog.log.artifact(digest)
+        if self.explain or (known is not None and self.catalog.whole(known)):
+            return Handle(artifact.kind, digest)
         with self.catalog.scratch_folder() as scratch:
             return Handle(artifact.kind, self.catalog.adopt(self.catalog.put(artifact, scratch)).digest)
 
-    def _decide(self, stage: str, action: str, why: str) -> None:
-        self.decisions.append(Decision(stage, action, why))
+    def _decide(self, stage: str, action: str, why: str, seconds: float | None = None) -> None:
+        self.decisions.append(Decision(self._clip, stage, action, why, seconds))
         if action == "keep" and not self.explain:
             self.display.kept(stage)
 

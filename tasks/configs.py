@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -35,8 +36,14 @@ def make_config(config_type: type, values: Mapping[str, Any], where: str) -> Any
         if key not in names:
             raise WorldlineError(f"{where}.{key} is not a setting{nearest(key, names)}")
     try:
-        return pydantic.TypeAdapter(config_type).validate_python(dict(values))
+        return _adapter(config_type).validate_python(dict(values))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         path = ".".join([where, *(str(item) for item in first["loc"])])
         raise WorldlineError(f"{path}={first['input']!r} is not valid: {first['msg']}") from None
+
+
+@functools.cache
+def _adapter(config_type: type) -> pydantic.TypeAdapter[Any]:
+    """Return the validator of a config; to make one takes longer than to look an execution up."""
+    return pydantic.TypeAdapter(config_type)

@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,12 +77,13 @@ def _stage_task(work: Work) -> tuple[ArtifactRef, ...]:
 
 def _run(work: Work) -> tuple[ArtifactRef, ...]:
     catalog, display = Catalog.open(Path(work.home)), Display(quiet=work.quiet)
-    with _sole_worker(Path(work.home), work.key):
+    with catalog.log.lease(exclusive=False), _sole_worker(Path(work.home), work.key):
         found = catalog.find(work.key)  # another process may have finished it while we waited
         if found is not None:
             display.kept(work.stage)
             return found.outputs
         started = time.time()
+        _forget_peak_memory()
         try:
             with display.running(work.stage, work.why) as progress, catalog.scratch_folder() as scratch:
                 results = _call_stage(work, catalog, progress)
@@ -112,7 +113,6 @@ def _call_stage(work: Work, catalog: Catalog, progress: Any) -> tuple[Any, ...]:
 
 
 def _execution(work: Work, outputs: tuple[ArtifactRef, ...], started: float, error: Exception | None) -> Execution:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Execution(
         key=work.key,
         stage=work.stage,
@@ -128,10 +128,26 @@ def _execution(work: Work, outputs: tuple[ArtifactRef, ...], started: float, err
         error_message=str(error) if error else None,
         started_at=started,
         seconds=time.time() - started,
-        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,  # of the process up to now
+        peak_memory_bytes=_peak_memory(),
         machine=machine(),
         packages=packages(),
     )
+
+
+def _forget_peak_memory() -> None:
+    """Let the peak begin anew, so that it is that of one stage (Linux; stages in threads of one process share it)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory() -> int:
+    """Return the most memory held since it was forgotten, in bytes; since the start of the process where that cannot be had."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Commands that make things: `build`, `explain`, `rebuild`, `doctor`."""
 
 import argparse
+import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from flows.printing import Add, open_catalog, print_json, print_table, show_rows, workspace
 from schemas.errors import WorldlineError
@@ -35,20 +37,65 @@ def _build(options: argparse.Namespace) -> None:
         if options.json:
             print_json(outcome)
             continue
-        ran = sum(decision["action"] == "run" for decision in outcome["decisions"])
-        if ran == 0:
-            print(f"nothing to do: every stage of {outcome['dataset']} is recorded")
+        _show_outcome(outcome)
+
+
+def _show_outcome(outcome: dict[str, Any]) -> None:
+    ran = sum(decision["action"] == "run" for decision in outcome["decisions"])
+    if ran == 0:
+        print(f"nothing to do: every stage of {outcome['dataset']} is recorded")
+    if len({row["clip"] for row in outcome["figures"]}) > 1:
+        by_name: dict[tuple[str, str], list[float]] = {}
+        for row in outcome["figures"]:
+            by_name.setdefault((row["name"], row["unit"]), []).append(row["value"])
+        rows = [[name, len(some), statistics.median(some), min(some), max(some), unit] for (name, unit), some in by_name.items()]
+        print_table(["figure", "clips", "median", "lowest", "highest", "unit"], rows)
+    else:
         print_table(["figure", "value", "unit"], [[row["name"], row["value"], row["unit"]] for row in outcome["figures"]])
-        print(f"dataset  {outcome['dataset']}")
-        print(f"report   {outcome['report']}")
-        print(f"ran      {ran} of {len(outcome['decisions'])} stages in {outcome['seconds']:.1f} s")
+    print(f"dataset  {outcome['dataset']}")
+    for report in outcome["reports"][:5]:
+        print(f"report   {report}")
+    if len(outcome["reports"]) > 5:
+        print(f"         and {len(outcome['reports']) - 5} more beside it")
+    print(f"ran      {ran} of {len(outcome['decisions'])} stages in {outcome['seconds']:.1f} s")
+    if outcome["failures"]:
+        told = "; ".join(f"{clip}: {sentence}" for clip, sentence in list(outcome["failures"].items())[:3])
+        rest = f"; and {len(outcome['failures']) - 3} more" if len(outcome["failures"]) > 3 else ""
+        raise WorldlineError(f"{len(outcome['failures'])} clips are missing from {outcome['dataset']}: {told}{rest}")
 
 
 def _explain(options: argparse.Namespace) -> None:
     from flows.building import run_flow
 
     outcome = run_flow(options.flow, options.overrides, workspace(options), explain=True)
-    show_rows(options, ["stage", "action", "why"], [list(decision.values()) for decision in outcome["decisions"]])
+    decisions = outcome["decisions"]
+    if options.json:
+        print_json(outcome)
+        return
+    several = len({decision["clip"] for decision in decisions}) > 1
+    rows = []
+    for decision in decisions:
+        row = [decision["stage"], decision["action"], decision["why"], _duration(decision["seconds"])]
+        rows.append([decision["clip"], *row] if several else row)
+    print_table([*(["clip"] if several else []), "stage", "action", "why", "took before"], rows)
+    sure = [decision["seconds"] for decision in decisions if decision["action"] == "run"]
+    perhaps = [decision["seconds"] or 0.0 for decision in decisions if decision["action"] == "may run"]
+    if sure or perhaps:
+        least = sum(seconds or 0.0 for seconds in sure)
+        unknown = sum(seconds is None for seconds in sure)
+        print(
+            f"about {_duration(least)}"
+            + (f" to {_duration(least + sum(perhaps))}" if perhaps else "")
+            + (f", and {unknown} stages that never ran before" if unknown else "")
+        )
+    else:
+        print("nothing to do: every stage is recorded")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
 
 
 def _rebuild(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import flows.pseudo_labels
 from catalogs.catalog import Catalog
 from catalogs.lineage import lineage_of
 from catalogs.upkeep import verify
@@ -29,7 +30,7 @@ def test_a_build_publishes_every_artifact_and_a_report(small_street):
         "clip", "path", "points", "ground", "masks", "scene", "tracks", "kinematics", "questions",
         "fit_metrics", "pose_metrics", "label_metrics", "lineage", "report",
     }  # fmt: skip
-    assert Path(outcome["report"]).read_text().startswith("<!doctype html>")
+    assert Path(outcome["reports"][0]).read_text().startswith("<!doctype html>")
 
 
 def test_the_camera_of_the_small_street_is_found_in_metres(small_street):
@@ -47,6 +48,18 @@ def test_a_second_identical_build_runs_no_stage_and_makes_no_new_version(small_s
     again = run_flow("pseudo_labels", small_street.overrides, small_street.home, quiet=True)
     assert set(actions(again).values()) == {"keep"}
     assert (again["dataset"], again["artifacts"]) == (small_street.outcome["dataset"], small_street.outcome["artifacts"])
+
+
+def test_prefect_is_not_started_where_everything_is_recorded(small_street, monkeypatch):
+    class Unstartable:
+        fn = staticmethod(flows.pseudo_labels.pseudo_labels.fn)
+
+        def __call__(self, *_, **__):
+            raise AssertionError("a Prefect flow run was started")
+
+    monkeypatch.setattr(flows.pseudo_labels, "pseudo_labels", Unstartable())
+    again = run_flow("pseudo_labels", (*small_street.overrides, "execute=prefect"), small_street.home, quiet=True)
+    assert again["dataset"] == small_street.outcome["dataset"]
 
 
 def test_a_changed_window_runs_only_what_lies_downstream_and_explain_says_so_before(small_street):

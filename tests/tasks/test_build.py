@@ -195,3 +195,50 @@ def test_two_processes_that_want_the_same_key_both_end_well(tmp_path):
     outputs = [process.communicate(timeout=60)[0].split() for process in processes]
     assert outputs[0][0] == outputs[1][0]
     assert sorted(int(count) for _, count in outputs) == [0, 1]
+
+
+def test_a_clip_that_fails_is_told_and_does_not_stop_the_others(tmp_path):
+    recipe = {"name": "toy", "seed": 0, "source": ["world:a", "world:b"], "toy": {}}
+    build = Build(recipe, tmp_path, Display(quiet=True))
+    made = {}
+    for name, _ in build.clips():
+        with build.clip(name):
+            made[f"{name}/number"] = build.run("toy.number", {"fail": name == "a"})[0]
+    outcome = build.finish(made)
+    assert outcome["failures"] == {"a": "number: this value cannot be had"}
+    assert list(outcome["artifacts"]) == ["b/number"]
+
+
+def test_where_every_clip_fails_nothing_is_published(tmp_path):
+    build = Build(
+        {"name": "toy", "seed": 0, "source": ["world:a", "world:b"], "toy": {"number": {"fail": True}}},
+        tmp_path,
+        Display(quiet=True),
+    )
+    for name, _ in build.clips():
+        with build.clip(name):
+            build.run("toy.number")
+    with pytest.raises(WorldlineError, match="none of the 2 clips"):
+        build.finish({})
+    assert build.catalog.datasets() == []
+
+
+def test_explain_tells_how_long_a_stage_took_before(tmp_path):
+    run(tmp_path)
+    recorded = {
+        row["stage"]: row["seconds"]
+        for row in Build({"seed": 0}, tmp_path, Display(quiet=True))
+        .catalog.sql("select stage, seconds from executions")
+        .to_pylist()
+    }
+    planned = run(tmp_path, explain=True, number={"value": 2.0})
+    assert {item.stage: item.seconds for item in planned.decisions} == recorded
+
+
+def test_a_build_keeps_others_from_removing_what_it_needs_until_it_ends(tmp_path):
+    build = run(tmp_path)
+    with build.catalog.log.lease(exclusive=True) as held:
+        assert not held
+    del build
+    with Build({"seed": 0}, tmp_path, Display(quiet=True), explain=True).catalog.log.lease(exclusive=True) as held:
+        assert held
