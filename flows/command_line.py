@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from flows.commands import asking, building, upkeep
+from flows.commands import asking, benching, building, upkeep
 from schemas.errors import WorldlineError
 
 
@@ -50,16 +50,20 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     shared = _Parser(add_help=False)
     shared.add_argument("--home", type=Path, default=None, help="workspace (default $WORLDLINE_HOME or ./worldline-data)")
-    shared.add_argument("--json", action="store_true", help="print one JSON document")
     shared.add_argument("--debug", action="store_true", help="show tracebacks")
+    printing = _Parser(add_help=False)
+    printing.add_argument("--json", action="store_true", help="print one JSON document")
     parser = _Parser(prog="worldline", description="A 4D data engine: from video to versioned 4D datasets.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, command: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, parents=[shared], help=text, description=text, allow_abbrev=False)
+    def add(
+        name: str, command: Callable[[argparse.Namespace], None], text: str, *, prints_json: bool = True
+    ) -> argparse.ArgumentParser:
+        parents = [shared, printing] if prints_json else [shared]
+        sub = commands.add_parser(name, parents=parents, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(command=command)
         return sub
 
-    for commands_of in (building, asking, upkeep):
+    for commands_of in (building, asking, upkeep, benching):
         commands_of.add_commands(add)
     return parser

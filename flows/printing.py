@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -15,8 +15,14 @@ from schemas.errors import WorldlineError
 if TYPE_CHECKING:
     from catalogs.catalog import Catalog
 
-# A module of commands has `add_commands(add)`; `add(name, function, help)` returns the parser to give arguments to.
-Add = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+
+class Add(Protocol):
+    """What a module's `add_commands(add)` adds its commands with; it returns the parser to give arguments to."""
+
+    def __call__(
+        self, name: str, command: Callable[[argparse.Namespace], None], text: str, *, prints_json: bool = True
+    ) -> argparse.ArgumentParser:
+        """Add a command; one that prints no JSON gives `--json` a meaning of its own."""
 
 
 def workspace(options: argparse.Namespace) -> Path:
