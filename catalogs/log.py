@@ -29,10 +29,13 @@ from catalogs.records import (
     ArtifactRef,
     DatasetVersion,
     Execution,
+    Heading,
     Note,
     Record,
+    heading_row,
     read_dataset,
     read_execution,
+    read_heading,
     read_note,
     read_output,
 )
@@ -62,8 +65,8 @@ CREATE INDEX artifacts_kind ON artifacts (kind);
 CREATE TABLE edges (digest TEXT, direction TEXT, key TEXT, slot TEXT,
     PRIMARY KEY (digest, direction, key, slot)) WITHOUT ROWID;
 CREATE INDEX edges_key ON edges (key);
-CREATE TABLE datasets (name TEXT, version INTEGER, number INTEGER NOT NULL, fingerprint TEXT NOT NULL, body TEXT NOT NULL,
-    PRIMARY KEY (name, version)) WITHOUT ROWID;
+CREATE TABLE datasets (name TEXT, version INTEGER, number INTEGER NOT NULL, fingerprint TEXT NOT NULL, heading TEXT NOT NULL,
+    body TEXT NOT NULL, PRIMARY KEY (name, version)) WITHOUT ROWID;
 CREATE TABLE notes (record TEXT, subject TEXT, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (record, subject));
 """
 
@@ -302,6 +305,11 @@ class CommitLog:
         query = "SELECT body FROM datasets WHERE name = coalesce(?, name) ORDER BY name, version"
         return [read_dataset(json.loads(body)) for (body,) in self.rows(query, (name,))]
 
+    def headings(self, name: str | None = None) -> list[Heading]:
+        """Return the headings of all versions, or of those of one name, by name and version."""
+        query = "SELECT heading FROM datasets WHERE name = coalesce(?, name) ORDER BY name, version"
+        return [read_heading(json.loads(heading)) for (heading,) in self.rows(query, (name,))]
+
     def note(self, record: str, subject: str) -> Note | None:
         """Return the newest note of a kind on a subject."""
         return _note(self._connection(), record, subject)
@@ -366,8 +374,9 @@ def _apply(connection: sqlite3.Connection, row: Record) -> None:
         case "dataset":
             body = {name: value for name, value in row.items() if value is not None}
             connection.execute(
-                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?)",
-                (row["dataset"], row["dataset_version"], number, row["fingerprint"], json.dumps(body, ensure_ascii=False)),
+                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?)",
+                (row["dataset"], row["dataset_version"], number, row["fingerprint"],
+                 json.dumps(heading_row(row), ensure_ascii=False), json.dumps(body, ensure_ascii=False)),  # fmt: skip
             )
             return
         case note if note in NOTES:

@@ -115,6 +115,34 @@ class DatasetVersion:
         return f"{self.name}@{self.version}"
 
 
+@dataclass(frozen=True)
+class Heading:
+    """A dataset version without what grows with its size, so that listing versions of 100,000 clips costs nothing.
+
+    Attributes:
+        name, version, recipe, lock, manifest, published_at, held: as in `DatasetVersion`.
+        commit: number of the commit that published it.
+        artifacts, executions, rejected: how many there are of each.
+    """
+
+    name: str
+    version: int
+    recipe: dict[str, Any]
+    lock: dict[str, Any]
+    manifest: str
+    published_at: float
+    held: str | None
+    commit: int
+    artifacts: int
+    executions: int
+    rejected: int
+
+    @property
+    def reference(self) -> str:
+        """`name@version`."""
+        return f"{self.name}@{self.version}"
+
+
 NOTES = {
     "tag": "NAME@TAG: the version that a tag names (`version`, null where the tag was removed)",
     "deleted": "NAME@V: this version was deleted by a person",
@@ -338,6 +366,30 @@ def read_dataset(row: Record) -> DatasetVersion:
         held=row.get("held"),
         splits=json.loads(row.get("splits") or "{}"),
         rejected=tuple(row.get("rejected") or ()),
+    )
+
+
+def heading_row(row: Record) -> Record:
+    """Return a dataset row of `RECORDS` with counts in place of what grows with the version's size."""
+    counted = {"roles": len(row["roles"]), "executions": len(row["executions"]), "rejected": len(row["rejected"] or ())}
+    kept = ("dataset", "dataset_version", "recipe", "lock", "manifest", "recorded_at", "held", "commit")
+    return {**{name: row[name] for name in kept}, **counted}
+
+
+def read_heading(row: Record) -> Heading:
+    """Return the `Heading` in what `heading_row` made."""
+    return Heading(
+        name=row["dataset"],
+        version=row["dataset_version"],
+        recipe=json.loads(row["recipe"]),
+        lock=json.loads(row["lock"]),
+        manifest=row["manifest"],
+        published_at=row["recorded_at"],
+        held=row["held"],
+        commit=row["commit"],
+        artifacts=row["roles"],
+        executions=row["executions"],
+        rejected=row["rejected"],
     )
 
 
