@@ -78,6 +78,15 @@ def make_table(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
     return pa.table([pa.array(columns[field.name], type=field.type) for field in schema], schema=schema)
 
 
+def fit_table(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table in the columns of `schema`, also where it was written before some of them were (null) or before
+    others were given up (left out).
+    """
+    columns = {name: table.column(name) for name in table.column_names}
+    missing = pa.nulls(table.num_rows)
+    return pa.table([columns.get(field.name, missing).cast(field.type) for field in schema], schema=schema)
+
+
 def rows_to_table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
     """Build a table from one mapping per row; use for small tables only."""
     return make_table(schema, {name: [row[name] for row in rows] for name in schema.names})

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file, save_file
 
-from schemas.artifact import ARTIFACT_TYPES, Artifact, Files
+from schemas.artifact import ARTIFACT_TYPES, Artifact, Files, fit_table
 from schemas.canonical import TaggedHash, canonical_json, hash_file
 from schemas.errors import WorldlineError
 from schemas.media import Video, write_video
@@ -87,7 +87,7 @@ def decode(parts: Mapping[str, Path]) -> Artifact:
             f"{parts[_META]} holds a {meta['kind']} of schema {meta['schema_version']}, "
             "which this version of Worldline cannot read: upgrade it"
         )
-    arrays = load_file(parts[_ARRAYS]) if _ARRAYS in parts else {}
+    arrays = read_arrays(parts)
     values: dict[str, Any] = dict(meta["fields"])
     for name, stored in meta["stored"].items():
         match stored["as"]:
@@ -96,12 +96,17 @@ def decode(parts: Mapping[str, Path]) -> Artifact:
             case "arrays":
                 values[name] = {key: arrays[f"{name}/{key}"] for key in stored["keys"]}
             case "table":
-                values[name] = pq.read_table(parts[f"{name}.parquet"]).cast(artifact_type.TABLES[name])
+                values[name] = fit_table(pq.read_table(parts[f"{name}.parquet"]), artifact_type.TABLES[name])
             case "video":
                 values[name] = Video.open(parts[f"{name}.mkv"], tuple(stored["shape"]))
             case "files":
                 values[name] = Files({key: parts[f"{name}/{key}"] for key in stored["names"]})
     return artifact_type(**values)
+
+
+def read_arrays(parts: Mapping[str, Path]) -> dict[str, np.ndarray]:
+    """Return an artifact's arrays by field without its other parts (a clip's times without its video)."""
+    return load_file(parts[_ARRAYS]) if _ARRAYS in parts else {}
 
 
 def content_digest(artifact: Artifact) -> str:
