@@ -1,0 +1,539 @@
+"""The byte layer under objects and record files: a local folder, or an S3-compatible, GCS or Azure store.
+
+Both stores keep one promise: a name appears only when all bytes behind it are durable, so that what is found is whole.
+Names are paths with "/", such as `objects/ab/cdef...` or `tables/commits/000000000001.parquet`; the last component of
+an object's name, joined to the one before it, is the SHA-256 of its bytes.
+"""
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import obstore
+import obstore.store
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from catalogs.leases import create_held, release, sweep
+from catalogs.workspace import Settings
+from schemas.errors import WorldlineError
+
+BLOCK_BYTES = 1 << 20
+CACHE_GB = 50.0  # of copies of remote files, unless `cache_gb` in the settings' store_options says otherwise
+_PART_BYTES = 8 << 20  # of a multipart upload or a streamed download; four are under way at once
+_HEADS_BEFORE_LISTING = 32
+_LISTED_AT_ONCE = 20_000
+_SCANNED_SHARE = 0.05  # of the cache limit: what may come in before its size is counted again
+_CLIENT_OPTIONS = frozenset(
+    [
+        "allow_http",
+        "allow_invalid_certificates",
+        "connect_timeout",
+        "default_content_type",
+        "http1_only",
+        "http2_only",
+        "http2_keep_alive_interval",
+        "http2_keep_alive_timeout",
+        "pool_idle_timeout",
+        "pool_max_idle_per_host",
+        "proxy_url",
+        "proxy_ca_certificate",
+        "proxy_excludes",
+        "root_certificate",
+        "read_timeout",
+        "timeout",
+        "user_agent",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored file as a listing tells it.
+
+    Attributes:
+        name: its name in the store.
+        size: bytes.
+        modified: when it was last placed, Unix time in seconds, by the clock of the store.
+    """
+
+    name: str
+    size: int
+    modified: float
+
+
+class Store(Protocol):
+    """Where bytes lie. Any number of threads and processes may use one at once."""
+
+    @property
+    def address(self) -> str:
+        """The folder or URL, for messages."""
+
+    def new_file(self) -> contextlib.AbstractContextManager[Path]:
+        """Lend an empty private file to be filled and placed; it vanishes at the end, or with the process."""
+
+    def place(self, path: Path, name: str, *, new: bool = False) -> None:
+        """Give a finished local file its name, durably; the file is consumed.
+
+        Args:
+            path: the file; a name that is taken is replaced, all bytes at once.
+            name: its name from now on.
+            new: create, never replace: of several that place one name at once, exactly one succeeds.
+
+        Raises:
+            FileExistsError: with `new`, if the name is taken; the file stays.
+        """
+
+    def local(self, name: str, *, again: bool = False) -> Path:
+        """Return a local path that holds the bytes, to be read only; a remote store fetches them first.
+
+        Args:
+            name: of the file.
+            again: a copy fetched earlier is not trusted.
+
+        Raises:
+            FileNotFoundError: if there is none.
+        """
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Yield the stored bytes themselves, never those of a local copy; raise FileNotFoundError if there are none."""
+
+    def size(self, name: str) -> int | None:
+        """Return the size in bytes, or None where there is no such file."""
+
+    def modified(self, name: str) -> float | None:
+        """Return when a file was last placed (Unix time in seconds), or None where there is none."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List the files in a folder and all folders below it, in no order; unfinished ones are not among them."""
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names in a folder and all folders below it, sorted."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; those that are gone already are no error."""
+
+    def sweep(self) -> int:
+        """Remove the temporary files of dead processes and return how many there were."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held_file(folder: Path) -> Iterator[Path]:
+    """Lend an empty private file in a folder of temporary files, which `sweep` spares while this process lives."""
+    path, lease = create_held(folder, folder=False)
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        release(lease)
+
+
+def file_blocks(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes, a block at a time."""
+    with path.open("rb") as reader:
+        while block := reader.read(BLOCK_BYTES):
+            yield block
+
+
+def hash_blocks(blocks: Iterable[bytes]) -> str:
+    """Return the SHA-256 of bytes that come in blocks."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Make a finished file's bytes durable and the file read-only."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.fchmod(descriptor, 0o444)
+    finally:
+        os.close(descriptor)
+
+
+class LocalStore:
+    """Files under one folder on a local disk, each named by one rename after its bytes are on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.incoming = folder / "objects" / "incoming"
+        self.incoming.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def address(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    def new_file(self) -> contextlib.AbstractContextManager[Path]:
+        """Lend a private file on the store's disk."""
+        return held_file(self.incoming)
+
+    def place(self, path: Path, name: str, *, new: bool = False) -> None:
+        """Give a finished file its name by a rename (or a hard link, where it must be new)."""
+        if path.stat().st_dev != self.incoming.stat().st_dev:
+            with self.new_file() as copy:
+                shutil.copyfile(path, copy)
+                self.place(copy, name, new=new)
+            path.unlink()
+            return
+        sync_file(path)
+        final = self.folder / name
+        if not final.parent.exists():
+            self._make_folder(final.parent)
+        if new:
+            os.link(path, final)
+            path.unlink()
+        else:
+            os.replace(path, final)
+        sync_folder(final.parent)
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.parent.exists():
+            self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+    def local(self, name: str, *, again: bool = False) -> Path:
+        """Return where a file lies."""
+        path = self.folder / name
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return path
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Yield a file's bytes."""
+        return file_blocks(self.local(name))
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, or None."""
+        try:
+            return (self.folder / name).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def modified(self, name: str) -> float | None:
+        """Return when a file was last placed, or None."""
+        try:
+            return (self.folder / name).stat().st_mtime
+        except FileNotFoundError:
+            return None
+
+    def refresh(self, name: str) -> None:
+        """Make a file as if it had been placed just now."""
+        os.utime(self.folder / name)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List the files under a folder."""
+        pending = [self.folder / prefix]
+        while pending:
+            with contextlib.suppress(FileNotFoundError), os.scandir(pending.pop()) as found:
+                for item in found:
+                    if item.name.startswith("."):
+                        continue
+                    if item.is_dir(follow_symlinks=False):
+                        if Path(item.path) != self.incoming:
+                            pending.append(Path(item.path))
+                        continue
+                    with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                        stat = item.stat()
+                        yield Entry(Path(item.path).relative_to(self.folder).as_posix(), stat.st_size, stat.st_mtime)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names under a folder, sorted."""
+        yield from sorted(entry.name for entry in self.entries(prefix))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Remove the temporary files of dead processes."""
+        return sweep(self.incoming)
+
+
+class RemoteStore:
+    """Files in an S3-compatible, GCS or Azure store, with copies of those in use in a folder of this machine.
+
+    A file appears under its name when its upload is complete (single or multipart, as the store promises); creation is
+    conditional on the server. Objects are hashed while they are fetched, so that no damaged one gets into the cache.
+
+    The cache is bounded: when it outgrows its limit, the copies used longest ago go. A copy that was handed out since
+    the oldest process now using the cache began stays, whatever the limit says: paths of living processes stay good.
+
+    What exists is asked of the server one file at a time at first; a process that asks about more than a few lists
+    instead and remembers what it saw (names are added and removed by it too), so that an intact check of ten thousand
+    objects costs a dozen requests. What another host removes meanwhile is found missing when it is fetched, and is
+    then forgotten, so that the next look misses and builds it again.
+    """
+
+    def __init__(self, url: str, options: dict[str, str], cache_folder: Path, *, cache_gb: float = CACHE_GB) -> None:
+        self.url = url
+        self.cache_folder = cache_folder
+        self.incoming, self._files, users = (cache_folder / name for name in ("incoming", "files", "users"))
+        for folder in (self.incoming, self._files, users):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._cache_bytes = int(cache_gb * 1e9)
+        self._uncounted = self._cache_bytes  # count before the first copy is added
+        self._users = users
+        sweep(users)
+        self._user = create_held(users, folder=False)  # until the process ends
+        self._sizes: dict[str, int] = {}
+        self._asked = 0
+        self._listed: set[str] = set()
+        self._lock = threading.Lock()
+        with self._told():
+            self._client = _client(url, tuple(sorted(options.items())))
+
+    @property
+    def address(self) -> str:
+        """The URL."""
+        return self.url
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what the client says into one sentence; a missing file stays FileNotFoundError."""
+        try:
+            yield
+        except (BaseError, ValueError) as error:
+            said = str(error).partition("\n")[0].strip()
+            raise WorldlineError(
+                f"the store {self.url} could not be used ({said}): check its URL, store_options, credentials and network"
+            ) from error
+
+    def new_file(self) -> contextlib.AbstractContextManager[Path]:
+        """Lend a private file on this machine."""
+        return held_file(self.incoming)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def place(self, path: Path, name: str, *, new: bool = False) -> None:
+        """Upload a finished file, in parts if it is large and may replace another; an object stays as the cached copy.
+
+        A record file is cached when it is first read, which is after it was registered: until then another host may
+        replace it, if the process that placed it dies.
+        """
+        size = path.stat().st_size
+        with self._told():
+            try:
+                if new:
+                    obstore.put(self._client, name, path, mode="create")
+                else:  # a store takes at most 10,000 parts
+                    part = max(_PART_BYTES, size // 9_000)
+                    obstore.put(self._client, name, path, chunk_size=part, max_concurrency=4)
+            except AlreadyExistsError:
+                raise FileExistsError(errno.EEXIST, "the name is taken", f"{self.url}/{name}") from None
+        with self._lock:
+            self._sizes[name] = size
+        if object_digest(name) is not None and path.stat().st_dev == self.cache_folder.stat().st_dev:
+            self._keep(path, name)
+        else:
+            path.unlink()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files, many in one request where the store can, and their cached copies."""
+        gone = list(names)
+        with self._lock:
+            for name in gone:
+                self._sizes.pop(name, None)
+        for start in range(0, len(gone), 1000):
+            batch = gone[start : start + 1000]
+            with self._told():
+                try:
+                    obstore.delete(self._client, batch)
+                except FileNotFoundError:  # some stores stop at the first that is gone already
+                    for name in batch:
+                        with contextlib.suppress(FileNotFoundError):
+                            obstore.delete(self._client, name)
+        for name in gone:
+            (self._files / name).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Remove the temporary files of dead processes on this machine."""
+        sweep(self._users)
+        return sweep(self.incoming)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def local(self, name: str, *, again: bool = False) -> Path:
+        """Return the cached copy, fetched first if there is none yet."""
+        copy = self._files / name
+        if not again:
+            with _locked(self._files, fcntl.LOCK_SH), contextlib.suppress(FileNotFoundError):
+                os.utime(copy)  # under the lock, so that it is not being evicted
+                return copy
+        with self.new_file() as temporary:
+            digest = hashlib.sha256()
+            with temporary.open("wb") as writer:
+                for block in self.blocks(name):
+                    digest.update(block)
+                    writer.write(block)
+            expected = object_digest(name)
+            if expected is not None and digest.hexdigest() != expected:
+                raise WorldlineError(
+                    f"the object {expected[:16]} in {self.url} is damaged: run `worldline repair`, then build again what made it"
+                )
+            sync_file(temporary)
+            self._keep(temporary, name)
+        return copy
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Stream a file from the store."""
+        try:
+            with self._told():
+                for block in obstore.get(self._client, name).stream(min_chunk_size=BLOCK_BYTES):
+                    yield bytes(block)
+        except FileNotFoundError:
+            with self._lock:
+                self._sizes.pop(name, None)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.url}/{name}") from None
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size as this process last saw it, else ask the store (see the class)."""
+        with self._lock:
+            if name not in self._sizes:
+                self._asked += 1
+                if self._asked > _HEADS_BEFORE_LISTING:
+                    self._list_around(name)
+            if name in self._sizes:
+                return self._sizes[name]
+        found = self._head(name)
+        return found.size if found else None
+
+    def modified(self, name: str) -> float | None:
+        """Return when a file was last placed, by the store's clock, or None."""
+        found = self._head(name)
+        return found.modified if found else None
+
+    def _head(self, name: str) -> Entry | None:
+        with self._told():
+            try:
+                entry = _entry(obstore.head(self._client, name))
+            except FileNotFoundError:
+                return None
+        with self._lock:
+            self._sizes[name] = entry.size
+        return entry
+
+    def _list_around(self, name: str) -> None:
+        """Learn the sizes of all files if they are not too many, else of those in the folder of this one; once each."""
+        top, folder = name.partition("/")[0], name.rpartition("/")[0]
+        for prefix, most in ((top, _LISTED_AT_ONCE), (folder, None)):
+            if prefix in self._listed:
+                continue
+            self._listed.add(prefix)
+            complete = True
+            for count, entry in enumerate(self.entries(prefix)):
+                if count == most:
+                    complete = False
+                    break
+                self._sizes[entry.name] = entry.size
+            if complete:
+                return
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """List the files under a prefix."""
+        with self._told():
+            for batch in obstore.list(self._client, prefix.rstrip("/") or None, chunk_size=1000):
+                yield from map(_entry, batch)
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names under a prefix, sorted."""
+        yield from sorted(entry.name for entry in self.entries(prefix))
+
+    # -- the cache -------------------------------------------------------------------------------------------------
+
+    def _keep(self, path: Path, name: str) -> None:
+        size = path.stat().st_size
+        copy = self._files / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        os.utime(path)
+        os.replace(path, copy)
+        with self._lock:
+            self._uncounted += size
+            if self._uncounted <= self._cache_bytes * _SCANNED_SHARE:
+                return
+            self._uncounted = 0
+        self._evict()
+
+    def _evict(self) -> None:
+        sweep(self._users)
+        with _locked(self._files, fcntl.LOCK_EX):
+            copies = [(path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._files.rglob("*") if path.is_file()]
+            excess = sum(size for _, size, _ in copies) - self._cache_bytes
+            oldest_user = min((path.stat().st_mtime_ns for path in self._users.iterdir()), default=0)
+            for used, size, path in sorted(copies):
+                if excess <= 0 or used >= oldest_user:
+                    break
+                path.unlink(missing_ok=True)
+                excess -= size
+
+
+def object_digest(name: str) -> str | None:
+    """Return the SHA-256 that an object's name stands for; other files have none."""
+    return "".join(name.split("/")[1:]) if name.startswith("objects/") else None
+
+
+def open_store(home: Path, settings: Settings) -> Store:
+    """Open the store of a workspace: its folder, or what its settings name.
+
+    Raises:
+        WorldlineError: if the URL or an option is not understood.
+    """
+    if settings.store is None:
+        return LocalStore(home)
+    options = dict(settings.store_options)
+    given = options.pop("cache_gb", str(CACHE_GB))
+    try:
+        cache_gb = float(given)
+    except ValueError:
+        raise WorldlineError(f"cache_gb of the workspace {home} must be a number of gigabytes, not {given!r}") from None
+    return RemoteStore(settings.store, options, home / "cache", cache_gb=cache_gb)
+
+
+@functools.cache
+def _client(url: str, options: tuple[tuple[str, str], ...]) -> Any:
+    """Return the client of a store, one per process: it keeps connections (and `memory://` its files)."""
+    if url.startswith("memory:"):
+        return obstore.store.MemoryStore()
+    if url.startswith("file:"):
+        return obstore.store.from_url(url, mkdir=True)
+    config = {key: value for key, value in options if key not in _CLIENT_OPTIONS}
+    client: dict[str, Any] = {key: value for key, value in options if key in _CLIENT_OPTIONS}
+    retry: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
+    return obstore.store.from_url(url, config=config or None, client_options=client or None, retry_config=retry)  # type: ignore[arg-type]
+
+
+def _entry(meta: Any) -> Entry:
+    return Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    """Hold a `flock` (shared or exclusive) on a folder; the kernel drops it when the process dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        release(descriptor)
