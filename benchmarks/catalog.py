@@ -1,5 +1,17 @@
 """The bench `catalog`: nothing lost, everything explained, any dataset rebuilt; how fast, and beside what."""
 
-from benchmarks.harness import Case
+from collections.abc import Sequence
+from pathlib import Path
 
-CASES: tuple[Case, ...] = ()
+from benchmarks.harness import Case, Figure
+
+# Every case imports what it measures when it runs, in its own process, so that listing cases needs none of it.
+
+
+def _commits(folder: Path, quick: bool) -> Sequence[Figure]:
+    from benchmarks.catalog_commits import measure_commits
+
+    return measure_commits(folder, quick)
+
+
+CASES = (Case("commits", ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"), _commits),)
