@@ -17,10 +17,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
+from catalogs.licences import normalise
+from catalogs.splits import SplitRule
 from catalogs.versions import check_dataset_name
 from schemas.canonical import to_plain
 from schemas.errors import WorldlineError
 from stages.contract import load_stages
+from tasks.build import read_gate
 from tasks.configs import make_config, nearest
 
 CONF = Path(conf.__file__).parent
@@ -122,6 +125,10 @@ def _check_head(recipe: Mapping[str, Any]) -> None:
             "diffusers:ID_OR_FOLDER"
         )
     check_dataset_name(str(recipe["name"]))
+    read_gate(recipe.get("gate", {}))
+    SplitRule(**recipe.get("splits", {}))
+    if recipe.get("rights", {}).get("licence") is not None:
+        normalise(recipe["rights"]["licence"])
 
 
 def _check_overrides(overrides: Sequence[str], recipe: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ handles with unknown digests, and what depends on them is reported as "may run".
 
 import contextlib
 import dataclasses
+import math
 import os
+import re
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,10 @@ from typing import Any
 import pyarrow as pa
 
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
+from catalogs.gates import Gate
+from catalogs.governance import give_terms
 from catalogs.lineage import lineage_of
+from catalogs.splits import SplitRule
 from catalogs.versions import publish
 from schemas.artifact import Artifact, Files
 from schemas.canonical import to_plain
@@ -166,16 +171,29 @@ class Build:
         scheme, _, rest = source.partition(":")
         if scheme == "world":
             clip, truth = self.run("generate.world", {} if rest == "street" else {"layout": rest})
+            origin = clip
         elif scheme == "diffusers":
             conditioning = self._given(_conditioning(self.recipe["generate"]["image"]))
             asked = make_config(DiffusersConfig, {**self.settings("generate.diffusers"), "model": rest}, "generate.diffusers")
             clip, truth = self.run("generate.diffusers", to_plain(pin_model(asked)), conditioning=conditioning)
+            origin = clip
         elif rest and not Path(source).expanduser().exists() and "/" not in scheme:
             raise WorldlineError(f"source={source!r}: unknown kind {scheme!r}{nearest(scheme, ['world', 'diffusers'])}")
         else:
             given = describe_source(Path(source).expanduser(), camera=self.recipe["ingest"]["pandaset"]["camera"])
-            clip, truth = self.run(f"ingest.{given.layout}", source=self._given(given))
+            origin = self._given(given)
+            clip, truth = self.run(f"ingest.{given.layout}", source=origin)
+        self._give_rights(origin)
         return clip, truth
+
+    def _give_rights(self, origin: Handle) -> None:
+        """Record the recipe's rights as the terms of where a clip came from, unless they stand there already."""
+        rights = {name: value for name, value in self.recipe.get("rights", {}).items() if value is not None}
+        if self.explain or not rights or origin.digest is None:
+            return
+        known = self.catalog.log.note("terms", origin.digest)
+        if known is None or any(known.body.get(name) != value for name, value in rights.items()):
+            give_terms(self.catalog, origin.digest, **rights)
 
     def lineage(self, artifacts: Mapping[str, Handle]) -> Handle:
         """Return the lineage of some artifacts as an artifact that a report can draw."""
@@ -205,7 +223,8 @@ class Build:
             raise WorldlineError(f"none of the {len(self.failures)} clips could be built, the first because {first}")
         digests = {role: handle.digest for role, handle in artifacts.items() if handle.digest is not None}
         lock = {"machine": machine(), "packages": packages()}
-        version = publish(self.catalog, self.recipe["name"], dict(self.recipe), digests, lock)
+        gate, split_rule = read_gate(self.recipe.get("gate", {})), SplitRule(**self.recipe.get("splits", {}))
+        version = publish(self.catalog, self.recipe["name"], dict(self.recipe), digests, lock, gate=gate, split_rule=split_rule)
         figures: list[dict[str, Any]] = []
         for role in sorted(digests):
             if artifacts[role].kind == Metrics.kind:
@@ -213,7 +232,8 @@ class Build:
                 figures += [{"clip": role.rpartition("/")[0]} | row for row in metrics.figures.to_pylist()]
         self._lease.close()
         return outcome | {
-            "dataset": f"{version.name}@{version.version}",
+            "dataset": version.reference,
+            "held": version.held,
             "artifacts": digests,
             "reports": [str(self._link_report(version, role)) for role in sorted(digests) if artifacts[role].kind == Report.kind],
             "figures": figures,
@@ -243,6 +263,26 @@ class Build:
         self.decisions.append(Decision(self._clip, stage, action, why, seconds))
         if action == "keep" and not self.explain:
             self.display.kept(stage)
+
+
+def read_gate(settings: Mapping[str, Any]) -> Gate:
+    """Return a recipe's publish gate; its figures are written as "NAME >= NUMBER, NAME <= NUMBER".
+
+    Raises:
+        WorldlineError: if a setting cannot be read, naming it.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for text in filter(None, (item.strip() for item in settings.get("figures", "").split(","))):
+        found = re.fullmatch(r"([\w.]+)\s*(<=|>=)\s*(\S+)", text)
+        try:
+            limit = float(found[3]) if found else math.nan
+        except ValueError:
+            limit = math.nan
+        if found is None or math.isnan(limit):
+            raise WorldlineError(f"gate.figures={text!r} cannot be read: write a figure's name, <= or >=, and a number")
+        figures.setdefault(found[1], {})["max" if found[2] == "<=" else "min"] = limit
+    asked = {table: count for table, count in settings.get("min_rows", {}).items() if count}
+    return Gate.of({**settings, "figures": figures, "min_rows": asked})
 
 
 def _conditioning(image: str | None) -> Source:

@@ -58,10 +58,12 @@ def _show_outcome(outcome: dict[str, Any]) -> None:
     if len(outcome["reports"]) > 5:
         print(f"         and {len(outcome['reports']) - 5} more beside it")
     print(f"ran      {ran} of {len(outcome['decisions'])} stages in {outcome['seconds']:.1f} s")
+    if outcome["held"]:
+        raise WorldlineError(f"{outcome['dataset']} is held and does not become the latest: {outcome['held']}")
     if outcome["failures"]:
         told = "; ".join(f"{clip}: {sentence}" for clip, sentence in list(outcome["failures"].items())[:3])
         rest = f"; and {len(outcome['failures']) - 3} more" if len(outcome["failures"]) > 3 else ""
-        raise WorldlineError(f"{len(outcome['failures'])} clips are missing from {outcome['dataset']}: {told}{rest}")
+        raise WorldlineError(f"{_counted(len(outcome['failures']), 'clip')} missing from {outcome['dataset']}: {told}{rest}")
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -90,6 +92,10 @@ def _explain(options: argparse.Namespace) -> None:
         )
     else:
         print("nothing to do: every stage is recorded")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"1 {noun} is" if count == 1 else f"{count} {noun}s are"
 
 
 def _duration(seconds: float | None) -> str:

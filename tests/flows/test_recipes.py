@@ -80,3 +80,21 @@ def test_an_unknown_flow_names_the_nearest():
 def test_a_setting_in_the_place_of_the_flow_is_told_apart():
     with pytest.raises(WorldlineError, match="belongs: write worldline build pseudo_labels seed=1"):
         compose_recipe("seed=1")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("gate.figures=pose.ate < 1", r"gate\.figures='pose\.ate < 1' cannot be read"),
+        ("splits.train=0.9", "not shares that add up to 1"),
+        ("rights.licence=do-what-you-like", "do-what-you-like"),
+        ("source=[]", "source is empty"),
+    ],
+)
+def test_what_would_only_fail_at_publishing_is_refused_before_anything_runs(setting, message):
+    with pytest.raises(WorldlineError, match=message):
+        compose_recipe("pseudo_labels", (setting,))
+
+
+def test_a_list_of_sources_is_read_as_a_list():
+    assert compose_recipe("pseudo_labels", ("source=[a.mp4,world:curve]",))["source"] == ["a.mp4", "world:curve"]

@@ -14,7 +14,7 @@ from schemas.motion import PointTracks
 from stages import contract
 from stages.contract import Progress, stage
 from tasks import build as build_module
-from tasks.build import Build
+from tasks.build import Build, read_gate
 from tasks.progress import Display
 
 RUNS: list[str] = []
@@ -242,3 +242,27 @@ def test_a_build_keeps_others_from_removing_what_it_needs_until_it_ends(tmp_path
     del build
     with Build({"seed": 0}, tmp_path, Display(quiet=True), explain=True).catalog.log.lease(exclusive=True) as held:
         assert held
+
+
+def publish_number(home: Path, value: float, **recipe) -> dict:
+    build = Build({"name": "toy", "seed": 0, "toy": {"number": {"value": value}}, **recipe}, home, Display(quiet=True))
+    return build.finish({"number": build.run("toy.number")[0]})
+
+
+def test_a_version_that_fails_its_gate_is_held_and_the_bare_name_stays_with_the_one_before(tmp_path):
+    assert publish_number(tmp_path, 1.0)["held"] is None
+    bad = publish_number(tmp_path, 2.0, gate={"min_clips": 2})
+    assert "2" in bad["held"]
+    catalog = Build({"seed": 0}, tmp_path, Display(quiet=True), explain=True).catalog
+    assert (bad["dataset"], catalog.dataset("toy").reference, catalog.dataset("toy@2").held) == ("toy@2", "toy@1", bad["held"])
+
+
+@pytest.mark.parametrize("figures", ["pose.ate_m < 3", "pose.ate_m >= much", "pose.ate_m"])
+def test_a_gate_that_cannot_be_read_is_refused_by_name(figures):
+    with pytest.raises(WorldlineError, match=r"gate\.figures='pose\.ate_m.*write a figure's name"):
+        read_gate({"figures": figures})
+
+
+def test_a_gate_reads_several_limits_of_one_figure():
+    gate = read_gate({"figures": "pose.ate_m >= 0.5, pose.ate_m<=3, labels.tracks >= 1"})
+    assert gate.figures == {"pose.ate_m": {"min": 0.5, "max": 3.0}, "labels.tracks": {"min": 1.0}}
