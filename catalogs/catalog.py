@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from catalogs import leases, lens, versions
+from catalogs.databases import open_database
 from catalogs.datasets import Dataset
 from catalogs.log import Commit, CommitLog
 from catalogs.objects import ObjectStore
@@ -34,7 +35,12 @@ from catalogs.records import (
     output_row,
     plain_facts,
 )
+from catalogs.stores import open_store
+from catalogs.workspace import read_settings
+from catalogs.stores import open_store
+from catalogs.workspace import default_home, read_settings
 from schemas.artifact import Artifact
+from schemas.canonical import hash_file
 from schemas.codec import content_digest, decode, encode
 from schemas.errors import WorldlineError
 
@@ -50,21 +56,25 @@ class Catalog:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.log = CommitLog(home)
-        self.objects = ObjectStore(home / "objects")
+        self.store = open_store(home, read_settings(home))
+        self.objects = ObjectStore(self.store)
         self._scratch, self._checkpoints = home / "scratch", home / "checkpoints"
         for folder in (self._scratch, self._checkpoints):
             folder.mkdir(exist_ok=True)
         self._put: dict[str, ArtifactRef] = {}  # put by this process and perhaps not recorded yet
 
     @classmethod
-    def open(cls, home: Path) -> "Catalog":
+    def open(cls, home: Path | str | None = None) -> "Catalog":
         """Open a workspace, creating it on first use, and sweep what dead processes left behind.
+
+        Args:
+            home: its folder; $WORLDLINE_HOME or else `worldline-data` in the current folder by default.
 
         Raises:
             WorldlineError: if the folder cannot be written, lies on a network file system, or belongs to another
-                tool or a newer version.
+                tool or a newer version; or if the database or store of its `worldline.toml` cannot be reached.
         """
-        home = Path(home).expanduser().resolve()
+        home = Path(home or default_home()).expanduser().resolve()
         try:
             home.mkdir(parents=True, exist_ok=True)
             catalog = cls(home)
@@ -200,7 +210,8 @@ class Catalog:
             shared = " OR ".join(["(slot = ? AND digest = ?)"] * len(digests))
             query = (
                 "SELECT key FROM edges JOIN executions USING (key) "
-                f"WHERE direction = 'in' AND ({shared}) AND stage = ? GROUP BY key ORDER BY count(*) DESC, number DESC LIMIT 1"
+                f"WHERE direction = 'in' AND ({shared}) AND stage = ? "
+                "GROUP BY key ORDER BY count(*) DESC, max(number) DESC LIMIT 1"
                 if digests
                 else "SELECT key FROM executions WHERE stage = ? ORDER BY number DESC LIMIT 1"
             )
@@ -243,13 +254,8 @@ class Catalog:
             WorldlineError: if the artifact is unknown, or a part of it missing or damaged.
         """
         ref = self.artifact(digest)
-        parts = {name: self.objects.path(sha256) for name, sha256 in ref.parts.items()}
-        for name, path in parts.items():
-            if not path.exists():
-                raise WorldlineError(f"{ref.kind} {ref.digest[:12]} has lost its part {name} ({path}): build it again")
-            if path.stat().st_size <= _HASHED_ON_LOAD and not self.objects.verify(ref.parts[name]):
-                raise self._damaged(ref, name)
-        if not self.whole(ref):
+        parts = {name: self._part(ref, name) for name in ref.parts}
+        if sum(path.stat().st_size for path in parts.values()) != ref.bytes:
             raise self._damaged(ref, self._first_damaged(ref))
         try:
             return decode(parts)
@@ -261,12 +267,26 @@ class Catalog:
                 raise
             raise self._damaged(ref, damaged) from error
 
+    def _part(self, ref: ArtifactRef, name: str) -> Path:
+        """Return where a part's bytes lie, hashed if it is small; a bad copy of a remote part is fetched again."""
+        sha256 = ref.parts[name]
+        try:
+            for again in (False, True):
+                path = self.objects.path(sha256, again=again)
+                if path.stat().st_size > _HASHED_ON_LOAD or hash_file(path) == sha256:
+                    return path
+        except FileNotFoundError as error:
+            raise WorldlineError(f"{ref.kind} {ref.digest[:12]} has lost its part {name} ({sha256}): build it again") from error
+        raise self._damaged(ref, name)
+
     def _first_damaged(self, ref: ArtifactRef) -> str | None:
         return next((name for name, sha256 in sorted(ref.parts.items()) if not self.objects.verify(sha256)), None)
 
     def _damaged(self, ref: ArtifactRef, name: str | None) -> WorldlineError:
-        path = self.objects.path(ref.parts[name]) if name else self.objects.folder
-        return WorldlineError(f"part {name} of {ref.kind} {ref.digest[:12]} is damaged: delete {path} and build it again")
+        sha256 = ref.parts[name] if name else ", ".join(ref.parts.values())
+        return WorldlineError(
+            f"part {name} of {ref.kind} {ref.digest[:12]} is damaged (object {sha256}): run `worldline repair` and build it again"
+        )
 
     def whole(self, ref: ArtifactRef) -> bool:
         """Return whether all parts are on disk and have their size together (one stat each)."""

@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,7 +73,15 @@ class Entry:
 
 
 class Store(Protocol):
-    """Where bytes lie. Any number of threads and processes may use one at once."""
+    """Where bytes lie. Any number of threads and processes may use one at once.
+
+    Attributes:
+        folder: the local folder that every path from `local` lies in.
+        remote: whether placing a file costs an upload.
+    """
+
+    folder: Path
+    remote: bool
 
     @property
     def address(self) -> str:
@@ -91,6 +100,14 @@ class Store(Protocol):
 
         Raises:
             FileExistsError: with `new`, if the name is taken; the file stays.
+        """
+
+    def renew(self, name: str, seconds: float) -> bool:
+        """Make a file count as placed lately, where that is cheap: return False if it is missing or must be placed again.
+
+        Args:
+            name: of the file.
+            seconds: how long ago a file may have been placed that a store cannot renew.
         """
 
     def local(self, name: str, *, again: bool = False) -> Path:
@@ -174,6 +191,8 @@ def sync_file(path: Path) -> None:
 class LocalStore:
     """Files under one folder on a local disk, each named by one rename after its bytes are on disk."""
 
+    remote = False
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.incoming = folder / "objects" / "incoming"
@@ -238,9 +257,13 @@ class LocalStore:
         except FileNotFoundError:
             return None
 
-    def refresh(self, name: str) -> None:
+    def renew(self, name: str, seconds: float) -> bool:
         """Make a file as if it had been placed just now."""
-        os.utime(self.folder / name)
+        try:
+            os.utime(self.folder / name)
+        except FileNotFoundError:
+            return False
+        return True
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """List the files under a folder."""
@@ -287,11 +310,13 @@ class RemoteStore:
     then forgotten, so that the next look misses and builds it again.
     """
 
+    remote = True
+
     def __init__(self, url: str, options: dict[str, str], cache_folder: Path, *, cache_gb: float = CACHE_GB) -> None:
         self.url = url
         self.cache_folder = cache_folder
-        self.incoming, self._files, users = (cache_folder / name for name in ("incoming", "files", "users"))
-        for folder in (self.incoming, self._files, users):
+        self.incoming, self.folder, users = (cache_folder / name for name in ("incoming", "files", "users"))
+        for folder in (self.incoming, self.folder, users):
             folder.mkdir(parents=True, exist_ok=True)
         self._cache_bytes = int(cache_gb * 1e9)
         self._uncounted = self._cache_bytes  # count before the first copy is added
@@ -366,7 +391,7 @@ class RemoteStore:
                         with contextlib.suppress(FileNotFoundError):
                             obstore.delete(self._client, name)
         for name in gone:
-            (self._files / name).unlink(missing_ok=True)
+            (self.folder / name).unlink(missing_ok=True)
 
     def sweep(self) -> int:
         """Remove the temporary files of dead processes on this machine."""
@@ -377,9 +402,9 @@ class RemoteStore:
 
     def local(self, name: str, *, again: bool = False) -> Path:
         """Return the cached copy, fetched first if there is none yet."""
-        copy = self._files / name
+        copy = self.folder / name
         if not again:
-            with _locked(self._files, fcntl.LOCK_SH), contextlib.suppress(FileNotFoundError):
+            with _locked(self.folder, fcntl.LOCK_SH), contextlib.suppress(FileNotFoundError):
                 os.utime(copy)  # under the lock, so that it is not being evicted
                 return copy
         with self.new_file() as temporary:
@@ -425,6 +450,11 @@ class RemoteStore:
         found = self._head(name)
         return found.modified if found else None
 
+    def renew(self, name: str, seconds: float) -> bool:
+        """Return whether a file was placed lately by the store's clock; it cannot be touched."""
+        modified = self.modified(name)
+        return modified is not None and modified > time.time() - seconds
+
     def _head(self, name: str) -> Entry | None:
         with self._told():
             try:
@@ -465,7 +495,7 @@ class RemoteStore:
 
     def _keep(self, path: Path, name: str) -> None:
         size = path.stat().st_size
-        copy = self._files / name
+        copy = self.folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         os.utime(path)
         os.replace(path, copy)
@@ -478,8 +508,8 @@ class RemoteStore:
 
     def _evict(self) -> None:
         sweep(self._users)
-        with _locked(self._files, fcntl.LOCK_EX):
-            copies = [(path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._files.rglob("*") if path.is_file()]
+        with _locked(self.folder, fcntl.LOCK_EX):
+            copies = [(path.stat().st_mtime_ns, path.stat().st_size, path) for path in self.folder.rglob("*") if path.is_file()]
             excess = sum(size for _, size, _ in copies) - self._cache_bytes
             oldest_user = min((path.stat().st_mtime_ns for path in self._users.iterdir()), default=0)
             for used, size, path in sorted(copies):
@@ -491,7 +521,9 @@ class RemoteStore:
 
 def object_digest(name: str) -> str | None:
     """Return the SHA-256 that an object's name stands for; other files have none."""
-    return "".join(name.split("/")[1:]) if name.startswith("objects/") else None
+    folder, _, rest = name.partition("/")
+    digest = rest.replace("/", "", 1)
+    return digest if folder == "objects" and len(digest) == 64 and rest[2:3] == "/" else None
 
 
 def open_store(home: Path, settings: Settings) -> Store:

@@ -12,7 +12,7 @@ import numpy as np
 
 import catalogs.catalog
 import catalogs.log
-import catalogs.objects
+import catalogs.stores
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
 from catalogs.versions import publish
 from schemas.artifact import make_table
@@ -129,7 +129,7 @@ def _patch(owner: Any, name: str) -> Callable[[], None]:
 
 COMMIT_POINTS: dict[str, Callable[[], None]] = {
     "object written, not named": _die_before_moving(""),
-    "object named, folder not synced": _patch(catalogs.objects, "sync_folder"),
+    "object named, folder not synced": _patch(catalogs.stores, "sync_folder"),
     "objects stored, nothing recorded": _patch(catalogs.catalog.Catalog, "record"),
     "transaction open, no file": _patch(catalogs.log, "_write_table"),
     "commit file written, not named": _die_before_moving(".parquet"),
