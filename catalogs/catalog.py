@@ -36,8 +36,6 @@ from catalogs.records import (
     plain_facts,
 )
 from catalogs.stores import open_store
-from catalogs.workspace import read_settings
-from catalogs.stores import open_store
 from catalogs.workspace import default_home, read_settings
 from schemas.artifact import Artifact
 from schemas.canonical import hash_file
@@ -55,8 +53,9 @@ class Catalog:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.log = CommitLog(home)
-        self.store = open_store(home, read_settings(home))
+        settings = read_settings(home)
+        self.store = open_store(home, settings)
+        self.log = CommitLog(home, self.store, open_database(home, settings.log))
         self.objects = ObjectStore(self.store)
         self._scratch, self._checkpoints = home / "scratch", home / "checkpoints"
         for folder in (self._scratch, self._checkpoints):

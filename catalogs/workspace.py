@@ -22,9 +22,24 @@ from schemas.errors import WorldlineError
 SETTINGS_FILE = "worldline.toml"
 _STORE_SCHEMES = ("s3", "gs", "gcs", "az", "azure", "abfs", "abfss", "file")
 _NETWORK_FILE_SYSTEMS = (
-    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs", "orangefs", "ocfs2", "gfs2")
-    + ("sshfs", "s3fs", "gcsfuse", "goofys", "rclone", "blobfuse", "blobfuse2", "davfs", "juicefs", "mount-s3", "s3backer")
-)  # fmt: skip
+    *(
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "ceph",
+        "lustre",
+        "gpfs",
+        "beegfs",
+        "glusterfs",
+        "orangefs",
+        "ocfs2",
+        "gfs2",
+    ),
+    *("sshfs", "s3fs", "gcsfuse", "goofys", "rclone", "blobfuse", "blobfuse2", "davfs", "juicefs", "mount-s3", "s3backer"),
+)
 # No journal and no rename that replaces a file in one step (FAT), or a file server's guess at both (shared folders).
 _LOOSE_FILE_SYSTEMS = ("vfat", "msdos", "exfat", "vboxsf", "prl_fs", "drvfs")
 
