@@ -72,9 +72,7 @@ RECORD_TABLES: dict[str, pa.Schema] = {
             ("commit", pa.int64()),
         ]
     ),
-    "dataset_artifacts": pa.schema(
-        [*_VERSION, ("role", _STRING), ("clip", _STRING), ("digest", _STRING), ("kind", _STRING)]
-    ),
+    "dataset_artifacts": pa.schema([*_VERSION, ("role", _STRING), ("clip", _STRING), ("digest", _STRING), ("kind", _STRING)]),
     "splits": pa.schema([*_VERSION, ("clip", _STRING), ("split", _STRING)]),
     "drift": pa.schema(
         [

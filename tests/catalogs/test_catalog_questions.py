@@ -9,8 +9,9 @@ import pytest
 from catalog_workers import figures, key_of, make, put, run_of
 
 from catalogs.catalog import Catalog, Execution
-from catalogs.lens import TABLES
 from catalogs.lineage import lineage_of
+from catalogs.records import Note
+from catalogs.tables import TABLES
 from catalogs.versions import publish
 from schemas.artifact import Artifact, make_table, rows_to_table
 from schemas.cameras import CameraPath
@@ -88,7 +89,15 @@ UPSTREAM = ["ingest.toy", "toy.path", "toy.tracks", "toy.kinematics", "toy.quest
 def test_an_empty_catalog_answers_with_empty_tables_of_the_same_columns(catalog: Catalog, tmp_path: Any) -> None:
     full = Catalog.open(tmp_path / "full")
     made = chain(full)
-    publish(full, "streets", {}, {"questions": made["questions"].outputs[0].digest}, {})
+    digest = made["questions"].outputs[0].digest
+    publish(full, "streets", {}, {"a/clip": made["clip"].outputs[0].digest, "a/questions": digest}, {})
+    for note in (
+        Note("tag", "streets@good", {"version": 1}),
+        Note("review", digest, {"verdict": "accept"}),
+        Note("terms", digest, {"licence": "CC0-1.0"}),
+        Note("takedown", "0" * 64, {}),
+    ):
+        full.note(note)
     for name in TABLES:
         empty, filled = catalog.sql(f"SELECT * FROM {name}"), full.sql(f"SELECT * FROM {name}")
         assert empty.num_rows == 0

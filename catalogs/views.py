@@ -1,0 +1,359 @@
+"""The views behind the tables: records from the log's Parquet files, content from the files of versions and artifacts.
+
+A dataset version that was consolidated shows the rows of its own files; a smaller one, and artifacts that no living
+version holds ("loose"), show the rows of the artifacts' own parts. Each of these is a branch of the view with the
+dataset and version as constants, so that a query about one version opens no other version's files.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from catalogs.contents import artifact_refs
+from catalogs.log import CommitLog
+from catalogs.objects import ObjectStore
+from catalogs.records import RECORDS, ArtifactRef, DatasetVersion, Heading, Note, read_dataset
+from catalogs.tables import CONTENT_TABLES, RECORD_TABLES, ContentTable, read_rows, with_artifact
+from catalogs.versions import standing
+from schemas.canonical import canonical_json
+
+_FETCHERS = 16  # files fetched at once from a remote store
+
+
+_CONSTANTS = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("latest", pa.bool_())])
+_OWNERS = pa.schema([("artifact", pa.string()), *_CONSTANTS])
+_REJECTED = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("id", pa.string())])
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A living dataset version as the views show it.
+
+    Attributes:
+        heading: its name, number and counts.
+        held: why it is kept from being the latest, or None.
+        latest: whether the dataset's bare name stands for it.
+        files: SHA-256 of its consolidated files by table; None where it has none.
+    """
+
+    heading: Heading
+    held: str | None
+    latest: bool
+    files: Mapping[str, Sequence[str]] | None
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What its rows carry."""
+        return {"dataset": self.heading.name, "version": self.heading.version, "latest": self.latest}
+
+
+def shown_versions(log: CommitLog) -> list[Shown]:
+    """Return the living versions by name and number."""
+    states = {item.reference: item for item in standing(log)}
+    latest = {item.name: item.version for item in states.values() if item.held is None}
+    files = {note.subject: note.body["tables"] for note in log.notes("tables")}
+    return [
+        Shown(item, states[item.reference].held, latest.get(item.name) == item.version, files.get(item.reference))
+        for item in log.headings()
+        if item.reference in states
+    ]
+
+
+_NOT_REMOVED = "ANTI JOIN removed ON removed.id = records.key AND removed.commit > records.commit "
+_RECORDED_EXECUTIONS = (
+    f"CREATE VIEW recorded_executions AS SELECT records.* FROM records {_NOT_REMOVED}WHERE record = 'execution' "
+    "QUALIFY row_number() OVER (PARTITION BY key ORDER BY records.commit DESC) = 1"
+)
+_RECORDED_VERSIONS = (
+    "CREATE VIEW recorded_versions AS SELECT records.dataset, living_versions.version, latest, roles, splits FROM records "
+    "JOIN living_versions ON records.dataset = living_versions.dataset AND dataset_version = living_versions.version "
+    "WHERE record = 'dataset'"
+)
+# The newest execution of a key is the visible one; failures stand beside it.
+_FROM_RECORDS = {
+    "executions": """
+        SELECT key, stage, version, code, config, seed, status, error_type, error_message,
+            make_timestamp((started_at * 1e6)::BIGINT) AS started_at, seconds, peak_memory_bytes,
+            machine, packages, code_files, commit
+        FROM (SELECT * FROM recorded_executions UNION ALL BY NAME SELECT * FROM records WHERE record = 'error')""",
+    "artifacts": """
+        SELECT output.digest AS digest, arg_max(output.kind, commit) AS kind,
+            arg_max(output.schema_version, commit) AS schema_version, arg_max(output.level, commit) AS level,
+            arg_max(output.bytes, commit) AS bytes, arg_max(output.facts, commit) AS facts,
+            arg_max(output.parts, commit) AS parts, min(commit) AS commit
+        FROM (SELECT unnest(outputs) AS output, commit FROM records WHERE record IN ('execution', 'source')) AS made
+        ANTI JOIN removed ON removed.id = output.digest AND removed.commit > made.commit
+        GROUP BY output.digest""",
+    "edges": """
+        SELECT key AS execution_key, input.slot AS slot, 'in' AS direction, kind, input.digest AS digest
+        FROM (SELECT key, unnest(inputs) AS input FROM recorded_executions)
+        LEFT JOIN artifacts ON artifacts.digest = input.digest
+        UNION ALL
+        SELECT key, output.slot, 'out', output.kind, output.digest
+        FROM (SELECT key, unnest(outputs) AS output FROM recorded_executions)""",
+    "dataset_artifacts": """
+        SELECT dataset, version, latest, member.role AS role,
+            regexp_extract(member.role, '^(.*)/[^/]*$', 1) AS clip,
+            member.digest AS digest, kind
+        FROM (SELECT dataset, version, latest, unnest(roles) AS member FROM recorded_versions)
+        LEFT JOIN artifacts ON artifacts.digest = member.digest""",
+    "splits": """
+        SELECT dataset, version, latest, entry.key AS clip, entry.value AS split
+        FROM (SELECT dataset, version, latest, unnest(map_entries(CAST(splits::JSON AS MAP(VARCHAR, VARCHAR)))) AS entry
+            FROM recorded_versions WHERE splits IS NOT NULL)""",
+    "drift": """
+        SELECT key, stage, lost.slot AS slot, kept.digest AS kept_digest, lost.digest AS other_digest, machine, packages, commit
+        FROM (SELECT key, stage, unnest(outputs) AS lost, machine, packages, commit FROM records WHERE record = 'drift') AS other
+        LEFT JOIN (SELECT execution_key, slot, digest FROM edges WHERE direction = 'out') AS kept
+            ON kept.execution_key = other.key AND kept.slot = lost.slot""",
+}
+_NEEDS = {"edges": ("artifacts",), "dataset_artifacts": ("artifacts",), "drift": ("artifacts", "edges")}
+
+
+class Views:
+    """The views of one DuckDB connection; `files` are those that they read."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, log: CommitLog, objects: ObjectStore, versions: Sequence[Shown]):
+        self.files: set[str] = set()
+        self._connection, self._log, self._objects, self._versions = connection, log, objects, versions
+        self._removed = _removals(log)
+        self._registered = 0
+        self._have_records = False
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    def show_records(self, names: Iterable[str]) -> None:
+        """Create the views of record tables."""
+        names = set(names)
+        for name in names:
+            if name in _NOTE_ROWS:
+                kind, row_of = _NOTE_ROWS[name]
+                rows = [row_of(note) | _said(note) for note in self._log.notes(kind)]
+                self._register(name, RECORD_TABLES[name], [row for row in rows if row.get("version", 0) is not None])
+            elif name == "datasets":
+                self._register(name, RECORD_TABLES[name], [_dataset_row(item) for item in self._versions])
+        needed = {*names, *(other for name in names for other in _NEEDS.get(name, ()))}
+        for name, definition in _FROM_RECORDS.items():
+            if name in needed:
+                self._show_rows_of_records()
+                self._connection.execute(f"CREATE VIEW {name} AS {definition}")
+
+    def _show_rows_of_records(self) -> None:
+        if self._have_records:
+            return
+        self._have_records = True
+        source = self._parquet([str(path) for path in self._log.files()], RECORDS)
+        self._connection.execute(f"CREATE VIEW records AS {source}")
+        removed = [{"id": name, "commit": number} for name, number in self._removed.items()]
+        self._register("removed", pa.schema([("id", pa.string()), ("commit", pa.int64())]), removed)
+        self._connection.execute(_RECORDED_EXECUTIONS if removed else _RECORDED_EXECUTIONS.replace(_NOT_REMOVED, ""))
+        self._register("living_versions", _CONSTANTS, [item.constants for item in self._versions])
+        self._connection.execute(_RECORDED_VERSIONS)
+
+    # -- content ----------------------------------------------------------------------------------------------------
+
+    def show_content(self, name: str, versions: Sequence[Shown], *, loose: bool) -> None:
+        """Create the view of a content table over these versions and, if asked, over what no living version holds."""
+        table = CONTENT_TABLES[name]
+        branches: list[str] = []
+        in_parts: list[Shown] = []
+        for item in versions:
+            paths = self._consolidated(name, item)
+            if paths is None:
+                in_parts.append(item)
+            elif paths:
+                source = self._parquet(paths, with_artifact(table.columns))
+                dataset, version, latest = item.constants.values()
+                rejected = self._rejected(name, [item])
+                branches.append(
+                    f"SELECT *, {_text(dataset)} AS dataset, {version}::INTEGER AS version, {latest} AS latest "
+                    f"FROM ({source}) AS rows{rejected}"
+                )
+        members = self._members(table, in_parts, loose=loose)
+        branches += self._parts_branch(name, members, in_parts) if members else []
+        if branches:
+            self._connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(branches)}")
+        else:
+            self._connection.register(name, content_columns(table).empty_table())
+
+    def _consolidated(self, name: str, item: Shown) -> list[str] | None:
+        """Return the paths of a version's files for a table; None where it has none, or some are lost."""
+        if item.files is None or name not in item.files:
+            return None
+        wanted = item.files[name]
+        paths = local_paths(self._objects, wanted)
+        if len(paths) < len(set(wanted)):
+            logging.getLogger(__name__).warning(
+                "%d of %d files of table %s of %s are lost; its artifacts are read one by one instead",
+                len(set(wanted)) - len(paths), len(set(wanted)), name, item.heading.reference,
+            )  # fmt: skip
+            return None
+        return [paths[sha256] for sha256 in wanted]
+
+    def _members(self, table: ContentTable, versions: Sequence[Shown], *, loose: bool) -> list[tuple[ArtifactRef, Shown | None]]:
+        """Return the artifacts of a table's kind in each of these versions, and the loose ones with None."""
+        digests = {item: sorted(set(self._version(item).artifacts.values())) for item in versions}
+        unheld = self._loose(table.kind) if loose else []
+        refs = artifact_refs(self._log, [*unheld, *(digest for held in digests.values() for digest in held)])
+        pairs = [(refs.get(digest), item) for item, held in digests.items() for digest in held]
+        pairs += [(refs.get(digest), None) for digest in unheld]
+        return [(ref, item) for ref, item in pairs if ref is not None and ref.kind == table.kind]
+
+    def _loose(self, kind: str) -> list[str]:
+        """Return the recorded artifacts of a kind that no living version holds."""
+        recorded = [digest for (digest,) in self._log.rows("SELECT digest FROM artifacts WHERE kind = ?", (kind,))]
+        if not recorded or not self._versions:
+            return recorded
+        self._show_rows_of_records()
+        recorded_name = self._register_new(pa.table({"digest": recorded}))
+        query = (
+            f"SELECT digest FROM {recorded_name} ANTI JOIN (SELECT unnest(roles).digest AS held FROM recorded_versions) "
+            "ON held = digest"
+        )
+        return [digest for (digest,) in self._connection.execute(query).fetchall()]
+
+    def _version(self, item: Shown) -> DatasetVersion:
+        query = "SELECT body FROM datasets WHERE name = ? AND version = ?"
+        ((body,),) = self._log.rows(query, (item.heading.name, item.heading.version))
+        return read_dataset(json.loads(body))
+
+    def _rejected(self, name: str, items: Sequence[Shown]) -> str:
+        """Return the clause that leaves out the labels that people had rejected when a version was published."""
+        rejected = [(item, found) for item in items if item.heading.rejected for found in self._version(item).rejected]
+        if name != "labels" or not rejected:
+            return ""
+        rows = [{"dataset": item.heading.name, "version": item.heading.version, "id": found} for item, found in rejected]
+        table = self._register_new(pa.Table.from_pylist(rows, schema=_REJECTED))
+        same = "" if len(items) == 1 else "known.dataset = rows.dataset AND known.version = rows.version AND "
+        return f" WHERE NOT EXISTS (FROM {table} AS known WHERE {same}(known.id = rows.question_id OR known.id = rows.artifact))"
+
+    def _parts_branch(self, name: str, members: list[tuple[ArtifactRef, Shown | None]], versions: Sequence[Shown]) -> list[str]:
+        table = CONTENT_TABLES[name]
+        refs = {ref.digest: ref for ref, _ in members}
+        paths = local_paths(self._objects, [ref.parts[part] for ref in refs.values() for part in table.needs])
+        whole = {digest: ref for digest, ref in refs.items() if all(ref.parts[part] in paths for part in table.needs)}
+        if len(whole) < len(refs):
+            logging.getLogger(__name__).warning(
+                "%d of %d artifacts behind table %s are not on disk and left out", len(refs) - len(whole), len(refs), name
+            )
+        if not whole:
+            return []
+        none = dict.fromkeys(_CONSTANTS.names) | {"latest": False}
+        rows = [{"artifact": ref.digest, **(item.constants if item else none)} for ref, item in members if ref.digest in whole]
+        owners = self._register_new(pa.Table.from_pylist(rows, schema=_OWNERS))
+        columns = ", ".join(f'parts."{column}"' for column in table.columns.names)
+        if table.field:
+            part = table.needs[0]
+            places = {digest: paths[ref.parts[part]] for digest, ref in whole.items()}
+            places_name = self._register_new(pa.table({"artifact": list(places), "path": list(places.values())}))
+            source = self._parquet(sorted(set(places.values())), table.columns, filename=True)
+            join = f"({source}) AS parts JOIN {places_name} AS places ON places.path = parts.filename JOIN {owners} AS owners USING (artifact)"
+        else:
+            made = pa.concat_tables(
+                [read_rows(table, ref, {part: Path(paths[ref.parts[part]]) for part in table.needs}) for ref in whole.values()]
+            )
+            join = f"{self._register_new(made)} AS parts JOIN {owners} AS owners USING (artifact)"
+        branch = f"SELECT {columns}, artifact, owners.dataset, owners.version, owners.latest FROM {join}"
+        return [f"SELECT * FROM ({branch}) AS rows{self._rejected(name, versions)}"]
+
+    # -- connection -------------------------------------------------------------------------------------------------
+
+    def _parquet(self, paths: Sequence[str], schema: pa.Schema, *, filename: bool = False) -> str:
+        """Return a SELECT of today's columns over Parquet files, some of which may have been written under other schemas."""
+        today = self._register_new(schema.empty_table())
+        if not paths:
+            return f"SELECT * FROM {today}"
+        self.files.update(paths)
+        told = f", filename = {str(filename).lower()}"
+        source = f"read_parquet([{', '.join(map(_text, paths))}], union_by_name = true{told})"
+        present = self._types(f"SELECT * FROM {source}")
+        columns = []
+        for name, kind in self._types(f"FROM {today}").items():
+            quoted = '"' + name + '"'
+            value = "NULL" if name not in present else quoted
+            columns.append(quoted if present.get(name) == kind else f"{value}::{kind} AS {quoted}")
+        columns += ["filename"] if filename else []
+        return f"SELECT {', '.join(columns)} FROM {source}"
+
+    def _types(self, query: str) -> dict[str, str]:
+        return {name: kind for name, kind, *_ in self._connection.execute(f"DESCRIBE {query}").fetchall()}
+
+    def _register(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
+        self._connection.register(name, pa.Table.from_pylist(rows, schema=schema))
+
+    def _register_new(self, table: pa.Table) -> str:
+        self._registered += 1
+        name = f"given_{self._registered}"
+        self._connection.register(name, table)
+        return name
+
+
+def local_paths(objects: ObjectStore, names: Iterable[str]) -> dict[str, str]:
+    """Return where each of these objects lies on this machine, fetching what is remote; lost ones are left out."""
+
+    def find(sha256: str) -> tuple[str, str] | None:
+        try:
+            path = objects.path(sha256)
+        except FileNotFoundError:
+            return None
+        return (sha256, str(path)) if path.is_file() else None
+
+    wanted = sorted(set(names))
+    with ThreadPoolExecutor(_FETCHERS) as pool:
+        found = pool.map(find, wanted) if len(wanted) > _FETCHERS else map(find, wanted)
+        return dict(pair for pair in found if pair)
+
+
+def content_columns(table: ContentTable) -> pa.Schema:
+    """Return all columns of a content table."""
+    return pa.schema([*with_artifact(table.columns), *_CONSTANTS])
+
+
+def _removals(log: CommitLog) -> dict[str, int]:
+    """Return what was removed on purpose and the number of the commit that last removed it."""
+    removed: dict[str, int] = {}
+    for number, body in log.rows("SELECT number, body FROM notes WHERE record = 'removal' ORDER BY number"):
+        said = json.loads(json.loads(body)["body"])
+        removed |= dict.fromkeys([*said["keys"], *said["digests"]], number)
+    return removed
+
+
+def _dataset_row(item: Shown) -> dict[str, Any]:
+    heading = item.heading
+    documents = {"recipe": canonical_json(heading.recipe), "lock": canonical_json(heading.lock)}
+    counts = {"artifacts": heading.artifacts, "executions": heading.executions, "commit": heading.commit}
+    when = round(heading.published_at * 1e6)
+    return {**item.constants, "published_at": when, "held": item.held, "manifest": heading.manifest, **documents, **counts}
+
+
+def _said(note: Note) -> dict[str, Any]:
+    return {"reason": note.reason, "author": note.author, "recorded_at": round(note.recorded_at * 1e6)}
+
+
+def _tag_row(note: Note) -> dict[str, Any]:
+    dataset, _, tag = note.subject.partition("@")
+    return {"dataset": dataset, "tag": tag, "version": note.body.get("version")}  # null where it was taken away
+
+
+def _terms_row(note: Note) -> dict[str, Any]:
+    return {"artifact": note.subject, **{name: note.body.get(name) for name in ("licence", "terms", "attribution", "place")}}
+
+
+# table -> (kind of note, its row)
+_NOTE_ROWS: dict[str, tuple[str, Callable[[Note], dict[str, Any]]]] = {
+    "tags": ("tag", _tag_row),
+    "reviews": ("review", lambda note: {"subject": note.subject, "verdict": note.body.get("verdict")}),
+    "terms": ("terms", _terms_row),
+    "takedowns": ("takedown", lambda note: {"artifact": note.subject}),
+}
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
