@@ -1,0 +1,159 @@
+"""What a set of artifacts holds, in numbers: rows by table, labels by kind and answer, figures."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from catalogs.log import CommitLog
+from catalogs.records import ArtifactRef, read_output
+
+if TYPE_CHECKING:
+    from catalogs.catalog import Catalog
+
+_ASKED_AT_ONCE = 500  # placeholders in one query
+# table -> (kind, part): the tables of which a version's rows are counted
+COUNTED = {
+    "labels": ("Questions", "rows.parquet"),
+    "kinematics": ("Kinematics", "states.parquet"),
+    "windows": ("Kinematics", "windows.parquet"),
+    "tracks": ("Tracks", "samples.parquet"),
+    "objects": ("Tracks", "objects.parquet"),
+    "metrics": ("Metrics", "figures.parquet"),
+}
+# Numbers as answers are told apart by their order of magnitude (1, 2, 5, 10, ...), because "36.2 km/h" occurs once.
+_ANSWER = """CASE WHEN answer_value IS NULL OR answer_unit = 'o''clock' THEN coalesce(answer, '')
+    WHEN abs(answer_value) < 0.5 THEN 'about 0 ' || answer_unit
+    ELSE (WITH decade AS (SELECT pow(10, floor(log10(abs(answer_value)) + 1e-9)) AS ten),
+               part AS (SELECT ten, CASE WHEN abs(answer_value) >= 5 * ten THEN 5 WHEN abs(answer_value) >= 2 * ten THEN 2
+                                         ELSE 1 END AS digit FROM decade)
+          SELECT format('{}{:g} to {:g} {}', CASE WHEN answer_value < 0 THEN '-' ELSE '' END, digit * ten,
+                        CASE digit WHEN 1 THEN 2 WHEN 2 THEN 5 ELSE 10 END * ten, answer_unit) FROM part) END"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric over the artifacts that hold it: mean of the finite values, their unit and how many there were."""
+
+    mean: float
+    unit: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What some artifacts hold.
+
+    Attributes:
+        artifacts, clips: how many.
+        rows: number of rows by table (`COUNTED`).
+        labels: number of questions by kind and answer.
+        figures: metrics by name.
+    """
+
+    artifacts: int
+    clips: int
+    rows: dict[str, int]
+    labels: dict[tuple[str, str], int]
+    figures: dict[str, Figure]
+
+
+def clip_of(role: str) -> str:
+    """Return the clip that a role belongs to: what stands before its "/", "" where there is none."""
+    return role.rpartition("/")[0]
+
+
+def chunks(items: Iterable[str], size: int = _ASKED_AT_ONCE) -> Iterator[tuple[str, ...]]:
+    """Yield items in tuples that fit one query."""
+    iterator = iter(items)
+    while chunk := tuple(islice(iterator, size)):
+        yield chunk
+
+
+def artifact_refs(log: CommitLog, digests: Iterable[str]) -> dict[str, ArtifactRef]:
+    """Return recorded artifacts by digest, a few hundred per query; unknown ones are left out."""
+    found: dict[str, ArtifactRef] = {}
+    for chunk in chunks(sorted(set(digests))):
+        query = f"SELECT digest, body FROM artifacts WHERE digest IN ({', '.join('?' * len(chunk))})"
+        found |= {digest: read_output(json.loads(body)) for digest, body in log.rows(query, chunk)}
+    return found
+
+
+def question_ids_among(catalog: "Catalog", digests: Iterable[str], wanted: Iterable[str]) -> set[str]:
+    """Return which of the wanted question ids stand in these artifacts."""
+    asked = sorted(set(wanted))
+    paths = _paths(catalog, [ref for ref in artifact_refs(catalog.log, digests).values() if ref.kind == "Questions"], "labels")
+    if not asked or not paths:
+        return set()
+    with duckdb.connect(":memory:") as connection:
+        connection.register("asked", pa.table({"id": asked}))
+        found = connection.execute(
+            "SELECT DISTINCT question_id FROM read_parquet(?) WHERE question_id IN (SELECT id FROM asked)", [paths]
+        )
+        return {name for (name,) in found.fetchall()}
+
+
+def measure(
+    catalog: "Catalog",
+    artifacts: Mapping[str, str],
+    rejected: Sequence[str] = (),
+    tables: Mapping[str, Sequence[str]] | None = None,
+) -> Contents:
+    """Count what artifacts hold; an artifact in two roles counts once, a rejected question not at all.
+
+    Args:
+        catalog: the workspace.
+        artifacts: digest by role.
+        rejected: question ids that do not count.
+        tables: SHA-256 of Parquet objects that hold a table's rows for just these artifacts, where consolidated.
+    """
+    refs = artifact_refs(catalog.log, artifacts.values())
+    consolidated = tables or {}
+    paths = {
+        table: [str(catalog.objects.path(name)) for name in consolidated[table]]
+        if table in consolidated
+        else _paths(catalog, [ref for ref in refs.values() if ref.kind == kind], table)
+        for table, (kind, _) in COUNTED.items()
+    }
+    with duckdb.connect(":memory:") as connection:
+        rows = {table: _count(connection, found) for table, found in paths.items()}
+        labels = _labels(connection, paths["labels"], rejected)
+        figures = _figures(connection, paths["metrics"])
+    rows["labels"] = sum(labels.values())
+    clips = {clip_of(role) for role in artifacts if "/" in role} or ({""} if artifacts else set())
+    return Contents(len(refs), len(clips), rows, labels, figures)
+
+
+def _paths(catalog: "Catalog", refs: Sequence[ArtifactRef], table: str) -> list[str]:
+    part = COUNTED[table][1]
+    return [str(catalog.objects.path(ref.parts[part])) for ref in refs if part in ref.parts]
+
+
+def _count(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> int:
+    if not paths:
+        return 0
+    found = connection.execute("SELECT count(*) FROM read_parquet(?)", [paths]).fetchone()
+    return int(found[0]) if found else 0
+
+
+def _labels(connection: duckdb.DuckDBPyConnection, paths: list[str], rejected: Sequence[str]) -> dict[tuple[str, str], int]:
+    if not paths:
+        return {}
+    connection.register("rejected", pa.table({"id": pa.array(sorted(set(rejected)), pa.string())}))
+    query = f"""SELECT coalesce(kind, '') AS kind, {_ANSWER} AS answer, count(*) FROM read_parquet(?, union_by_name = true)
+        WHERE question_id NOT IN (SELECT id FROM rejected) GROUP BY 1, 2 ORDER BY 1, 2"""
+    return {(kind, answer): count for kind, answer, count in connection.execute(query, [paths]).fetchall()}
+
+
+def _figures(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> dict[str, Figure]:
+    if not paths:
+        return {}
+    query = """SELECT name, avg(value), min(unit), count(*) FROM read_parquet(?, union_by_name = true)
+        WHERE isfinite(value) GROUP BY name ORDER BY name"""
+    found = connection.execute(query, [paths]).fetchall()
+    return {name: Figure(mean, unit or "", count) for name, mean, unit, count in found if math.isfinite(mean)}
