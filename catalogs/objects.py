@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from catalogs.stores import Store, file_blocks, hash_blocks, object_digest
+from catalogs.stores import Store, file_blocks, hash_blocks, object_digest, written
 from catalogs.stores import sync_folder as sync_folder  # the log's, until it places its files through the store
 from schemas.canonical import hash_file
 from schemas.errors import WorldlineError
@@ -81,12 +81,9 @@ class ObjectStore:
             if take:
                 return self._place(source, hash_file(source))
             with self.store.new_file() as copy:
-                digest = hashlib.sha256()
                 with copy.open("wb") as writer:
-                    for block in file_blocks(source):
-                        digest.update(block)
-                        writer.write(block)
-                return self._place(copy, digest.hexdigest())
+                    sha256 = hash_blocks(written(file_blocks(source), writer))
+                return self._place(copy, sha256)
         except OSError as error:
             raise WorldlineError(f"{source} could not be stored in {self.store.address}: {error.strerror or error}") from error
 

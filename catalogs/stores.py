@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import obstore
 import obstore.store
@@ -178,6 +178,13 @@ def hash_blocks(blocks: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
+def written(blocks: Iterable[bytes], writer: IO[bytes]) -> Iterator[bytes]:
+    """Yield blocks that have been written to a file."""
+    for block in blocks:
+        writer.write(block)
+        yield block
+
+
 def sync_file(path: Path) -> None:
     """Make a finished file's bytes durable and the file read-only."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -304,7 +311,7 @@ class RemoteStore:
     The cache is bounded: when it outgrows its limit, the copies used longest ago go. A copy that was handed out since
     the oldest process now using the cache began stays, whatever the limit says: paths of living processes stay good.
 
-    What exists is asked of the server one file at a time at first; a process that asks about more than a few lists
+    Whether an object exists is asked of the server one at a time at first; a process that asks about more than a few lists
     instead and remembers what it saw (names are added and removed by it too), so that an intact check of ten thousand
     objects costs a dozen requests. What another host removes meanwhile is found missing when it is fetched, and is
     then forgotten, so that the next look misses and builds it again.
@@ -407,19 +414,23 @@ class RemoteStore:
             with _locked(self.folder, fcntl.LOCK_SH), contextlib.suppress(FileNotFoundError):
                 os.utime(copy)  # under the lock, so that it is not being evicted
                 return copy
-        with self.new_file() as temporary:
-            digest = hashlib.sha256()
-            with temporary.open("wb") as writer:
-                for block in self.blocks(name):
-                    digest.update(block)
-                    writer.write(block)
-            expected = object_digest(name)
-            if expected is not None and digest.hexdigest() != expected:
-                raise WorldlineError(
-                    f"the object {expected[:16]} in {self.url} is damaged: run `worldline repair`, then build again what made it"
-                )
-            sync_file(temporary)
-            self._keep(temporary, name)
+        try:
+            with self.new_file() as temporary:
+                with temporary.open("wb") as writer:
+                    found = hash_blocks(written(self.blocks(name), writer))
+                expected = object_digest(name)
+                if expected is not None and found != expected:
+                    raise WorldlineError(
+                        f"the object {expected} in {self.url} is damaged: run `worldline repair`, then build again what made it"
+                    )
+                sync_file(temporary)
+                self._keep(temporary, name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise WorldlineError(
+                f"{name} of {self.url} could not be copied to {self.cache_folder} ({error.strerror or error}): make space there"
+            ) from error
         return copy
 
     def blocks(self, name: str) -> Iterator[bytes]:
@@ -435,6 +446,9 @@ class RemoteStore:
 
     def size(self, name: str) -> int | None:
         """Return a file's size as this process last saw it, else ask the store (see the class)."""
+        if object_digest(name) is None:  # a name of the log can be taken, given up and taken again by other hosts
+            found = self._head(name)
+            return found.size if found else None
         with self._lock:
             if name not in self._sizes:
                 self._asked += 1
@@ -466,20 +480,23 @@ class RemoteStore:
         return entry
 
     def _list_around(self, name: str) -> None:
-        """Learn the sizes of all files if they are not too many, else of those in the folder of this one; once each."""
-        top, folder = name.partition("/")[0], name.rpartition("/")[0]
-        for prefix, most in ((top, _LISTED_AT_ONCE), (folder, None)):
-            if prefix in self._listed:
-                continue
-            self._listed.add(prefix)
-            complete = True
-            for count, entry in enumerate(self.entries(prefix)):
-                if count == most:
-                    complete = False
-                    break
-                self._sizes[entry.name] = entry.size
-            if complete:
-                return
+        """Learn the sizes of all objects if they are not too many, else of those in the folder of this one; once each."""
+        if "objects" in self._listed:
+            return
+        if not self._listed and self._learn("objects", _LISTED_AT_ONCE):
+            return
+        folder = name.rpartition("/")[0]
+        if folder not in self._listed:
+            self._learn(folder)
+
+    def _learn(self, folder: str, most: int | None = None) -> bool:
+        """Remember the sizes of a folder's files; return False if there were more than `most`."""
+        for count, entry in enumerate(self.entries(folder)):
+            if count == most:
+                return False
+            self._sizes[entry.name] = entry.size
+        self._listed.add(folder)
+        return True
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """List the files under a prefix."""
