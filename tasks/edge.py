@@ -6,6 +6,7 @@ function is called directly, with the same retries, so that the default build ne
 """
 
 import fcntl
+import functools
 import importlib.metadata
 import os
 import platform
@@ -187,5 +188,10 @@ def machine() -> dict[str, Any]:
 
 def packages() -> dict[str, str]:
     """Return the versions of the packages that Worldline depends on."""
+    return dict(_packages())
+
+
+@functools.cache  # reading them takes 60 ms, and what a process has loaded stays what it is
+def _packages() -> dict[str, str]:
     required = [Requirement(text) for text in importlib.metadata.requires("worldline") or []]
     return {item.name: importlib.metadata.version(item.name) for item in required if item.marker is None}

@@ -1,5 +1,6 @@
 """Execution keys and item seeds: what makes two executions the same."""
 
+import functools
 import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +20,7 @@ def execution_key(stage: Stage, code: str, config: Any, inputs: Mapping[str, str
     Inputs are content digests of artifacts, never keys of the executions that made them, so that a stage whose output
     stays the same re-runs nothing downstream.
     """
-    environment = {name: importlib.metadata.version(name) for name in sorted(stage.environment_packages)}
+    environment = {name: _version(name) for name in sorted(stage.environment_packages)}
     parts = [stage.name, stage.version, code, config, dict(inputs), seed, environment]
     return TaggedHash("execution/1").json(parts).hexdigest()
 
@@ -27,3 +28,6 @@ def execution_key(stage: Stage, code: str, config: Any, inputs: Mapping[str, str
 def item_seed(seed: int, stage: str, inputs: Mapping[str, str]) -> int:
     """Return the seed that a stage sees: it depends on what is computed, not on order or worker."""
     return int(TaggedHash("seed/1").json([seed, stage, dict(inputs)]).hexdigest()[:15], 16)
+
+
+_version = functools.cache(importlib.metadata.version)  # 2 ms each
