@@ -14,4 +14,13 @@ def _commits(folder: Path, quick: bool) -> Sequence[Figure]:
     return measure_commits(folder, quick)
 
 
-CASES = (Case("commits", ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"), _commits),)
+def _kills(folder: Path, quick: bool) -> Sequence[Figure]:
+    from benchmarks.catalog_kills import measure_kills
+
+    return measure_kills(folder, quick)
+
+
+CASES = (
+    Case("commits", ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"), _commits),
+    Case("kill9", ("catalog.kill9.rounds", "catalog.kill9.lost", "catalog.kill9.unclean"), _kills),
+)

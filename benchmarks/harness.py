@@ -34,6 +34,7 @@ from schemas.errors import WorldlineError
 
 ROOT = Path(__file__).resolve().parent.parent
 _MEASURED = ("schemas", "worldline", "stages", "catalogs", "tasks", "flows", "conf", "benchmarks")
+_CASE = "import sys; from benchmarks.harness import measure_case; sys.exit(measure_case(*sys.argv[1:]))"
 _PACKAGES = ("duckdb", "numpy", "obstore", "prefect", "pyarrow", "sqlalchemy", "torch")
 
 
@@ -205,7 +206,7 @@ def _run_apart(arguments: list[str], limit_s: float) -> str | None:
     """Run one case in a new process group; return what went wrong, or None."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, sys.path)]))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.harness", *arguments],
+        [sys.executable, "-c", _CASE, *arguments],
         start_new_session=True,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -235,8 +236,8 @@ def _has_descriptor(stream: Any) -> bool:
     return True
 
 
-def _measure_here(name: str, case_name: str, work: str, size: str, answer: str) -> int:
-    """Measure one case in this process: what `_run_apart` starts."""
+def measure_case(name: str, case_name: str, work: str, size: str, answer: str) -> int:
+    """Measure one case in this process, write its figures or why it failed to a file, and return the exit status."""
     case = next(item for item in choose_cases(name) if item.name == case_name)
     try:
         found: Any = list(case.measure(Path(work), size == "quick"))
@@ -342,7 +343,3 @@ def _commit() -> str:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", *_MEASURED) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-if __name__ == "__main__":
-    sys.exit(_measure_here(*sys.argv[1:]))
