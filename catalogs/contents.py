@@ -137,8 +137,8 @@ def _paths(catalog: "Catalog", refs: Sequence[ArtifactRef], table: str) -> list[
 def _count(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> int:
     if not paths:
         return 0
-    found = connection.execute("SELECT count(*) FROM read_parquet(?)", [paths]).fetchone()
-    return int(found[0]) if found else 0
+    (found,) = connection.execute("SELECT count(*) FROM read_parquet(?)", [paths]).fetchall()  # all: else it stays open
+    return int(found[0])
 
 
 def _labels(connection: duckdb.DuckDBPyConnection, paths: list[str], rejected: Sequence[str]) -> dict[tuple[str, str], int]:

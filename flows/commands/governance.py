@@ -1,0 +1,122 @@
+"""Commands about who may use what, and what goes out: `terms`, `review`, `takedown`, `export`."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.printing import Add, open_catalog, print_json, print_table, show_rows
+
+if TYPE_CHECKING:
+    from catalogs.takedowns import Takedown
+
+
+def add_commands(add: Add) -> None:
+    """Add these commands to the command line."""
+    parser = add("terms", _terms, "say what holds for a source, model or generated clip; or show what holds for anything")
+    parser.add_argument("subject", metavar="ID", help="digest or name of a source, model:NAME, or NAME[@V] to show")
+    parser.add_argument("--licence", metavar="SPDX", help="such as CC-BY-4.0, 'MIT OR Apache-2.0', LicenseRef-OURS or nuscenes")
+    parser.add_argument("--terms", metavar="TEXT", help="what else holds, in words or as a web address")
+    parser.add_argument("--attribution", metavar="TEXT", help="whom to name")
+    parser.add_argument("--place", metavar="NAME", help="where it was recorded; versions are split by place")
+    parser.add_argument("--author", metavar="WHO", default=os.environ.get("USER"), help="who says so (default $USER)")
+    parser = add("review", _review, "accept or reject a sample, a question, or a version that its gate holds")
+    parser.add_argument("subject", metavar="ID", help="digest, question id or NAME@V")
+    parser.add_argument("verdict", choices=["accept", "reject"])
+    parser.add_argument("--reason", metavar="TEXT", help="why (a reject needs one)")
+    parser.add_argument("--author", metavar="WHO", default=os.environ.get("USER"), help="who says so (default $USER)")
+    parser = add("takedown", _takedown, "remove a source and everything made from it, in all versions, for good")
+    parser.add_argument("source", metavar="SOURCE", help="digest or name")
+    parser.add_argument("--reason", metavar="TEXT", required=True, help="why; it stays on record")
+    parser.add_argument("--author", metavar="WHO", default=os.environ.get("USER"), help="who says so (default $USER)")
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
+    parser = add("export", _export, "write a dataset version into a new folder that needs no Worldline")
+    parser.add_argument("dataset", metavar="NAME[@V]")
+    parser.add_argument("format", metavar="FORMAT", help="parquet")
+    parser.add_argument("destination", type=Path, metavar="DEST")
+    parser.add_argument("--licence", metavar="USE", help="only what may be used so: commercial or redistribution")
+    parser.add_argument("--split", metavar="NAME", help="only this split: train, val or test")
+
+
+def _terms(options: argparse.Namespace) -> None:
+    from catalogs.governance import give_terms, licences_of
+
+    catalog = open_catalog(options)
+    said = {name: getattr(options, name) for name in ("licence", "terms", "attribution", "place")}
+    if any(value is not None for value in said.values()):
+        origins = [give_terms(catalog, options.subject, **said, author=options.author)]
+    else:
+        named = "@" in options.subject or any(version.name == options.subject for version in catalog.datasets())
+        digests = (
+            list(catalog.dataset(options.subject).artifacts.values()) if named else [catalog.artifact(options.subject).digest]
+        )
+        found = {origin.subject: origin for item in licences_of(catalog, digests).values() for origin in item.origins}
+        origins = [found[subject] for subject in sorted(found)]
+    rows = [
+        [item.name, item.subject if options.json else item.subject[:40], item.licence, item.attribution, item.terms, item.place]
+        for item in origins
+    ]
+    show_rows(options, ["name", "origin", "licence", "attribution", "terms", "place"], rows)
+
+
+def _review(options: argparse.Namespace) -> None:
+    from catalogs.governance import review
+
+    subject = review(open_catalog(options), options.subject, options.verdict, reason=options.reason, author=options.author)
+    show_rows(options, ["subject", "verdict", "reason", "author"], [[subject, options.verdict, options.reason, options.author]])
+
+
+def _takedown(options: argparse.Namespace) -> None:
+    from catalogs.takedowns import takedown
+
+    catalog = open_catalog(options)
+    said = {"reason": options.reason, "author": options.author}
+    if not options.yes:
+        report = takedown(catalog, options.source, **said, dry_run=True)
+        _show_takedown(options, report, removed=False)
+        if (
+            options.json
+            or not sys.stdin.isatty()
+            or input("remove all this for good? [y/N] ").strip().lower() not in ("y", "yes")
+        ):
+            print("nothing was removed: say --yes to remove it", file=sys.stderr)
+            return
+    _show_takedown(options, takedown(catalog, options.source, **said), removed=True)
+
+
+def _show_takedown(options: argparse.Namespace, report: "Takedown", *, removed: bool) -> None:
+    if options.json:
+        print_json({**dataclasses.asdict(report), "removed": removed})
+        return
+    rows = [
+        [item.reference, f"{item.lost} of {item.artifacts}", "deleted, nothing is left" if item.deleted else ""]
+        for item in report.versions
+    ]
+    print_table(["version", "artifacts lost", ""], rows)
+    print_table(["table", "rows"], list(report.rows.items()))
+    print(
+        f"{'removed' if removed else 'would remove'} {report.name} ({report.source[:12]}): {len(report.artifacts)} artifacts, "
+        f"{len(report.executions)} executions, {report.bytes / 1e6:.2f} MB; exports made earlier are not touched"
+    )
+
+
+def _export(options: argparse.Namespace) -> None:
+    from catalogs.exports import export
+
+    report = export(
+        open_catalog(options), options.dataset, options.format, options.destination, licence=options.licence, split=options.split
+    )
+    if options.json:
+        print_json(dataclasses.asdict(report))
+        return
+    rows = [[table, count] for table, count in report.rows.items()]
+    print_table(["table", "rows"], rows)
+    print_table(["licence", "artifacts"], list(report.licences.items()))
+    for item in report.left_out:
+        told = ", ".join(f"{count} rows of {table}" for table, count in item.rows.items()) or "no rows"
+        print(f"left out  {item.clips} clips, {told}: {item.licence} does not allow {report.licence} use")
+    if report.missing:
+        print(f"missing   {len(report.missing)} artifacts that were taken down or lost since {report.reference} was published")
+    print(f"wrote     {report.destination} ({report.clips} clips, {report.bytes / 1e6:.2f} MB)")
