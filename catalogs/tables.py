@@ -167,6 +167,10 @@ class ContentTable:
         """Names of the parts that its rows are read from."""
         return (f"{self.field}.parquet",) if self.field else self.parts
 
+    def readable(self, ref: ArtifactRef) -> bool:
+        """Return whether an artifact has rows: one written before its type had the field has none."""
+        return all(part in ref.parts for part in self.needs)
+
 
 def read_rows(table: ContentTable, ref: ArtifactRef, parts: Mapping[str, Path]) -> pa.Table:
     """Return the rows of one artifact in today's columns and `artifact`.

@@ -29,6 +29,7 @@ _FETCHERS = 16  # files fetched at once from a remote store
 
 _CONSTANTS = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("latest", pa.bool_())])
 _OWNERS = pa.schema([("artifact", pa.string()), *_CONSTANTS])
+_REJECTABLE = ("question_id", "artifact")
 _REJECTED = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("id", pa.string())])
 
 
@@ -204,7 +205,7 @@ class Views:
         refs = artifact_refs(self._log, [*unheld, *(digest for held in digests.values() for digest in held)])
         pairs = [(refs.get(digest), item) for item, held in digests.items() for digest in held]
         pairs += [(refs.get(digest), None) for digest in unheld]
-        return [(ref, item) for ref, item in pairs if ref is not None and ref.kind == table.kind]
+        return [(ref, item) for ref, item in pairs if ref is not None and ref.kind == table.kind and table.readable(ref)]
 
     def _loose(self, kind: str) -> list[str]:
         """Return the recorded artifacts of a kind that no living version holds."""
@@ -232,7 +233,8 @@ class Views:
         rows = [{"dataset": item.heading.name, "version": item.heading.version, "id": found} for item, found in rejected]
         table = self._register_new(pa.Table.from_pylist(rows, schema=_REJECTED))
         same = "" if len(items) == 1 else "known.dataset = rows.dataset AND known.version = rows.version AND "
-        return f" WHERE NOT EXISTS (FROM {table} AS known WHERE {same}(known.id = rows.question_id OR known.id = rows.artifact))"
+        clauses = (f"NOT EXISTS (FROM {table} AS known WHERE {same}known.id = rows.{column})" for column in _REJECTABLE)
+        return f" WHERE {' AND '.join(clauses)}"
 
     def _parts_branch(self, name: str, members: list[tuple[ArtifactRef, Shown | None]], versions: Sequence[Shown]) -> list[str]:
         table = CONTENT_TABLES[name]
@@ -249,12 +251,13 @@ class Views:
         rows = [{"artifact": ref.digest, **(item.constants if item else none)} for ref, item in members if ref.digest in whole]
         owners = self._register_new(pa.Table.from_pylist(rows, schema=_OWNERS))
         columns = ", ".join(f'parts."{column}"' for column in table.columns.names)
-        if table.field:
+        if table.field:  # equal parts are read once and joined to each artifact that has them
             part = table.needs[0]
             places = {digest: paths[ref.parts[part]] for digest, ref in whole.items()}
             places_name = self._register_new(pa.table({"artifact": list(places), "path": list(places.values())}))
             source = self._parquet(sorted(set(places.values())), table.columns, filename=True)
-            join = f"({source}) AS parts JOIN {places_name} AS places ON places.path = parts.filename JOIN {owners} AS owners USING (artifact)"
+            placed = f"({source}) AS parts JOIN {places_name} AS places ON places.path = parts.filename"
+            join = f"{placed} JOIN {owners} AS owners USING (artifact)"
         else:
             made = pa.concat_tables(
                 [read_rows(table, ref, {part: Path(paths[ref.parts[part]]) for part in table.needs}) for ref in whole.values()]
