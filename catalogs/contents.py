@@ -1,10 +1,13 @@
 """What a set of artifacts holds, in numbers: rows by table, labels by kind and answer, figures."""
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -12,11 +15,13 @@ import pyarrow as pa
 
 from catalogs.log import CommitLog
 from catalogs.records import ArtifactRef, read_output
+from schemas.errors import WorldlineError
 
 if TYPE_CHECKING:
     from catalogs.catalog import Catalog
 
 _ASKED_AT_ONCE = 500  # placeholders in one query
+_FETCHED_AT_ONCE = 16
 # table -> (kind, part): the tables of which a version's rows are counted
 COUNTED = {
     "labels": ("Questions", "rows.parquet"),
@@ -26,14 +31,17 @@ COUNTED = {
     "objects": ("Tracks", "objects.parquet"),
     "metrics": ("Metrics", "figures.parquet"),
 }
-# Numbers as answers are told apart by their order of magnitude (1, 2, 5, 10, ...), because "36.2 km/h" occurs once.
-_ANSWER = """CASE WHEN answer_value IS NULL OR answer_unit = 'o''clock' THEN coalesce(answer, '')
-    WHEN abs(answer_value) < 0.5 THEN 'about 0 ' || answer_unit
-    ELSE (WITH decade AS (SELECT pow(10, floor(log10(abs(answer_value)) + 1e-9)) AS ten),
-               part AS (SELECT ten, CASE WHEN abs(answer_value) >= 5 * ten THEN 5 WHEN abs(answer_value) >= 2 * ten THEN 2
-                                         ELSE 1 END AS digit FROM decade)
-          SELECT format('{}{:g} to {:g} {}', CASE WHEN answer_value < 0 THEN '-' ELSE '' END, digit * ten,
-                        CASE digit WHEN 1 THEN 2 WHEN 2 THEN 5 ELSE 10 END * ten, answer_unit) FROM part) END"""
+# Numbers as answers are told apart by their magnitude (up to 1, 2, 5, 10, 20, ...), because "36.2 km/h" occurs once.
+_TOLD = "answer_value IS NULL OR answer_unit = 'o''clock'"  # words, and the hours of a clock
+_BINNED = f"""
+    SELECT *, CASE WHEN {_TOLD} THEN coalesce(answer, '')
+        WHEN abs(answer_value) < 0.5 THEN format('-0.5 to 0.5 {{}}', answer_unit)
+        WHEN answer_value > 0 THEN format('{{:g}} to {{:g}} {{}}', low, high, answer_unit)
+        ELSE format('{{:g}} to {{:g}} {{}}', -high, -low, answer_unit) END AS told
+    FROM (SELECT *, ten * CASE WHEN size >= 5 * ten THEN 5 WHEN size >= 2 * ten THEN 2 ELSE 1 END AS low,
+            ten * CASE WHEN size >= 5 * ten THEN 10 WHEN size >= 2 * ten THEN 5 ELSE 2 END AS high
+        FROM (SELECT *, pow(10, floor(log10(size) + 1e-9)) AS ten FROM (SELECT *, greatest(abs(answer_value), 0.5) AS size
+            FROM read_parquet(?, union_by_name = true))))"""
 
 
 @dataclass(frozen=True)
@@ -111,11 +119,14 @@ def measure(
         artifacts: digest by role.
         rejected: question ids that do not count.
         tables: SHA-256 of Parquet objects that hold a table's rows for just these artifacts, where consolidated.
+
+    Raises:
+        WorldlineError: if an object that holds rows is lost.
     """
     refs = artifact_refs(catalog.log, artifacts.values())
     consolidated = tables or {}
     paths = {
-        table: [str(catalog.objects.path(name)) for name in consolidated[table]]
+        table: _local(catalog, consolidated[table], table)
         if table in consolidated
         else _paths(catalog, [ref for ref in refs.values() if ref.kind == kind], table)
         for table, (kind, _) in COUNTED.items()
@@ -131,7 +142,23 @@ def measure(
 
 def _paths(catalog: "Catalog", refs: Sequence[ArtifactRef], table: str) -> list[str]:
     part = COUNTED[table][1]
-    return [str(catalog.objects.path(ref.parts[part])) for ref in refs if part in ref.parts]
+    return _local(catalog, [ref.parts[part] for ref in refs if part in ref.parts], table)
+
+
+def _local(catalog: "Catalog", names: Sequence[str], table: str) -> list[str]:
+    """Return where objects lie on this machine; a remote store is asked for several at once."""
+
+    def find(name: str) -> Path:
+        with contextlib.suppress(FileNotFoundError):
+            if (path := catalog.objects.path(name)).is_file():
+                return path
+        raise WorldlineError(f"the table {table} has lost the object {name[:12]}: worldline verify says what needs it")
+
+    wanted = sorted(set(names))
+    if len(wanted) <= _FETCHED_AT_ONCE:
+        return [str(find(name)) for name in wanted]
+    with ThreadPoolExecutor(_FETCHED_AT_ONCE) as pool:
+        return [str(path) for path in pool.map(find, wanted)]
 
 
 def _count(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> int:
@@ -145,7 +172,7 @@ def _labels(connection: duckdb.DuckDBPyConnection, paths: list[str], rejected: S
     if not paths:
         return {}
     connection.register("rejected", pa.table({"id": pa.array(sorted(set(rejected)), pa.string())}))
-    query = f"""SELECT coalesce(kind, '') AS kind, {_ANSWER} AS answer, count(*) FROM read_parquet(?, union_by_name = true)
+    query = f"""SELECT coalesce(kind, ''), told, count(*) FROM ({_BINNED})
         WHERE question_id NOT IN (SELECT id FROM rejected) GROUP BY 1, 2 ORDER BY 1, 2"""
     return {(kind, answer): count for kind, answer, count in connection.execute(query, [paths]).fetchall()}
 
