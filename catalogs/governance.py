@@ -13,7 +13,7 @@ from catalogs.licences import UNKNOWN, allows, joined, normalise
 from catalogs.lineage import rows_in
 from catalogs.log import CommitLog
 from catalogs.records import ArtifactRef, Note, listed, note_row
-from catalogs.versions import resolve
+from catalogs.standing import resolve
 from schemas.clips import Source
 from schemas.errors import WorldlineError
 from schemas.reports import Lineage

@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 import pyarrow.parquet as pq
 import pytest
-from catalog_workers import figures, key_of, put, run_of
+from catalog_workers import key_of, put, run_of
 
 from catalogs import exports
 from catalogs.catalog import Catalog
@@ -65,8 +65,8 @@ def test_an_export_holds_every_row_and_clip_with_its_licence(streets, tmp_path):
     report = export(streets, "streets", "parquet", tmp_path / "out")
     assert ids(tmp_path / "out") == ["bound-a", "bound-b", "free-a", "free-b", "nobody-a", "nobody-b"]
     assert (report.rows["labels"], report.rows["clips"], report.rows["frames"], report.clips) == (6, 3, 9, 3)
-    rows = duckdb.sql(f"SELECT DISTINCT clip, licence, attribution FROM '{tmp_path}/out/labels/*.parquet' ORDER BY clip").fetchall()
-    assert rows == [
+    files = f"{tmp_path}/out/labels/*.parquet"
+    assert duckdb.sql(f"SELECT DISTINCT clip, licence, attribution FROM '{files}' ORDER BY clip").fetchall() == [
         ("bound", "CC-BY-NC-4.0", "bound people"),
         ("free", "CC-BY-4.0", "free people"),
         ("nobody", "unknown", ""),
