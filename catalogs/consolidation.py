@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from catalogs.contents import artifact_refs
 from catalogs.records import ArtifactRef
+from catalogs.standing import standing
 from catalogs.tables import CONTENT_TABLES, ContentTable, read_rows, with_artifact
-from catalogs.versions import standing
 from schemas.artifact import fit_table
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from catalogs.contents import artifact_refs
 from catalogs.log import CommitLog
 from catalogs.objects import ObjectStore
 from catalogs.records import RECORDS, ArtifactRef, DatasetVersion, Heading, Note, read_dataset
+from catalogs.standing import standing
 from catalogs.tables import CONTENT_TABLES, RECORD_TABLES, ContentTable, read_rows, with_artifact
-from catalogs.versions import standing
 from schemas.canonical import canonical_json
 
 _FETCHERS = 16  # files fetched at once from a remote store
