@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from catalogs.log import CommitLog
 from catalogs.records import RECORDS, ArtifactRef, Execution, listed, output_slots, read_execution, read_output
-from schemas.artifact import make_table
+from schemas.artifact import ARTIFACT_TYPES, make_table
 from schemas.canonical import TaggedHash, canonical_json
 from schemas.errors import WorldlineError
 from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage
@@ -299,3 +299,65 @@ def manifest(
 
 def _described(ref: ArtifactRef) -> dict[str, Any]:
     return {"digest": ref.digest, "kind": ref.kind, "schema_version": ref.schema_version, "bytes": ref.bytes, "parts": ref.parts}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A dataset version as its manifest has it.
+
+    Attributes:
+        name, version, recipe, lock: of the version.
+        artifacts: digest by role.
+        sources: the artifacts that no execution made, by digest.
+        executions: makers before users; without times and machines.
+    """
+
+    name: str
+    version: int
+    recipe: dict[str, Any]
+    artifacts: dict[str, str]
+    sources: dict[str, ArtifactRef]
+    executions: tuple[Execution, ...]
+    lock: dict[str, Any]
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Invert `manifest`, for every released version of it.
+
+    Raises:
+        WorldlineError: if these are not the bytes of a manifest, or it was written by a newer Worldline.
+    """
+    try:
+        said = json.loads(data)
+        number = said["manifest"]
+    except (ValueError, KeyError, TypeError):
+        raise WorldlineError("this is not the manifest of a dataset version: it has no field manifest") from None
+    if number > MANIFEST_VERSION:
+        raise WorldlineError(f"the manifest has version {number}, this Worldline reads up to {MANIFEST_VERSION}: upgrade it")
+    documents = said.get("documents", {})
+    levels = {name: kind.level for name, kind in ARTIFACT_TYPES.items()}
+
+    def ref(item: dict[str, Any]) -> ArtifactRef:
+        return ArtifactRef(**{"facts": {}, "level": levels.get(item["kind"], 0), **item})
+
+    def document(item: Any) -> dict[str, str]:
+        return documents[item] if isinstance(item, str) else item  # version 1 has them in place
+
+    executions = tuple(
+        Execution(
+            **{name: item[name] for name in ("key", "stage", "version", "code", "config", "seed", "inputs")},
+            code_files=document(item["code_files"]),
+            packages=document(item["packages"]),
+            outputs=tuple(ref(output) for output in item["outputs"]),
+            status="ok",
+            error_type=None,
+            error_message=None,
+            started_at=0.0,
+            seconds=0.0,
+            peak_memory_bytes=0,
+            machine={},
+        )
+        for item in said["executions"]
+    )
+    sources = {item["digest"]: ref(item) for item in said["sources"]}
+    return Manifest(said["name"], said["version"], said["recipe"], said["artifacts"], sources, executions, said["lock"])

@@ -11,15 +11,18 @@
 Inputs are the positional parameters with artifact types, in order. Outputs are the return annotation: one artifact
 type or a tuple of them. A stage that can continue after being killed also takes `checkpoints: Path`, a private folder
 that outlives the process until the execution is recorded. Same inputs, config and seed give the same bytes on the
-same kind of machine, whether or not the run was interrupted.
+same kind of machine, whether or not the run was interrupted. Where exact equality is impossible (atomics of a GPU),
+the stage declares by which metric and limit two results of each artifact type compare equal:
+
+    @stage("reconstruct.toy", version=1, tolerance={Metrics: Tolerance("largest difference of a figure", 0.1, "dB")})
 """
 
 import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from schemas.artifact import Artifact
@@ -37,6 +40,24 @@ def no_progress(done: int, total: int, note: str = "") -> None:
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """How far apart two results of one execution may lie and still count as equal.
+
+    Attributes:
+        metric: what is measured, in words for people.
+        limit: largest figure that counts as equal, in `unit`.
+        unit: of the figure.
+        measure: the figure from the recorded and the remade artifact; None takes the largest absolute difference of any
+            two numbers in them, which is infinite where anything else differs.
+    """
+
+    metric: str
+    limit: float
+    unit: str
+    measure: Callable[[Any, Any], float] | None = None
+
+
+@dataclass(frozen=True)
 class Stage:
     """A registered stage.
 
@@ -49,6 +70,7 @@ class Stage:
         outputs: artifact types in order.
         resumable: whether it takes `checkpoints`.
         environment_packages: packages whose version enters the key because the stage's bytes depend on them.
+        tolerances: by output kind, where results of the same execution are not exactly equal.
     """
 
     name: str
@@ -59,6 +81,7 @@ class Stage:
     outputs: tuple[type[Artifact], ...]
     resumable: bool
     environment_packages: tuple[str, ...]
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
 
 
 STAGES: dict[str, Stage] = {}
@@ -66,12 +89,17 @@ _NOT_INPUTS = ("config", "seed", "progress", "checkpoints")
 
 
 def stage(
-    name: str, *, version: int, environment_packages: tuple[str, ...] = ()
+    name: str,
+    *,
+    version: int,
+    environment_packages: tuple[str, ...] = (),
+    tolerance: Mapping[type[Artifact], Tolerance] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a stage and return it unchanged.
 
     Raises:
-        TypeError: if the signature is not that of a stage, or the name is taken by another function.
+        TypeError: if the signature is not that of a stage, the name is taken by another function, or a tolerance is
+            given for what the stage does not make.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,6 +112,8 @@ def stage(
             raise TypeError(f"{name}: a stage takes artifacts and a config and returns artifacts; see {wrong or returned}")
         if name in STAGES and STAGES[name].function.__module__ != function.__module__:
             raise TypeError(f"two stages are called {name}")
+        if unmade := set(tolerance or {}) - set(outputs):
+            raise TypeError(f"{name} declares a tolerance for {sorted(kind.kind for kind in unmade)}, which it does not make")
         STAGES[name] = Stage(
             name=name,
             version=version,
@@ -93,6 +123,7 @@ def stage(
             outputs=typing.cast(tuple[type[Artifact], ...], tuple(outputs)),
             resumable="checkpoints" in hints,
             environment_packages=environment_packages,
+            tolerances={kind.kind: limit for kind, limit in (tolerance or {}).items()},
         )
         return function
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
+from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion
 from catalogs.gates import Gate
 from catalogs.governance import give_terms
 from catalogs.lineage import lineage_of
@@ -30,10 +30,11 @@ from schemas.clips import Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage, Metrics, Report
-from stages.contract import STAGES, Stage, load_stages
+from stages.contract import STAGES, load_stages
 from stages.fingerprint import fingerprint_stage
 from stages.generate.diffusers_video import DiffusersConfig, pin_model
 from stages.ingest.source import describe_source
+from tasks.causes import explain_difference
 from tasks.configs import make_config, nearest
 from tasks.edge import Work, execute, machine, packages
 from tasks.keys import code_digest, execution_key
@@ -140,7 +141,7 @@ class Build:
             self._decide(stage_name, "keep", "recorded and intact")
             return _handles(found.outputs)
         previous = self.catalog.last_execution(stage_name, like=known)
-        why = explain_difference(stage, previous, config, files, known, self.recipe["seed"])
+        why = explain_difference(stage, previous, config, files, known, self.recipe["seed"], packages())
         self._decide(stage_name, "run", why, previous.seconds if previous else None)
         if self.explain:
             return tuple(Handle(kind.kind, None) for kind in stage.outputs)
@@ -308,41 +309,3 @@ def _distinct(schema: pa.Schema, tables: list[pa.Table]) -> pa.Table:
         .cast(schema)
         .sort_by([(n, "ascending") for n in schema.names])
     )
-
-
-def explain_difference(
-    stage: Stage,
-    previous: Execution | None,
-    config: Mapping[str, Any],
-    files: Mapping[str, str],
-    inputs: Mapping[str, str],
-    seed: int,
-) -> str:
-    """Say in one line what differs from the last recorded execution of a stage."""
-    if previous is None:
-        return "never run before"
-    reasons = []
-    if previous.version != stage.version:
-        reasons.append(f"version {previous.version} -> {stage.version}")
-    old, new = _leaves(previous.config), _leaves(config)
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            reasons.append(f"config.{name} {old.get(name)} -> {new.get(name)}")
-    if previous.seed != seed:
-        reasons.append(f"seed {previous.seed} -> {seed}")
-    changed = [
-        name for name in sorted(files.keys() | previous.code_files.keys()) if files.get(name) != previous.code_files.get(name)
-    ]
-    if changed:
-        reasons.append(f"code changed in {', '.join(changed)}")
-    reasons += [f"other {name}" for name in inputs if previous.inputs.get(name) != inputs[name]]
-    return "; ".join(reasons) or "its recorded output is missing or damaged"
-
-
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    leaves: dict[str, Any] = {}
-    for key, item in value.items():
-        leaves |= _leaves(item, f"{prefix}.{key}" if prefix else key)
-    return leaves

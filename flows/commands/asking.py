@@ -1,4 +1,4 @@
-"""Commands that read: `datasets`, `show`, `query`, `lineage`, `report`."""
+"""Commands that read: `datasets`, `show`, `query`, `report`."""
 
 import argparse
 import shutil
@@ -15,7 +15,6 @@ def add_commands(add: Add) -> None:
     add("datasets", _datasets, "list dataset versions")
     add("show", _show, "show a dataset version").add_argument("dataset", metavar="NAME[@V]")
     add("query", _query, "ask the catalog in SQL").add_argument("sql", metavar="SQL")
-    add("lineage", _lineage, "show what an artifact, dataset or question came from").add_argument("identifier", metavar="ID")
     parser = add("report", _report, "write a dataset version's report to a file")
     parser.add_argument("dataset", metavar="NAME[@V]")
     parser.add_argument("destination", nargs="?", type=Path, metavar="FILE")
@@ -60,26 +59,6 @@ def _facts(facts: Mapping[str, Any]) -> str:
 def _query(options: argparse.Namespace) -> None:
     table = open_catalog(options).sql(options.sql)
     show_rows(options, table.column_names, [list(row.values()) for row in table.to_pylist()])
-
-
-def _lineage(options: argparse.Namespace) -> None:
-    from catalogs.lineage import lineage_of
-
-    lineage = lineage_of(open_catalog(options), options.identifier)
-    edges: dict[tuple[str, str], list[str]] = {}
-    for edge in lineage.edges.to_pylist():
-        edges.setdefault((edge["execution_key"], edge["direction"]), []).append(f"{edge['kind']} {edge['digest'][:12]}")
-    rows = [
-        [
-            node["stage"],
-            node["version"],
-            node["execution_key"][:12],
-            ", ".join(edges.get((node["execution_key"], "in"), [])),
-            ", ".join(edges.get((node["execution_key"], "out"), [])),
-        ]
-        for node in lineage.nodes.to_pylist()
-    ]
-    show_rows(options, ["stage", "version", "execution", "from", "made"], rows)
 
 
 def _report(options: argparse.Namespace) -> None:

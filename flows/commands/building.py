@@ -1,12 +1,10 @@
-"""Commands that make things: `build`, `explain`, `rebuild`, `doctor`."""
+"""Commands that make things: `build`, `explain`, `doctor`."""
 
 import argparse
 import statistics
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from flows.printing import Add, open_catalog, print_json, print_table, show_rows, workspace
+from flows.printing import Add, print_json, print_table, show_rows, workspace
 from schemas.errors import WorldlineError
 
 
@@ -22,10 +20,6 @@ def add_commands(add: Add) -> None:
         if name == "build":
             parser.add_argument("-m", "--multirun", action="store_true", help="one build per combination of a=1,2 b=3,4")
             parser.add_argument("--quiet", action="store_true", help="no progress")
-    parser = add("rebuild", _rebuild, "make a dataset version again in an empty workspace and compare")
-    parser.add_argument("dataset", metavar="NAME[@V]")
-    parser.add_argument("--into", type=Path, metavar="FOLDER", help="keep the new workspace here (default: discard it)")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
     add("doctor", _doctor, "show which backends this machine has")
 
 
@@ -102,19 +96,6 @@ def _duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {seconds % 60:.0f} s"
-
-
-def _rebuild(options: argparse.Namespace) -> None:
-    from tasks.rebuild import rebuild_dataset
-
-    catalog, quiet = open_catalog(options), options.quiet or options.json
-    with tempfile.TemporaryDirectory(dir=catalog.home, prefix="rebuild-") as temporary:
-        remade = rebuild_dataset(catalog, options.dataset, (options.into or Path(temporary)).absolute(), quiet=quiet)
-    rows = [[item.stage, item.kind, item.level, item.code, item.recorded[:12], item.remade[:12]] for item in remade]
-    show_rows(options, ["stage", "kind", "level", "code", "recorded", "remade"], rows)
-    different = sum(item.level == "different" for item in remade)
-    if different:
-        raise WorldlineError(f"{different} of {len(remade)} artifacts of {options.dataset} came out different")
 
 
 def _doctor(options: argparse.Namespace) -> None:

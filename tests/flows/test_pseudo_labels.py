@@ -125,9 +125,17 @@ def test_a_build_killed_in_the_reconstruction_resumes_to_the_same_bytes(small_st
 
 
 def test_a_dataset_is_rebuilt_from_its_manifest_bit_by_bit(small_street, tmp_path):
-    remade = rebuild_dataset(Catalog.open(small_street.home), "small_street@1", tmp_path, quiet=True)
-    assert {item.level for item in remade} == {"same bits"}
-    assert {item.kind for item in remade} >= {"Clip", "CameraPath", "Scene4D", "Tracks", "Questions", "Report"}
+    rebuilt = rebuild_dataset(Catalog.open(small_street.home), "small_street@1", tmp_path, quiet=True)
+    assert {verdict.level for verdict in rebuilt.verdicts} == {"identical"}
+    assert rebuilt.identical_share == 1.0
+    assert {item.kind for verdict in rebuilt.verdicts for item in verdict.artifacts} >= {
+        "Clip",
+        "CameraPath",
+        "Scene4D",
+        "Tracks",
+        "Questions",
+        "Report",
+    }
 
 
 @pytest.mark.slow

@@ -1,0 +1,86 @@
+"""Why two executions of a stage differ, in the words that `explain`, `rebuild` and `accept` share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from catalogs.catalog import Execution
+from stages.contract import Stage
+
+
+def setting_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return one text per setting that differs, by its dotted path."""
+    old, new = _leaves(recorded), _leaves(now)
+    names = sorted(old.keys() | new.keys())
+    return [f"config.{name} {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+
+
+def code_changes(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the files whose fingerprint differs, or that only one of the two has."""
+    return [name for name in sorted(recorded.keys() | now.keys()) if recorded.get(name) != now.get(name)]
+
+
+def package_changes(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return one text per package whose recorded version differs from today's."""
+    return [f"{name} {old} -> {now.get(name, 'missing')}" for name, old in sorted(recorded.items()) if old != now.get(name)]
+
+
+def machine_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return one text per fact about the machine that both say and that differs."""
+    return [
+        f"{name} {recorded[name]} -> {now[name]}" for name in sorted(recorded.keys() & now.keys()) if recorded[name] != now[name]
+    ]
+
+
+def explain_difference(
+    stage: Stage,
+    previous: Execution | None,
+    config: Mapping[str, Any],
+    files: Mapping[str, str],
+    inputs: Mapping[str, str],
+    seed: int,
+    packages: Mapping[str, str],
+) -> str:
+    """Say in one line what differs from the last recorded execution of a stage in what its key is made of."""
+    if previous is None:
+        return "never run before"
+    reasons = [f"version {previous.version} -> {stage.version}"] if previous.version != stage.version else []
+    reasons += setting_changes(previous.config, config)
+    if previous.seed != seed:
+        reasons.append(f"seed {previous.seed} -> {seed}")
+    if changed := code_changes(previous.code_files, files):
+        reasons.append(f"code changed in {', '.join(changed)}")
+    keyed = {name: version for name, version in previous.packages.items() if name in stage.environment_packages}
+    reasons += package_changes(keyed, packages)
+    reasons += [f"other {name}" for name in inputs if previous.inputs.get(name) != inputs[name]]
+    return "; ".join(reasons) or "its recorded output is missing or damaged"
+
+
+def likely_cause(recorded: Execution, now: Execution, config: Mapping[str, Any], upstream: Sequence[str]) -> str:
+    """Say what may have made a stage's result differ, the likeliest first.
+
+    Args:
+        recorded: the execution on record, with empty machine or packages where these are not known.
+        now: the execution that came out different.
+        config: the settings that the stage saw now, with today's defaults.
+        upstream: inputs that were different already, with the stage that made them.
+    """
+    causes = [f"inputs already different: {', '.join(upstream)}"] if upstream else []
+    if recorded.version != now.version:
+        causes.append(f"version {recorded.version} -> {now.version}")
+    if changed := code_changes(recorded.code_files, now.code_files):
+        causes.append(f"code changed in {', '.join(changed)}")
+    causes += setting_changes(recorded.config, config)
+    if changed := package_changes(recorded.packages, now.packages):
+        causes.append(f"other packages: {', '.join(changed)}")
+    if changed := machine_changes(recorded.machine, now.machine):
+        causes.append(f"other machine: {', '.join(changed)}")
+    return "; ".join(causes) or "not reproducible on the same code, packages and machine"
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        leaves |= _leaves(item, f"{prefix}.{key}" if prefix else key)
+    return leaves
