@@ -135,7 +135,7 @@ def finish_takedowns(catalog: "Catalog") -> int:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
-        catalog.note(Note("takedown", note.subject, {}, note.reason, note.author))
+        catalog.note(Note("takedown", note.subject, {"name": note.body["name"]}, note.reason, note.author))
     return len(unfinished)
 
 
@@ -154,10 +154,13 @@ def _reason(note: Note | None) -> str:
 
 
 def _source_like(catalog: "Catalog", identifier: str) -> str:
-    taken = [note for note in catalog.log.notes("takedown") if note.subject.startswith(identifier) and len(identifier) >= 4]
-    if taken:
-        raise WorldlineError(f"{identifier} was taken down already ({taken[0].reason})")
-    digest = origin_like(catalog, identifier)
+    try:
+        digest = origin_like(catalog, identifier)
+    except WorldlineError:
+        for note in catalog.log.notes("takedown"):
+            if identifier == note.body["name"] or (len(identifier) >= 4 and note.subject.startswith(identifier)):
+                raise WorldlineError(f"{identifier} was taken down already ({note.reason})") from None
+        raise
     if catalog.log.artifact(digest) is None or catalog.producer(digest) is not None:
         raise WorldlineError(f"{identifier} did not come in from outside: take down a source, by its digest or name")
     return digest
@@ -289,7 +292,7 @@ def _notes(catalog: "Catalog", source: str, plan: _Plan, report: Takedown, reaso
             left = {role: digest for role, digest in left.items() if catalog.log.artifact(digest) is not None}
             notes.append(Note("tables", version.reference, {"tables": consolidate(catalog, left)}))
     removal = {"digests": sorted(plan.refs), "keys": sorted(plan.keys)}
-    waste = {"objects": sorted(plan.objects), "files": list(plan.files)}
+    waste = {"name": report.name, "objects": sorted(plan.objects), "files": list(plan.files)}
     return [
         Note("takedown", source, waste, reason, author),
         Note("removal", f"takedown/{source}", removal, reason, author),

@@ -104,6 +104,13 @@ def test_what_was_taken_down_may_not_come_in_again(catalog, streets, tmp_path):
     assert removed(catalog, streets) == ANNS
 
 
+@pytest.mark.parametrize("by", ["digest", "name"])
+def test_a_second_takedown_says_that_it_was_done(catalog, streets, by):
+    takedown(catalog, "ann.mp4", reason="Ann asked")
+    with pytest.raises(WorldlineError, match=r"taken down already \(Ann asked\)"):
+        takedown(catalog, streets["ann"][:8] if by == "digest" else "ann.mp4", reason="again")
+
+
 def test_a_dry_run_tells_the_same_and_changes_nothing(catalog, streets):
     before = sorted(catalog.objects.all())
     planned = takedown(catalog, "ann.mp4", reason="Ann asked", dry_run=True)
