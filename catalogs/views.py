@@ -19,8 +19,8 @@ import pyarrow as pa
 from catalogs.contents import artifact_refs
 from catalogs.log import CommitLog
 from catalogs.objects import ObjectStore
-from catalogs.records import RECORDS, ArtifactRef, DatasetVersion, Heading, Note, read_dataset
-from catalogs.standing import standing
+from catalogs.records import RECORDS, ArtifactRef, Heading, Note
+from catalogs.standing import Standing, read_version, standing
 from catalogs.tables import CONTENT_TABLES, RECORD_TABLES, ContentTable, read_rows, with_artifact
 from schemas.canonical import canonical_json
 
@@ -39,13 +39,13 @@ class Shown:
 
     Attributes:
         heading: its name, number and counts.
-        held: why it is kept from being the latest, or None.
+        standing: how it stands today.
         latest: whether the dataset's bare name stands for it.
         files: SHA-256 of its consolidated files by table; None where it has none.
     """
 
     heading: Heading
-    held: str | None
+    standing: Standing
     latest: bool
     files: Mapping[str, Sequence[str]] | None
 
@@ -61,7 +61,7 @@ def shown_versions(log: CommitLog) -> list[Shown]:
     latest = {item.name: item.version for item in states.values() if item.held is None}
     files = {note.subject: note.body["tables"] for note in log.notes("tables")}
     return [
-        Shown(item, states[item.reference].held, latest.get(item.name) == item.version, files.get(item.reference))
+        Shown(item, states[item.reference], latest.get(item.name) == item.version, files.get(item.reference))
         for item in log.headings()
         if item.reference in states
     ]
@@ -200,11 +200,11 @@ class Views:
 
     def _members(self, table: ContentTable, versions: Sequence[Shown], *, loose: bool) -> list[tuple[ArtifactRef, Shown | None]]:
         """Return the artifacts of a table's kind in each of these versions, and the loose ones with None."""
-        digests = {item: sorted(set(self._version(item).artifacts.values())) for item in versions}
+        digests = {item: sorted(set(read_version(self._log, item.standing).artifacts.values())) for item in versions}
         unheld = self._loose(table.kind) if loose else []
         refs = artifact_refs(self._log, [*unheld, *(digest for held in digests.values() for digest in held)])
-        pairs = [(refs.get(digest), item) for item, held in digests.items() for digest in held]
-        pairs += [(refs.get(digest), None) for digest in unheld]
+        pairs: list[tuple[ArtifactRef | None, Shown | None]] = [(refs.get(digest), None) for digest in unheld]
+        pairs += [(refs.get(digest), item) for item, held in digests.items() for digest in held]
         return [(ref, item) for ref, item in pairs if ref is not None and ref.kind == table.kind and table.readable(ref)]
 
     def _loose(self, kind: str) -> list[str]:
@@ -220,14 +220,11 @@ class Views:
         )
         return [digest for (digest,) in self._connection.execute(query).fetchall()]
 
-    def _version(self, item: Shown) -> DatasetVersion:
-        query = "SELECT body FROM datasets WHERE name = ? AND version = ?"
-        ((body,),) = self._log.rows(query, (item.heading.name, item.heading.version))
-        return read_dataset(json.loads(body))
-
     def _rejected(self, name: str, items: Sequence[Shown]) -> str:
         """Return the clause that leaves out the labels that people had rejected when a version was published."""
-        rejected = [(item, found) for item in items if item.heading.rejected for found in self._version(item).rejected]
+        rejected = [
+            (item, found) for item in items if item.heading.rejected for found in read_version(self._log, item.standing).rejected
+        ]
         if name != "labels" or not rejected:
             return ""
         rows = [{"dataset": item.heading.name, "version": item.heading.version, "id": found} for item, found in rejected]
@@ -333,7 +330,14 @@ def _dataset_row(item: Shown) -> dict[str, Any]:
     documents = {"recipe": canonical_json(heading.recipe), "lock": canonical_json(heading.lock)}
     counts = {"artifacts": heading.artifacts, "executions": heading.executions, "commit": heading.commit}
     when = round(heading.published_at * 1e6)
-    return {**item.constants, "published_at": when, "held": item.held, "manifest": heading.manifest, **documents, **counts}
+    return {
+        **item.constants,
+        "published_at": when,
+        "held": item.standing.held,
+        "manifest": heading.manifest,
+        **documents,
+        **counts,
+    }
 
 
 def _said(note: Note) -> dict[str, Any]:

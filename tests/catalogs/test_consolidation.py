@@ -1,7 +1,7 @@
 """A dataset version's tables in few sorted files: the same rows, written once, whatever changes around them."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def test_what_was_removed_shows_nowhere_until_it_is_recorded_again(catalog: Cata
         "edges": f"SELECT count(*) FROM edges WHERE digest = '{digests[0]}'",
         "labels": f"SELECT count(*) FROM labels WHERE artifact = '{digests[0]}'",
     }
-    assert {name: rows(catalog, sql) for name, sql in counts.items()} == dict.fromkeys(counts, [(0,)])
+    assert {name: rows(catalog, sql) for name, sql in counts.items()} == {name: [(0,)] for name in counts}
     assert rows(catalog, "SELECT count(*) FROM artifacts") == [(1,)]
     record(catalog, asked(0))
     found = {name: rows(catalog, sql) for name, sql in counts.items()}
@@ -238,7 +238,7 @@ def test_a_pruned_query_answers_as_one_over_everything(catalog: Catalog) -> None
 
 
 @pytest.fixture
-def newer_schema(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def newer_schema(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Return what turns today's schema of questions into tomorrow's: a column more, a column wider, a column less."""
 
     def upgrade() -> None:
@@ -247,7 +247,7 @@ def newer_schema(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         later = pa.schema([*columns, ("asked_by", pa.string())])
         monkeypatch.setitem(ARTIFACT_TYPES["Questions"].TABLES, "rows", later)
 
-    yield upgrade
+    return upgrade
 
 
 def renewed(number: int) -> Questions:
@@ -260,7 +260,7 @@ def renewed(number: int) -> Questions:
 
 @pytest.mark.parametrize("consolidated", [True, False])
 def test_versions_from_before_and_after_a_new_column_are_read_in_one_query(
-    catalog: Catalog, newer_schema: Any, consolidated: bool
+    catalog: Catalog, newer_schema: Callable[[], None], consolidated: bool
 ) -> None:
     old = [record(catalog, asked(number)) for number in range(3)]
     show(catalog, "streets", 1, old, consolidated=consolidated)
@@ -282,7 +282,7 @@ def test_versions_from_before_and_after_a_new_column_are_read_in_one_query(
     assert shown.field("requires_level").type == pa.int64()
 
 
-def test_an_artifact_written_before_a_column_was_can_be_loaded(catalog: Catalog, newer_schema: Any) -> None:
+def test_an_artifact_written_before_a_column_was_can_be_loaded(catalog: Catalog, newer_schema: Callable[[], None]) -> None:
     digest = record(catalog, asked(1))
     newer_schema()
     loaded = catalog.load(digest)
