@@ -20,7 +20,14 @@ def _kills(folder: Path, quick: bool) -> Sequence[Figure]:
     return measure_kills(folder, quick)
 
 
+def _noop(folder: Path, quick: bool) -> Sequence[Figure]:
+    from benchmarks.catalog_noop import measure_noop
+
+    return measure_noop(folder, quick)
+
+
 CASES = (
     Case("commits", ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"), _commits),
     Case("kill9", ("catalog.kill9.rounds", "catalog.kill9.lost", "catalog.kill9.unclean"), _kills),
+    Case("noop", ("catalog.noop_1000_s", "catalog.noop_10000_s"), _noop),
 )

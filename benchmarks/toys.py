@@ -10,6 +10,7 @@ import numpy as np
 
 from catalogs.catalog import ArtifactRef, Execution
 from schemas.artifact import make_table
+from schemas.motion import PointTracks
 from schemas.reports import FIGURES, Lineage, Metrics
 from stages.contract import Progress, stage
 from tasks.build import Build, Handle
@@ -40,23 +41,40 @@ def toy_figures(number: int, rows: int = ROWS) -> Metrics:
     return Metrics(make_table(FIGURES, {"name": names, "value": values, "unit": ["m"] * rows, "detail": [""] * rows}))
 
 
+def toy_tracks(number: int) -> PointTracks:
+    """Return an artifact that is no table and differs with `number`."""
+    values = np.random.default_rng(number).normal(size=(1, ROWS, 2)).astype(np.float32)
+    return PointTracks(
+        times_s=np.arange(ROWS) / 10.0, xy_px=values, visible=np.ones((1, ROWS), bool), first_frame=np.zeros(1, np.int32)
+    )
+
+
 @stage("toy.clip", version=1)
-def make_clip(config: ClipConfig, *, seed: int, progress: Progress) -> Metrics:
-    """Make the figures of one toy clip."""
-    return toy_figures(config.clip)
+def make_clip(config: ClipConfig, *, seed: int, progress: Progress) -> PointTracks:
+    """Make one toy clip."""
+    return toy_tracks(config.clip)
 
 
 @stage("toy.step", version=1)
-def take_step(figures: Metrics, config: StepConfig, *, seed: int, progress: Progress) -> Metrics:
-    """Return other figures that depend on those given."""
-    first = figures.figures.column("value").to_numpy()[0]
-    return toy_figures(int(abs(first) * 1e9) + config.step)
+def take_step(tracks: PointTracks, config: StepConfig, *, seed: int, progress: Progress) -> PointTracks:
+    """Return another artifact that depends on the one given."""
+    return toy_tracks(_number(tracks) + config.step)
+
+
+@stage("toy.measure", version=1)
+def measure_tracks(tracks: PointTracks, config: StepConfig, *, seed: int, progress: Progress) -> Metrics:
+    """Return figures that depend on what is measured."""
+    return toy_figures(_number(tracks) + config.step)
 
 
 @stage("toy.page", version=1)
-def make_page(figures: Metrics, lineage: Lineage, config: StepConfig, *, seed: int, progress: Progress) -> Metrics:
+def make_page(tracks: PointTracks, lineage: Lineage, config: StepConfig, *, seed: int, progress: Progress) -> Metrics:
     """Stand for a report: it takes the lineage of what it shows."""
-    return toy_figures(lineage.nodes.num_rows)
+    return toy_figures(_number(tracks) + lineage.nodes.num_rows)
+
+
+def _number(tracks: PointTracks) -> int:
+    return int(abs(float(tracks.xy_px[0, 0, 0])) * 1e9)
 
 
 def toy_build(
@@ -64,7 +82,8 @@ def toy_build(
 ) -> Build:
     """Run the toy flow, shaped like a real one, for some clips, and publish them as a version of the dataset `name`.
 
-    Every clip is a chain of `depth` executions: a source, steps, and a page that takes the lineage of the steps.
+    Every clip is `depth` executions: its making, a chain of steps, two measurements, and a page that takes the lineage
+    of all of them; three in ten give tables of figures, as in `pseudo_labels`.
     """
     given = {"name": name, "seed": 0, "clips": [clips.start, clips.stop], **(recipe or {})}
     build = Build(given, home, Display(quiet=True))
@@ -76,12 +95,14 @@ def run_toy_flow(build: Build, clips: range, depth: int = STAGES_PER_CLIP) -> di
     """Run the stages of some toy clips and return their artifacts by role."""
     artifacts: dict[str, Handle] = {}
     for clip in clips:
-        (figures,) = build.run("toy.clip", {"clip": clip})
-        made = {f"{clip:06d}/source": figures}
-        for step in range(depth - 2):
-            (figures,) = build.run("toy.step", {"step": step}, figures=figures)
-            made[f"{clip:06d}/step{step}"] = figures
-        (page,) = build.run("toy.page", figures=figures, lineage=build.lineage(made))
+        (tracks,) = build.run("toy.clip", {"clip": clip})
+        made = {f"{clip:06d}/clip": tracks}
+        for step in range(depth - 4):
+            (tracks,) = build.run("toy.step", {"step": step}, tracks=tracks)
+            made[f"{clip:06d}/step{step}"] = tracks
+        for step in range(2):
+            (made[f"{clip:06d}/metrics{step}"],) = build.run("toy.measure", {"step": step}, tracks=tracks)
+        (page,) = build.run("toy.page", tracks=tracks, lineage=build.lineage(made))
         artifacts |= made | {f"{clip:06d}/page": page}
     return artifacts
 

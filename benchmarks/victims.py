@@ -16,7 +16,7 @@ from stages.contract import load_stages
 from tasks.build import Build, Handle
 from tasks.progress import Display
 
-DEPTH = 4  # executions per clip
+DEPTH = 5  # executions per clip
 load_stages()  # when imported, so that a fork server that has this module hands them to every victim
 
 
@@ -30,12 +30,12 @@ def build_clip(home: Path, promises: TextIO, clip: int) -> None:
     """Build and publish one clip, and promise what each step acknowledged."""
     running = Build({"name": "built", "seed": 0, "clip": clip}, home, Display(quiet=True))
     artifacts: dict[str, Handle] = {}
-    (figures,) = running.run("toy.clip", {"clip": clip})
+    (made,) = running.run("toy.clip", {"clip": clip})
     for step in range(DEPTH):
-        promise(promises, f"artifact {figures.digest}")
-        artifacts[f"step{step}"] = figures
+        promise(promises, f"artifact {made.digest}")
+        artifacts[f"step{step}"] = made
         if step < DEPTH - 1:
-            (figures,) = running.run("toy.step", {"step": step}, figures=figures)
+            (made,) = running.run("toy.step" if step < DEPTH - 2 else "toy.measure", {"step": step}, tracks=made)
     name, _, version = running.finish(artifacts)["dataset"].partition("@")
     promise(promises, f"version {name}@{version} {running.catalog.dataset(f'{name}@{version}').manifest}")
 
