@@ -77,3 +77,13 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return what a nested mapping holds by dotted path ("pose.colmap.max_features"); lists are values, not levels."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= leaves(item, f"{prefix}.{key}" if prefix else key)
+    return found

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from catalogs.catalog import Execution
+from schemas.canonical import leaves
 from stages.contract import Stage
 
 
 def setting_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return one text per setting that differs, by its dotted path."""
-    old, new = _leaves(recorded), _leaves(now)
+    old, new = leaves(recorded), leaves(now)
     names = sorted(old.keys() | new.keys())
     return [f"config.{name} {old.get(name)} -> {new.get(name)}" for name in names if old.get(name) != new.get(name)]
 
@@ -75,12 +76,3 @@ def likely_cause(recorded: Execution, now: Execution, config: Mapping[str, Any],
     if changed := machine_changes(recorded.machine, now.machine):
         causes.append(f"other machine: {', '.join(changed)}")
     return "; ".join(causes) or "not reproducible on the same code, packages and machine"
-
-
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    leaves: dict[str, Any] = {}
-    for key, item in value.items():
-        leaves |= _leaves(item, f"{prefix}.{key}" if prefix else key)
-    return leaves
