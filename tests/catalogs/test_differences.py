@@ -88,7 +88,7 @@ def test_the_settings_that_explain_it_are_named_leaf_by_leaf(catalog: Catalog) -
 
 def test_stages_code_and_packages_that_differ_are_named_and_equal_ones_are_not(catalog: Catalog) -> None:
     code = {"stages/toy.py": "f1", "worldline/cameras.py": "e1"}
-    clip = made(catalog, "ingest.toy", metrics(a=1.0), code_files={"stages/ingest.py": "d1"})
+    clip = made(catalog, "ingest.toy", metrics(a=1.0), code_files={"stages/ingest.py": "d1"}, packages={"av": "18"})
     same = {"code": "c1", "code_files": code, "packages": {"numpy": "2.0", "av": "18"}}
     before = made(catalog, "toy.q", questions(["left"]), {"clip": clip}, **same)
     newer = {"version": 2, "code": "c2", "code_files": code | {"stages/toy.py": "f2"}, "packages": {"numpy": "2.1", "av": "18"}}
