@@ -44,15 +44,21 @@ def members(seed: int, frames: int, **size: int) -> dict[str, Artifact]:
         for first in range(0, frames - 3, 2)
     ]  # fmt: skip
     samples = [
-        {"track_id": track, "frame": frame, "time_s": times[frame], "x": float(seed)} for track in (1, 2) for frame in range(frames)
+        {"track_id": track, "frame": frame, "time_s": times[frame], "x": float(seed)}
+        for track in (1, 2)
+        for frame in range(frames)
     ]
     states = [{"track_id": 0, "time_s": time} for time in np.arange(0, times[-1], 0.05)]
-    spans = [{"track_id": 0, "start_s": start, "end_s": start + 0.2, "state": "moving"} for start in np.arange(0, times[-1] - 0.2, 0.1)]
+    spans = [
+        {"track_id": 0, "start_s": start, "end_s": start + 0.2, "state": "moving"} for start in np.arange(0, times[-1] - 0.2, 0.1)
+    ]
+    scale: Any = {"scale_source": "gps", "scale_sigma": 0.02, "gravity_source": "given"}
+    rest: Any = {"gravity_sigma_rad": 0.01, "reprojection_error_px": 0.5}
     return {
         "clip": Clip(Video.from_array(pictures(seed, frames, **size)), times, f"clip {seed}"),
-        "path": CameraPath(times, poses, np.ones(frames, bool), np.eye(3), np.zeros(4), 24, 16, "moving", "gps", 0.02, "given", 0.01, 0.5),
-        "tracks": Tracks(rows(TRACK_SAMPLES, samples), rows(TRACK_OBJECTS, [{"track_id": 1}]), "video", "gps", 0.02, "given"),
-        "kinematics": Kinematics(rows(KINEMATIC_STATES, states), rows(KINEMATIC_WINDOWS, spans), 0.05, "gps", 0.02, "given"),
+        "path": CameraPath(times, poses, np.ones(frames, bool), np.eye(3), np.zeros(4), 24, 16, "moving", **scale, **rest),
+        "tracks": Tracks(rows(TRACK_SAMPLES, samples), rows(TRACK_OBJECTS, [{"track_id": 1}]), "video", **scale),
+        "kinematics": Kinematics(rows(KINEMATIC_STATES, states), rows(KINEMATIC_WINDOWS, spans), 0.05, **scale),
         "questions": Questions(rows(QUESTIONS, labels), make_table(REJECTIONS, {"kind": [], "reason": [], "count": []})),
     }  # fmt: skip
 
