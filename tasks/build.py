@@ -21,7 +21,7 @@ import pyarrow as pa
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion
 from catalogs.gates import Gate
 from catalogs.governance import give_terms
-from catalogs.lineage import lineage_of
+from catalogs.lineage import as_artifact, upstream
 from catalogs.splits import SplitRule
 from catalogs.versions import publish
 from schemas.artifact import Artifact, Files
@@ -29,7 +29,7 @@ from schemas.canonical import to_plain
 from schemas.clips import Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
-from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage, Metrics, Report
+from schemas.reports import Lineage, Metrics, Report
 from stages.contract import STAGES, load_stages
 from stages.fingerprint import fingerprint_stage
 from stages.generate.diffusers_video import DiffusersConfig, pin_model
@@ -198,13 +198,11 @@ class Build:
 
     def lineage(self, artifacts: Mapping[str, Handle]) -> Handle:
         """Return the lineage of some artifacts as an artifact that a report can draw."""
-        digests = [handle.digest for handle in artifacts.values()]
-        if any(digest is None for digest in digests):
+        digests = {handle.digest for handle in artifacts.values() if handle.digest is not None}
+        if any(handle.digest is None for handle in artifacts.values()):
             return Handle(Lineage.kind, None)
-        parts = [lineage_of(self.catalog, digest) for digest in sorted({digest for digest in digests if digest})]
-        nodes = _distinct(LINEAGE_NODES, [part.nodes for part in parts])
-        edges = _distinct(LINEAGE_EDGES, [part.edges for part in parts])
-        return self._given(Lineage(nodes=nodes, edges=edges))
+        found = as_artifact(upstream(self.catalog.log, sorted(digests)), self.catalog.log)
+        return self._given(Lineage(nodes=_sorted(found.nodes), edges=_sorted(found.edges)))
 
     def finish(self, artifacts: Mapping[str, Handle]) -> dict[str, Any]:
         """Publish the artifacts as the next version of the recipe's dataset and return the outcome as plain values.
@@ -300,12 +298,6 @@ def _handles(outputs: tuple[ArtifactRef, ...]) -> tuple[Handle, ...]:
     return tuple(Handle(output.kind, output.digest) for output in outputs)
 
 
-def _distinct(schema: pa.Schema, tables: list[pa.Table]) -> pa.Table:
-    table = pa.concat_tables([schema.empty_table(), *tables])
-    return (
-        table.group_by(schema.names)
-        .aggregate([])
-        .select(schema.names)
-        .cast(schema)
-        .sort_by([(n, "ascending") for n in schema.names])
-    )
+def _sorted(table: pa.Table) -> pa.Table:
+    """Return a table's rows in an order that does not depend on which artifact was asked for first."""
+    return table.sort_by([(name, "ascending") for name in table.column_names])
