@@ -116,15 +116,15 @@ class Sqlite:
         """Hold the write lock; commit at the end, or roll back."""
         connection, undo = self._connection(), Undo()
         with self._turn():
-            connection.execute("BEGIN IMMEDIATE")
+            self.execute("BEGIN IMMEDIATE")
             try:
                 yield undo
-                connection.execute("COMMIT")
+                self.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:  # else it was committed
                     for action in undo:
                         action()
-                    connection.execute("ROLLBACK")
+                    self.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager

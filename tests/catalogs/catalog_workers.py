@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-import catalogs.catalog
-import catalogs.log
-import catalogs.stores
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
+from catalogs.upkeep import collect_garbage
 from catalogs.versions import publish
 from schemas.artifact import make_table
 from schemas.reports import FIGURES, Metrics
@@ -104,48 +102,94 @@ def build_until_killed(home: Path, acknowledged: Path, round_number: int) -> Non
                 catalog.log.compact(minimum=3)
 
 
-def die(*_: Any, **__: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die_at(home: Path, action: str, moment: int, moments: Any) -> None:
+    """Do something, and die at the n-th moment at which something outside of this process is about to change, or just has.
 
-
-def _die_before_moving(suffix: str) -> Callable[[], None]:
-    """Die in the rename that gives a file with this suffix (objects have none) its final name."""
-    rename = os.replace
-
-    def replace(source: Any, destination: Any) -> None:
-        if Path(destination).suffix == suffix:
-            die()
-        rename(source, destination)
-
-    def arm() -> None:
-        os.replace = replace  # type: ignore[assignment]
-
-    return arm
-
-
-def _patch(owner: Any, name: str) -> Callable[[], None]:
-    return lambda: setattr(owner, name, die)
-
-
-COMMIT_POINTS: dict[str, Callable[[], None]] = {
-    "object written, not named": _die_before_moving(""),
-    "object named, folder not synced": _patch(catalogs.stores, "sync_folder"),
-    "objects stored, nothing recorded": _patch(catalogs.catalog.Catalog, "record"),
-    "transaction open, no file": _patch(catalogs.log, "_write_table"),
-    "commit file written, not named": _die_before_moving(".parquet"),
-    "commit file named, not registered": _patch(catalogs.log, "sync_folder"),
-    "committed, checkpoints left": _patch(catalogs.catalog.Catalog, "_release_checkpoints"),
-}
-
-
-def die_at(home: Path, point: str) -> None:
+    Args:
+        home: the workspace.
+        action: a key of `ACTIONS`.
+        moment: which one, from 1 on; where there are fewer, the action ends as it should.
+        moments: queue for the name of the moment.
+    """
     catalog = Catalog.open(home)
-    (catalog.checkpoint_folder(key_of("doomed")) / "state").write_bytes(b"half way")
+    name = f"{action} {moment}"
+    prepare(catalog, action, name)
+    count = 0
+
+    def passing(name: str) -> None:
+        nonlocal count
+        count += 1
+        if count == moment:
+            moments.put(name)
+            moments.close()
+            moments.join_thread()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    place, remove, execute = catalog.store.place, catalog.store.remove, catalog.log.database.execute
+
+    def dying_place(path: Path, name: str, **options: Any) -> None:
+        passing(f"{_kind(name)} file written, not named")
+        place(path, name, **options)
+        passing(f"{_kind(name)} file named")
+
+    def dying_remove(names: Any) -> None:
+        for name in names:
+            passing(f"{_kind(name)} file about to be removed")
+            remove([name])
+            passing(f"{_kind(name)} file removed")
+
+    def dying_execute(sql: str, parameters: Any = ()) -> Any:
+        if sql == "COMMIT":
+            passing("transaction about to be committed")
+        rows = execute(sql, parameters)
+        if sql == "COMMIT":
+            passing("transaction committed")
+        return rows
+
+    catalog.store.place, catalog.store.remove = dying_place, dying_remove  # type: ignore[method-assign]
+    catalog.log.database.execute = dying_execute  # type: ignore[method-assign]
+    ACTIONS[action](catalog, name)
+
+
+def prepare(catalog: Catalog, action: str, name: str) -> None:
+    """Make what an action works on; again is a no-op."""
+    if action == "compact":
+        for number in range(2):
+            make(catalog, f"{name}/{number}", number)
+    if action == "gc":
+        put(catalog, figures(int(key_of(name)[:6], 16)))  # and never recorded
+
+
+def _kind(name: str) -> str:
+    return {"objects": "object", "commits": "commit", "segments": "segment"}[name.split("/")[-2 if name[0] == "t" else 0]]
+
+
+def record_doomed(catalog: Catalog, name: str) -> None:
+    (catalog.checkpoint_folder(key_of(name)) / "state").write_bytes(b"half way")
     with catalog.scratch_folder() as scratch:
         (scratch / "leftover").write_bytes(b"x")
-        artifact = figures(5)
-        COMMIT_POINTS[point]()
-        catalog.record(run_of(key_of("doomed"), "toy.make", (catalog.put(artifact, scratch),)))
+        made = figures(int(key_of(name)[:6], 16))
+        catalog.record(run_of(key_of(name), "toy.make", (catalog.put(made, scratch),)))
+
+
+def publish_doomed(catalog: Catalog, name: str) -> None:
+    publish(catalog, "doomed", {"build": name}, {"figures": figures_digest(catalog)}, {})
+
+
+def compact_doomed(catalog: Catalog, _: str) -> None:
+    catalog.log.compact(minimum=1)
+
+
+def collect_doomed(catalog: Catalog, _: str) -> None:
+    collect_garbage(catalog, dry_run=False, grace_seconds=-1.0)
+
+
+ACTIONS: dict[str, Callable[[Catalog, str], None]] = {
+    "record": record_doomed,
+    "publish": publish_doomed,
+    "compact": compact_doomed,
+    "gc": collect_doomed,
+}
 
 
 def hold_scratch(home: Path, ready: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from catalog_workers import (
-    COMMIT_POINTS,
+    ACTIONS,
     build_until_killed,
     commit_many,
     compute_same,
@@ -34,21 +34,29 @@ from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 
 
+pytestmark = pytest.mark.both_dialects
+
+
 def dump(catalog: Catalog) -> tuple[list[str], dict[str, list[str]]]:
-    """All that the index and the tables say, without SQLite's own row numbers."""
-    with sqlite3.connect(catalog.home / "catalog.sqlite") as connection:
-        index = [
-            repr(connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2, 3").fetchall())
-            for name in ("executions", "artifacts", "edges", "datasets")
-        ]
+    """All that the index and the tables say."""
+    names = ("executions", "artifacts", "edges", "datasets", "notes", "files")
+    index = [repr(catalog.log.rows(f"SELECT * FROM {name} ORDER BY 1, 2, 3")) for name in names]
     tables = {name: sorted(map(repr, catalog.sql(f"SELECT * FROM {name}").to_pylist())) for name in TABLES}
     return index, tables
 
 
+def lose_log(catalog: Catalog) -> None:
+    """Remove the log's database, as if its disk had died."""
+    if (catalog.home / "worldline.toml").exists():
+        catalog.log.database.execute("DROP SCHEMA worldline CASCADE")
+    for name in ("catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"):
+        (catalog.home / name).unlink(missing_ok=True)
+
+
 def assert_whole(catalog: Catalog) -> None:
     assert verify(catalog) == []
-    for folder in ("scratch", "objects/incoming"):
-        assert not list((catalog.home / folder).iterdir())
+    assert not list((catalog.home / "scratch").iterdir())
+    assert not list(catalog.store.incoming.iterdir())
     for key in catalog.sql("SELECT key FROM executions").column("key").to_pylist():
         execution = catalog.find(key)
         assert execution is not None
@@ -111,25 +119,44 @@ def test_concurrent_publishers_get_distinct_versions_and_equal_ones_share_theirs
     assert len(catalog.datasets()) == 4
 
 
-@pytest.mark.parametrize("point", COMMIT_POINTS)
-def test_a_process_killed_at_a_commit_point_leaves_a_whole_catalog(
-    point: str, tmp_path: Path, processes: ForkServerContext
+MOMENTS = {
+    "record": {"object file written, not named", "object file named", "commit file written, not named", "commit file named"},
+    "publish": {"object file written, not named", "object file named", "commit file written, not named", "commit file named"},
+    "compact": {"segment file written, not named", "segment file named"},
+    "gc": {"object file about to be removed", "object file removed"},
+}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_process_killed_at_any_moment_of_an_action_leaves_a_whole_catalog(
+    action: str, home: Path, processes: ForkServerContext
 ) -> None:
-    catalog = Catalog.open(tmp_path / "home")
-    before = make(catalog, "before", 1)
-    worker = processes.Process(target=die_at, args=(catalog.home, point))
-    worker.start()
-    worker.join(60)
-    assert worker.exitcode == -signal.SIGKILL
-    catalog = Catalog.open(catalog.home)
-    assert_whole(catalog)
-    committed = point == "committed, checkpoints left"
-    assert (catalog.find(key_of("doomed")) is not None) == committed
-    assert (catalog.home / "checkpoints" / key_of("doomed")).exists() != committed  # kept exactly where a build would resume
-    assert make(catalog, "doomed", 5) == catalog.find(key_of("doomed"))
-    assert catalog.find(before.key) == before
-    assert catalog.sql("SELECT * FROM executions").num_rows == 2
-    assert_whole(Catalog.open(catalog.home))
+    base = make(Catalog.open(home), "base", 1)
+    survived, named = 1, set()
+    while True:
+        moments = processes.Queue()
+        worker = processes.Process(target=die_at, args=(home, action, survived, moments))
+        worker.start()
+        worker.join(60)
+        if worker.exitcode == 0:
+            break
+        assert worker.exitcode == -signal.SIGKILL
+        moment = moments.get(timeout=10)
+        named.add(moment)
+        catalog = Catalog.open(home)
+        assert_whole(catalog)
+        assert catalog.find(base.key) == base
+        if action == "record":
+            committed = moment in ("transaction committed", "commit file named", "transaction about to be committed")
+            assert (catalog.find(key_of(f"record {survived}")) is not None) == committed  # a whole file is taken in
+            kept = (home / "checkpoints" / key_of(f"record {survived}")).exists()
+            assert kept != committed  # kept exactly where a build would resume
+        ACTIONS[action](catalog, f"{action} {survived}")
+        assert_whole(catalog)
+        survived += 1
+    assert named >= {"transaction about to be committed", "transaction committed", *MOMENTS[action]}
+    versions = [version.version for version in catalog.datasets()]
+    assert versions == (list(range(1, survived + 1)) if action == "publish" else [])
 
 
 @pytest.mark.parametrize("rounds", [8, pytest.param(200, marks=pytest.mark.slow)])
