@@ -10,7 +10,7 @@ from typing import TextIO
 
 from benchmarks.toys import toy_build, toy_execution, toy_figures
 from catalogs.catalog import Catalog
-from catalogs.upkeep import collect_garbage
+from catalogs.garbage import collect_garbage
 from catalogs.versions import publish
 from stages.contract import load_stages
 from tasks.build import Build, Handle
@@ -61,7 +61,8 @@ def collect(home: Path, promises: TextIO, number: int) -> None:
     """Leave objects that nothing refers to and remove what nothing needs, again and again, without any grace."""
     catalog = Catalog.open(home)
     for turn in range(1000):
-        _record(catalog, promises, f"{number}/{turn}", number * 1000 + turn)
+        digest = _record(catalog, promises, f"{number}/{turn}", number * 1000 + turn)
+        publish(catalog, f"kept{number}", {"turn": turn}, {"figures": digest}, {})  # without grace, only versions are kept
         with catalog.scratch_folder() as scratch:
             for garbage in range(5):
                 catalog.put(toy_figures(-1 - garbage - 10 * turn + 10**9), scratch)

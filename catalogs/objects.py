@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from catalogs.stores import Store, file_blocks, hash_blocks, object_digest, written
+from catalogs.stores import Store, file_blocks, hash_blocks, object_digest, object_name, written
 from catalogs.stores import sync_folder as sync_folder  # the log's, until it places its files through the store
 from schemas.canonical import hash_file
 from schemas.errors import WorldlineError
@@ -46,7 +46,7 @@ class ObjectStore:
             FileNotFoundError: if it is missing.
             WorldlineError: if a remote object is damaged, or its store cannot be reached.
         """
-        return self.store.local(_name(sha256), again=again)
+        return self.store.local(object_name(sha256), again=again)
 
     def exists(self, sha256: str) -> bool:
         """Return whether an object is there (its bytes are not read)."""
@@ -54,12 +54,12 @@ class ObjectStore:
 
     def size(self, sha256: str) -> int | None:
         """Return an object's size in bytes, or None where it is missing."""
-        return self.store.size(_name(sha256))
+        return self.store.size(object_name(sha256))
 
     def verify(self, sha256: str) -> bool:
         """Return whether an object is there and its stored bytes still have its name."""
         try:
-            return hash_blocks(self.store.blocks(_name(sha256))) == sha256
+            return hash_blocks(self.store.blocks(object_name(sha256))) == sha256
         except FileNotFoundError:
             return False
 
@@ -76,7 +76,7 @@ class ObjectStore:
         """
         try:
             own = self._own_digest(source)
-            if own is not None and self.store.renew(_name(own), _FRESH_SECONDS):
+            if own is not None and self.store.renew(object_name(own), _FRESH_SECONDS):
                 return own
             if take:
                 return self._place(source, hash_file(source))
@@ -102,10 +102,10 @@ class ObjectStore:
         In a folder an object already there is replaced: that heals a damaged one, keeps it from `gc` and costs the
         same. A remote one is uploaded again only when it is not fresh; a damaged one must be discarded first.
         """
-        if self.store.remote and self.store.renew(_name(sha256), _FRESH_SECONDS):
+        if self.store.remote and self.store.renew(object_name(sha256), _FRESH_SECONDS):
             path.unlink()
         else:
-            self.store.place(path, _name(sha256))
+            self.store.place(path, object_name(sha256))
         return sha256
 
     def give(self, sha256: str, destination: Path) -> None:
@@ -140,12 +140,12 @@ class ObjectStore:
 
     def untouched_since(self, sha256: str, when: float) -> bool:
         """Return whether an object was last put before a Unix time in seconds."""
-        modified = self.store.modified(_name(sha256))
+        modified = self.store.modified(object_name(sha256))
         return modified is not None and modified < when
 
     def discard(self, names: Iterable[str]) -> None:
         """Remove objects that were found damaged, or that nothing refers to."""
-        self.store.remove([_name(name) for name in names])
+        self.store.remove([object_name(name) for name in names])
 
     def sweep(self) -> int:
         """Remove the temporary files of dead processes and return how many there were."""
@@ -156,10 +156,6 @@ class ObjectStore:
             return None
         sha256 = object_digest(f"objects/{source.relative_to(self.folder).as_posix()}")
         return sha256 if sha256 is not None and source.is_file() else None
-
-
-def _name(sha256: str) -> str:
-    return f"objects/{sha256[:2]}/{sha256[2:]}"
 
 
 def _reflink(source: Path, destination: Path) -> bool:

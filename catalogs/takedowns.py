@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from catalogs.consolidation import consolidate
 from catalogs.contents import artifact_refs, measure
 from catalogs.downstream import follow
+from catalogs.garbage import referenced
 from catalogs.governance import origin_like
 from catalogs.lineage import rows_in
 from catalogs.log import CommitLog
 from catalogs.records import RECORDS, ArtifactRef, DatasetVersion, Note, note_row
-from catalogs.upkeep import referenced
 from schemas.clips import Clip
 from schemas.errors import WorldlineError
 from schemas.reports import Lineage

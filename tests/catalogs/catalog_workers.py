@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
-from catalogs.upkeep import collect_garbage
+from catalogs.garbage import collect_garbage
 from catalogs.versions import publish
 from schemas.artifact import make_table
 from schemas.reports import FIGURES, Metrics
@@ -132,10 +132,10 @@ def die_at(home: Path, action: str, moment: int, moments: Any) -> None:
         place(path, name, **options)
         passing(f"{_kind(name)} file named")
 
-    def dying_remove(names: Any) -> None:
+    def dying_remove(names: Any, **options: Any) -> None:
         for name in names:
             passing(f"{_kind(name)} file about to be removed")
-            remove([name])
+            remove([name], **options)
             passing(f"{_kind(name)} file removed")
 
     def dying_execute(sql: str, parameters: Any = ()) -> Any:

@@ -9,8 +9,6 @@ import pytest
 from catalog_workers import figures, key_of, make, put, run_of
 
 from catalogs.catalog import Catalog, Execution
-from catalogs.upkeep import collect_garbage, verify
-from catalogs.versions import publish
 from schemas.artifact import Files
 from schemas.clips import Clip, Source
 from schemas.codec import content_digest
@@ -104,24 +102,6 @@ def test_a_truncated_part_is_a_miss(catalog: Catalog) -> None:
     assert catalog.find(execution.key) is None
 
 
-@pytest.mark.parametrize("part", ["meta.json", "figures.parquet"])
-def test_a_flipped_bit_is_named_on_load_and_by_verify_and_healed_by_putting_again(catalog: Catalog, part: str) -> None:
-    execution = make(catalog, "a", 1)
-    path = object_path(catalog, execution, part)
-    flip_a_bit(path)
-    with pytest.raises(WorldlineError, match=f"part {part} of Metrics {execution.outputs[0].digest[:12]} is damaged"):
-        catalog.load(execution.outputs[0].digest)
-    assert verify(catalog) == [(execution.outputs[0].parts[part], "damaged")]
-    put(catalog, figures(1))
-    assert verify(catalog) == []
-
-
-def test_verify_names_a_missing_object(catalog: Catalog) -> None:
-    execution = make(catalog, "a", 1)
-    object_path(catalog, execution, "meta.json").unlink()
-    assert verify(catalog) == [(execution.outputs[0].parts["meta.json"], "missing")]
-
-
 def test_the_first_result_of_a_key_stays_and_another_one_is_kept_as_drift(catalog: Catalog) -> None:
     first = make(catalog, "a", 1)
     assert make(catalog, "a", 1) == first
@@ -203,40 +183,3 @@ def test_checkpoints_last_until_the_execution_is_recorded(catalog: Catalog) -> N
     assert (Catalog.open(catalog.home).checkpoint_folder(key) / "state").read_text() == "half way"
     make(catalog, "a", 1)
     assert not list((catalog.home / "checkpoints").iterdir())
-
-
-def test_gc_removes_only_what_nothing_refers_to_and_nobody_touched_lately(catalog: Catalog) -> None:
-    kept = make(catalog, "a", 1)
-    publish(catalog, "nightly", {}, {"figures": kept.outputs[0].digest}, {})
-    orphan = put(catalog, figures(2))  # shares its meta.json with the kept one
-    lost = orphan.parts["figures.parquet"]
-    assert collect_garbage(catalog, dry_run=False) == []
-    assert collect_garbage(catalog, grace_seconds=-1.0) == [(lost, catalog.objects.size(lost))]
-    assert catalog.objects.exists(lost)
-    collect_garbage(catalog, dry_run=False, grace_seconds=-1.0)
-    assert not catalog.objects.exists(lost)
-    assert catalog.find(kept.key) == kept
-    assert verify(catalog) == []
-    with pytest.raises(ValueError, match="put Metrics"):
-        catalog.record(run_of(key_of("b"), "toy.make", (orphan,)))
-
-
-def test_putting_again_protects_an_old_object_from_gc(catalog: Catalog) -> None:
-    ref = put(catalog, figures(1))
-    for name in ref.parts.values():
-        os.utime(catalog.objects.path(name), (0, 0))
-    assert len(collect_garbage(catalog)) == 2
-    put(catalog, catalog.load(ref.digest))
-    assert collect_garbage(catalog) == []
-
-
-def test_verify_of_a_dataset_looks_at_what_it_came_from_and_nothing_else(catalog: Catalog) -> None:
-    first = make(catalog, "a", 1)
-    second = make(catalog, "b", 2, {"figures": first.outputs[0].digest})
-    other = make(catalog, "c", 3)
-    publish(catalog, "nightly", {}, {"figures": second.outputs[0].digest}, {})
-    flip_a_bit(object_path(catalog, other, "figures.parquet"))
-    assert verify(catalog, "nightly") == []
-    flip_a_bit(object_path(catalog, first, "figures.parquet"))
-    assert verify(catalog, "nightly@1") == [(first.outputs[0].parts["figures.parquet"], "damaged")]
-    assert len(verify(catalog)) == 2

@@ -16,9 +16,10 @@ import obstore
 import pytest
 from moto.server import ThreadedMotoServer
 
-import catalogs.stores
+import catalogs.remote_stores
 from catalogs.objects import ObjectStore
-from catalogs.stores import LocalStore, RemoteStore, Store, open_store
+from catalogs.remote_stores import RemoteStore
+from catalogs.stores import LocalStore, Store, open_store
 from catalogs.workspace import Settings
 from schemas.errors import WorldlineError
 
@@ -233,14 +234,14 @@ def test_a_damaged_copy_is_fetched_again(memory: RemoteStore) -> None:
 def test_an_interrupted_download_leaves_nothing_in_the_cache(memory: RemoteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     name = place_object(memory, b"x" * 5_000_000)
     memory.local(name).unlink()
-    whole = catalogs.stores.RemoteStore.blocks
+    whole = catalogs.remote_stores.RemoteStore.blocks
 
     def broken(self: RemoteStore, name: str) -> Iterator[bytes]:
         yield next(whole(self, name))[:1000]
         raise WorldlineError("the network went away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(catalogs.stores.RemoteStore, "blocks", broken)
+        patch.setattr(catalogs.remote_stores.RemoteStore, "blocks", broken)
         with pytest.raises(WorldlineError, match="network"):
             memory.local(name)
     assert not [path for path in memory.cache_folder.rglob("*") if path.is_file() and path.parent.name != "users"]
@@ -249,7 +250,7 @@ def test_an_interrupted_download_leaves_nothing_in_the_cache(memory: RemoteStore
 
 def fetch_and_die(url: str, cache: Path, name: str) -> None:
     store = RemoteStore(url, {}, cache)
-    catalogs.stores.sync_file = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+    catalogs.remote_stores.sync_file = lambda path: os.kill(os.getpid(), signal.SIGKILL)
     store.local(name)
 
 
@@ -293,7 +294,7 @@ def test_thousands_of_objects_are_checked_with_a_few_requests(memory: RemoteStor
 
 def test_a_store_too_large_to_list_is_listed_by_folder(memory: RemoteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [place_object(memory, str(number).encode()) for number in range(1000)]
-    monkeypatch.setattr(catalogs.stores, "_LISTED_AT_ONCE", 100)
+    monkeypatch.setattr(catalogs.remote_stores, "_LISTED_AT_ONCE", 100)
     fresh = RemoteStore(memory.url, {}, memory.cache_folder)
     heads, lists = counted(monkeypatch, "head"), counted(monkeypatch, "list")
     assert [fresh.size(name) for name in names] == [len(str(number)) for number in range(1000)]
@@ -320,7 +321,7 @@ def test_a_remote_object_is_uploaded_again_only_when_it_is_a_day_old(
     assert objects.put_bytes(b"hello") == objects.put(objects.path(sha256)) == sha256
     assert not puts
     now = time.time()
-    monkeypatch.setattr(catalogs.stores.time, "time", lambda: now + 90_000)
+    monkeypatch.setattr(catalogs.remote_stores.time, "time", lambda: now + 90_000)
     assert objects.put_bytes(b"hello") == objects.put(objects.path(sha256)) == sha256
     assert len(puts) == 2
 
