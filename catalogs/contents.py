@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from catalogs.log import CommitLog
-from catalogs.records import ArtifactRef, read_output
+from catalogs.records import ArtifactRef, DatasetVersion, read_output
 from schemas.errors import WorldlineError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Contents:
 
     Attributes:
         artifacts, clips: how many.
+        bytes: of all parts of the artifacts.
         rows: number of rows by table (`COUNTED`).
         labels: number of questions by kind and answer.
         figures: metrics by name.
@@ -66,6 +67,7 @@ class Contents:
 
     artifacts: int
     clips: int
+    bytes: int
     rows: dict[str, int]
     labels: dict[tuple[str, str], int]
     figures: dict[str, Figure]
@@ -106,6 +108,16 @@ def question_ids_among(catalog: "Catalog", digests: Iterable[str], wanted: Itera
         return {name for (name,) in found.fetchall()}
 
 
+def contents_of(catalog: "Catalog", version: DatasetVersion) -> Contents:
+    """Count what a published version holds, from its consolidated files where it has some.
+
+    Raises:
+        WorldlineError: if an object that holds rows is lost.
+    """
+    note = catalog.log.note("tables", version.reference)
+    return measure(catalog, version.artifacts, version.rejected, note.body["tables"] if note else None)
+
+
 def measure(
     catalog: "Catalog",
     artifacts: Mapping[str, str],
@@ -137,7 +149,7 @@ def measure(
         figures = _figures(connection, paths["metrics"])
     rows["labels"] = sum(labels.values())
     clips = {clip_of(role) for role in artifacts if "/" in role} or ({""} if artifacts else set())
-    return Contents(len(refs), len(clips), rows, labels, figures)
+    return Contents(len(refs), len(clips), sum(ref.bytes for ref in refs.values()), rows, labels, figures)
 
 
 def _paths(catalog: "Catalog", refs: Sequence[ArtifactRef], table: str) -> list[str]:

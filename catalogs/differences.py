@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from catalogs.contents import Contents, artifact_refs, measure
+from catalogs.contents import Contents, artifact_refs, contents_of
 from catalogs.gates import total_variation
 from catalogs.lineage import read_executions, rows_in
 from catalogs.records import DatasetVersion
@@ -108,7 +108,7 @@ def difference(catalog: "Catalog", a: str, b: str) -> Difference:
         WorldlineError: if there is no such version, or objects that hold its rows are lost.
     """
     versions = catalog.dataset(a), catalog.dataset(b)
-    contents = tuple(_contents(catalog, version) for version in versions)
+    contents = tuple(contents_of(catalog, version) for version in versions)
     made_by = tuple(_Makers.of(catalog, version) for version in versions)
     both_ran = made_by[0].versions.keys() & made_by[1].versions.keys()
     return Difference(
@@ -127,11 +127,6 @@ def difference(catalog: "Catalog", a: str, b: str) -> Difference:
         _changes(*(version.splits for version in versions)),
         _changes(*(dict.fromkeys(version.rejected, "rejected") for version in versions)),
     )
-
-
-def _contents(catalog: "Catalog", version: DatasetVersion) -> Contents:
-    note = catalog.log.note("tables", version.reference)
-    return measure(catalog, version.artifacts, version.rejected, note.body["tables"] if note else None)
 
 
 @dataclass(frozen=True)

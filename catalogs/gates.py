@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from catalogs.contents import COUNTED, Contents, Figure, measure
+from catalogs.contents import COUNTED, Contents, Figure, contents_of
 from catalogs.records import DatasetVersion
 from schemas.errors import WorldlineError
 
@@ -72,31 +72,23 @@ def _check_number(name: str, value: Any, least: float | None = 0.0) -> None:
         )
 
 
-def judge(
-    catalog: "Catalog",
-    gate: Gate,
-    draft: DatasetVersion,
-    previous: DatasetVersion | None,
-    tables: Mapping[str, list[str]] | None = None,
-) -> str | None:
+def judge(catalog: "Catalog", gate: Gate, contents: Contents, previous: DatasetVersion | None) -> str | None:
     """Return None if a version passes its gate, else one sentence with each figure that fails, its unit and its limit.
 
     Args:
         catalog: the workspace.
         gate: what must be fulfilled.
-        draft: the version before it is published.
+        contents: what the version holds.
         previous: what the bare name stands for until now; drift is measured against it.
-        tables: the draft's consolidated Parquet objects by table, where there are some.
     """
-    contents = measure(catalog, draft.artifacts, draft.rejected, tables)
     failures = list(_below_minimum(gate, contents)) + list(_figures_outside(gate, contents))
     if previous is not None and drift_is_asked(gate):
-        note = catalog.log.note("tables", previous.reference)
         try:
-            before = measure(catalog, previous.artifacts, previous.rejected, note.body.get("tables") if note else None)
-            failures += _drifted(gate, contents, before, previous.reference)
+            before = contents_of(catalog, previous)
         except WorldlineError as error:  # what was lost long ago must not keep the new version from being recorded
             failures.append(f"drift could not be measured: of {previous.reference}, {error}")
+        else:
+            failures += _drifted(gate, contents, before, previous.reference)
     return "; ".join(failures) or None
 
 

@@ -95,6 +95,7 @@ class DatasetVersion:
         held: why the publish gate keeps this version from being the latest, or None.
         splits: "train", "val" or "test" by clip (the part of a role before its "/", "" where there is none).
         rejected: question ids and artifact digests that a person had rejected when it was published.
+        facts: what it held when it was published: `bytes`, `clips`, `rows` by table, `splits` (clips by split).
     """
 
     name: str
@@ -108,6 +109,7 @@ class DatasetVersion:
     held: str | None = None
     splits: dict[str, str] = dataclasses.field(default_factory=dict)
     rejected: tuple[str, ...] = ()
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def reference(self) -> str:
@@ -123,6 +125,7 @@ class Heading:
         name, version, recipe, lock, manifest, published_at, held: as in `DatasetVersion`.
         commit: number of the commit that published it.
         artifacts, executions, rejected: how many there are of each.
+        facts: as in `DatasetVersion`.
     """
 
     name: str
@@ -136,6 +139,7 @@ class Heading:
     artifacts: int
     executions: int
     rejected: int
+    facts: dict[str, Any]
 
     @property
     def reference(self) -> str:
@@ -220,6 +224,7 @@ RECORDS = pa.schema(
         ("held", pa.string()),
         ("splits", pa.string()),
         ("rejected", pa.list_(pa.string())),
+        ("facts", pa.string()),  # of a dataset version
         ("subject", pa.string()),
         ("body", pa.string()),
         ("reason", pa.string()),
@@ -349,6 +354,7 @@ def dataset_row(version: DatasetVersion, fingerprint: str) -> Record:
         "held": version.held,
         "splits": canonical_json(version.splits),
         "rejected": list(version.rejected),
+        "facts": canonical_json(version.facts),
     }
 
 
@@ -366,13 +372,14 @@ def read_dataset(row: Record) -> DatasetVersion:
         held=row.get("held"),
         splits=json.loads(row.get("splits") or "{}"),
         rejected=tuple(row.get("rejected") or ()),
+        facts=json.loads(row.get("facts") or "{}"),
     )
 
 
 def heading_row(row: Record) -> Record:
     """Return a dataset row of `RECORDS` with counts in place of what grows with the version's size."""
     counted = {"roles": len(row["roles"]), "executions": len(row["executions"]), "rejected": len(row["rejected"] or ())}
-    kept = ("dataset", "dataset_version", "recipe", "lock", "manifest", "recorded_at", "held", "commit")
+    kept = ("dataset", "dataset_version", "recipe", "lock", "manifest", "recorded_at", "held", "commit", "facts")
     return {**{name: row[name] for name in kept}, **counted}
 
 
@@ -390,6 +397,7 @@ def read_heading(row: Record) -> Heading:
         artifacts=row["roles"],
         executions=row["executions"],
         rejected=row["rejected"],
+        facts=json.loads(row.get("facts") or "{}"),
     )
 
 

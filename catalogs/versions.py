@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from catalogs import lineage
 from catalogs.consolidation import consolidate
-from catalogs.contents import artifact_refs, clip_of, question_ids_among
+from catalogs.contents import Contents, artifact_refs, clip_of, measure, question_ids_among
 from catalogs.gates import Gate, judge
 from catalogs.governance import rejected_by_people
 from catalogs.log import CommitLog
 from catalogs.records import DatasetVersion, Execution, Note, dataset_row, note_row
-from catalogs.splits import SplitRule, split
+from catalogs.splits import SPLITS, SplitRule, split
 from catalogs.standing import (
     Standing,
     check_dataset_name,
@@ -87,7 +87,8 @@ def publish(
             if known is not None:
                 return known
             tables = consolidate(catalog, draft.artifacts)
-            draft = dataclasses.replace(draft, held=_judged(catalog, gate, draft, tables))
+            contents = measure(catalog, draft.artifacts, draft.rejected, tables)
+            draft = dataclasses.replace(draft, held=_judged(catalog, gate, name, contents), facts=_facts(contents, draft.splits))
             with catalog.log.write() as commit:
                 if _Seen.of(catalog.log, name) != seen:
                     continue
@@ -153,12 +154,17 @@ def _already_published(log: CommitLog, seen: _Seen, draft: DatasetVersion, finge
     return None
 
 
-def _judged(catalog: "Catalog", gate: Gate | None, draft: DatasetVersion, tables: Mapping[str, list[str]]) -> str | None:
+def _judged(catalog: "Catalog", gate: Gate | None, name: str, contents: Contents) -> str | None:
     if gate is None:
         return None
-    number = latest(catalog.log, draft.name).get(draft.name)
-    previous = resolve(catalog.log, f"{draft.name}@{number}") if number else None
-    return judge(catalog, gate, draft, previous, tables)
+    number = latest(catalog.log, name).get(name)
+    return judge(catalog, gate, contents, resolve(catalog.log, f"{name}@{number}") if number else None)
+
+
+def _facts(contents: Contents, splits: Mapping[str, str]) -> dict[str, Any]:
+    by_split = {split_name: list(splits.values()).count(split_name) for split_name in SPLITS}
+    rows = {table: count for table, count in contents.rows.items() if count}
+    return {"bytes": contents.bytes, "clips": contents.clips, "rows": rows, "splits": by_split}
 
 
 def check_whole(catalog: "Catalog", name: str, artifacts: Mapping[str, str]) -> None:
