@@ -11,6 +11,7 @@ Bytes lie in the object store, records in the commit log; nothing is visible bef
 
 import contextlib
 import dataclasses
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ class Catalog:
         settings = read_settings(home)
         self.store = open_store(home, settings)
         self.log = CommitLog(home, self.store, open_database(home, settings.log))
+        if self.log.rebuilt:
+            logging.getLogger(__name__).warning(self.log.rebuilt)
         self.objects = ObjectStore(self.store)
         self._scratch, self._checkpoints = home / "scratch", home / "checkpoints"
         for folder in (self._scratch, self._checkpoints):

@@ -80,17 +80,17 @@ def open_database(home: Path, url: str | None) -> Database:
     if url is not None:
         return Postgres(url)
     check_file_system(home)
-    return Sqlite(home / "catalog.sqlite")
+    return Sqlite(home / "catalog.sqlite", home)
 
 
 class Sqlite:
     """The log in one file on a local disk (":memory:" for one that is only compared with)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, locks: Path) -> None:
         self.path = path
         self.where = str(path)
-        self._queue_path = path.with_name("catalog.lock")
-        self._leases_path = path.with_name("builds.lock")
+        self._queue_path = locks / "catalog.lock"
+        self._leases_path = locks / "builds.lock"
         self._local = threading.local()
 
     def _connection(self) -> sqlite3.Connection:
@@ -158,6 +158,8 @@ class Sqlite:
         if version == 0 and application == 0 and not self.execute("SELECT 1 FROM sqlite_master LIMIT 1"):
             return None
         if application != _APPLICATION_ID:
+            if self.execute("SELECT 1 FROM sqlite_master WHERE name = 'executions_stage'"):
+                raise sqlite3.DatabaseError("its header has changed")
             raise WorldlineError(f"{self.path} was not made by Worldline: choose another workspace folder with --home")
         return int(version)
 
@@ -435,7 +437,12 @@ def _split_values(sql: str) -> tuple[str, str | None, str]:
 
 def _for_postgres(statement: str) -> str:
     """Return a CREATE statement written for SQLite in Postgres' words; text compares by code point, as in SQLite."""
-    for sqlite, postgres in ((r" WITHOUT ROWID", ""), (r"\bINTEGER\b", "BIGINT"), (r"\bREAL\b", "DOUBLE PRECISION")):
+    for sqlite, postgres in (
+        (r" WITHOUT ROWID", ""),
+        (r"\bBLOB\b", "BYTEA"),
+        (r"\bINTEGER\b", "BIGINT"),
+        (r"\bREAL\b", "DOUBLE PRECISION"),
+    ):
         statement = re.sub(sqlite, postgres, statement)
     return re.sub(r"\bTEXT\b", 'TEXT COLLATE "C"', statement)
 

@@ -11,9 +11,9 @@ its files, is made again from them.
 import contextlib
 import hashlib
 import json
-import logging
 import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ _RETIRED_SECONDS = 600.0  # a query that listed its files before a merge may sti
 _DOCUMENTS = ("code_files", "machine", "packages")  # equal in thousands of executions: kept once
 # One row gains nothing from compression, dictionaries or statistics, and they cost 1 of 1.6 ms; segments have them.
 _COMMIT_LAYOUT = {"compression": "none", "use_dictionary": False, "write_statistics": False, "store_schema": False}
+_COPIED_BYTES = 16 << 20  # the database keeps the bytes of files up to this size, to write them again where they are damaged
 _IDENTITY = "tables/workspace"  # the file that says which workspace a store belongs to
 
 _SCHEMA = """
@@ -57,6 +58,7 @@ CREATE TABLE workspace (identity TEXT NOT NULL);
 CREATE TABLE files (name TEXT PRIMARY KEY, first INTEGER NOT NULL, last INTEGER NOT NULL, rows INTEGER NOT NULL,
     sha256 TEXT NOT NULL);
 CREATE INDEX files_last ON files (last);
+CREATE TABLE copies (name TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE retired (name TEXT PRIMARY KEY, at REAL NOT NULL);
 CREATE TABLE documents (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE executions (key TEXT PRIMARY KEY, number INTEGER NOT NULL, stage TEXT NOT NULL, body TEXT NOT NULL,
@@ -72,6 +74,8 @@ CREATE TABLE datasets (name TEXT, version INTEGER, number INTEGER NOT NULL, fing
 CREATE TABLE notes (record TEXT, subject TEXT, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (record, subject));
 """
 
+INDEX_TABLES = ("files", "documents", "executions", "artifacts", "edges", "datasets", "notes")  # all that the files say
+
 
 class CommitLog:
     """The log of one workspace; any number of threads and processes may read and commit at once."""
@@ -81,6 +85,7 @@ class CommitLog:
         self.tables = store.folder / "tables"
         self.store = store
         self.database = database
+        self.rebuilt: str | None = None  # what was done where the log was missing or old
         with database.errors():
             if not self._ready():
                 self._create()
@@ -109,9 +114,7 @@ class CommitLog:
             files = self._replay()
         if files:
             why = "missing" if old is None else "of an older version"
-            logging.getLogger(__name__).warning(
-                "the commit log %s was %s and was rebuilt from %d files", self.database.where, why, files
-            )
+            self.rebuilt = f"the commit log {self.database.where} was {why} and was rebuilt from {files} files of records"
 
     def _claim_store(self) -> str:
         """Return whose store this is; a store that nobody has used yet becomes that of this log."""
@@ -175,9 +178,34 @@ class CommitLog:
         for row in table.to_pylist():
             _apply(self.database, row)
         self._register(name.removeprefix("tables/"), first, last, table.num_rows, sha256)
+        self._keep_copy(name.removeprefix("tables/"), self.store.local(name))
 
     def _register(self, name: str, first: int, last: int, rows: int, sha256: str) -> None:
         self.database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?)", (name, first, last, rows, sha256))
+
+    def _keep_copy(self, name: str, path: Path) -> None:
+        if path.stat().st_size <= _COPIED_BYTES:
+            self.database.execute("INSERT INTO copies VALUES (?, ?)", (name, zlib.compress(path.read_bytes(), 1)))
+
+    def restore(self, name: str) -> bool:
+        """Write a damaged or missing file of the log again from the copy in the database; return whether there was one.
+
+        Raises:
+            WorldlineError: if the copy is damaged too.
+        """
+        with self.database.errors(), self.database.transaction():
+            query = "SELECT copies.body, files.sha256 FROM copies JOIN files USING (name) WHERE name = ?"
+            found = self.database.execute(query, (name,))
+            if not found:
+                return False
+            ((body, sha256),) = found
+            with self.store.new_file() as path:
+                with contextlib.suppress(zlib.error):
+                    path.write_bytes(zlib.decompress(body))
+                if hash_file(path) != sha256:
+                    raise WorldlineError(f"tables/{name} is damaged, and so is its copy in {self.database.where}")
+                self.store.place(path, f"tables/{name}")
+        return True
 
     def _last(self) -> int:
         return int(self.database.execute("SELECT coalesce(max(last), 0) FROM files")[0][0])
@@ -231,6 +259,7 @@ class CommitLog:
         with self.store.new_file() as path:
             pq.write_table(table, path, **layout)
             sha256 = hash_file(path)
+            self._keep_copy(name.removeprefix("tables/"), path)
             try:
                 self.store.place(path, name, new=True)
             except FileExistsError as error:
@@ -271,12 +300,14 @@ class CommitLog:
         first, last = files[0][1], files[-1][2]
         name = f"segments/{first:012d}-{last:012d}.parquet"
         table = pa.concat_tables([self.read(name, sha256)[0] for name, _, _, _, sha256 in files])
-        self.database.execute_all("DELETE FROM files WHERE name = ?", [(name,) for name, *_ in files])
+        for known in ("files", "copies"):
+            self.database.execute_all(f"DELETE FROM {known} WHERE name = ?", [(name,) for name, *_ in files])
         merged, left = self._left_over_segments(name)
         if merged is None:
             sha256 = self._place(table, f"tables/{name}", {"compression": "zstd"}, undo)
         else:  # by a merger that died, or was cut off, before its transaction
             kept, sha256 = self.read(merged)
+            self._keep_copy(merged, self.store.local(f"tables/{merged}"))
             if not kept.equals(table):
                 raise WorldlineError(f"tables/{merged} in {self.store.address} is damaged: delete it, nothing refers to it")
         self._register(name, first, last, table.num_rows, sha256)
