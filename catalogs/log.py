@@ -70,7 +70,7 @@ CREATE TABLE edges (digest TEXT, direction TEXT, key TEXT, slot TEXT,
     PRIMARY KEY (digest, direction, key, slot)) WITHOUT ROWID;
 CREATE INDEX edges_key ON edges (key);
 CREATE TABLE datasets (name TEXT, version INTEGER, number INTEGER NOT NULL, fingerprint TEXT NOT NULL, heading TEXT NOT NULL,
-    body TEXT NOT NULL, PRIMARY KEY (name, version)) WITHOUT ROWID;
+    body TEXT NOT NULL, PRIMARY KEY (name, version));
 CREATE TABLE notes (record TEXT, subject TEXT, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (record, subject));
 """
 
