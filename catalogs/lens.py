@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from catalogs.log import CommitLog
 from catalogs.objects import ObjectStore
-from catalogs.tables import CONTENT_TABLES, RECORD_TABLES, TABLES
-from catalogs.views import Shown, Views, content_columns, shown_versions
+from catalogs.tables import CONTENT_TABLES, RECORD_TABLES, TABLES, with_artifact
+from catalogs.views import Shown, Views, create_empty, shown_versions
 from schemas.errors import WorldlineError
 
 _LOOSE = "loose"
@@ -66,8 +66,7 @@ def _planned(sql: str, names: set[str], versions: Sequence[Shown]) -> set[str]:
         connection.execute("SET disabled_optimizers = 'statistics_propagation'")
         for name in names:
             if name in RECORD_TABLES:
-                connection.register(f"{name}_columns", RECORD_TABLES[name].empty_table())
-                connection.execute(f"CREATE TABLE {name} AS FROM {name}_columns")
+                create_empty(connection, name, RECORD_TABLES[name])
             else:
                 _outline(connection, name, versions)
         _lock(connection)
@@ -81,18 +80,18 @@ def _planned(sql: str, names: set[str], versions: Sequence[Shown]) -> set[str]:
 def _outline(connection: duckdb.DuckDBPyConnection, name: str, versions: Sequence[Shown]) -> None:
     """Create a content table with one empty table for each version, told apart by constants like the real ones."""
     table = CONTENT_TABLES[name]
-    connection.register(f"{name}_columns", content_columns(table).empty_table())
-    rows = f"SELECT * EXCLUDE (dataset, version, latest) FROM {name}_columns"
+    create_empty(connection, f"{name}_{_LOOSE}", with_artifact(table.columns))
     branches = [f"SELECT *, NULL::VARCHAR AS dataset, NULL::INTEGER AS version, false AS latest FROM {name}_{_LOOSE}"]
-    tables = [f"CREATE TABLE {name}_{_LOOSE} AS {rows}"]
+    tables = []
     for index, item in enumerate(versions):
         dataset = item.heading.name.replace("'", "''")
-        tables.append(f"CREATE TABLE {name}_{index} AS {rows}")
+        tables.append(f"CREATE TABLE {name}_{index} AS FROM {name}_{_LOOSE}")
         branches.append(
             f"SELECT *, '{dataset}' AS dataset, {item.heading.version}::INTEGER AS version, {item.latest} AS latest "
             f"FROM {name}_{index}"
         )
-    connection.execute(";".join(tables))
+    if tables:
+        connection.execute(";".join(tables))
     connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(branches)}")
 
 

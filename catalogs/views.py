@@ -5,11 +5,14 @@ version holds ("loose"), show the rows of the artifacts' own parts. Each of thes
 dataset and version as constants, so that a query about one version opens no other version's files.
 """
 
+import contextlib
 import json
 import logging
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,13 @@ from catalogs.standing import Standing, read_version, standing
 from catalogs.tables import CONTENT_TABLES, RECORD_TABLES, ContentTable, read_rows, with_artifact
 from schemas.canonical import canonical_json
 
+_INSERTED_ROWS = 200
+_KEPT_FROM = 1000  # artifacts of a kind, from which on it is worth keeping which of them are loose
 _FETCHERS = 16  # files fetched at once from a remote store
 
 
 _CONSTANTS = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("latest", pa.bool_())])
+_PLACES = pa.schema([("artifact", pa.string()), ("path", pa.string())])
 _OWNERS = pa.schema([("artifact", pa.string()), *_CONSTANTS])
 _REJECTABLE = ("question_id", "artifact")
 _REJECTED = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("id", pa.string())])
@@ -182,7 +188,7 @@ class Views:
         if branches:
             self._connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(branches)}")
         else:
-            self._connection.register(name, content_columns(table).empty_table())
+            create_empty(self._connection, name, content_columns(table))
 
     def _consolidated(self, name: str, item: Shown) -> list[str] | None:
         """Return the paths of a version's files for a table; None where it has none, or some are lost."""
@@ -208,17 +214,31 @@ class Views:
         return [(ref, item) for ref, item in pairs if ref is not None and ref.kind == table.kind and table.readable(ref)]
 
     def _loose(self, kind: str) -> list[str]:
-        """Return the recorded artifacts of a kind that no living version holds."""
+        """Return the recorded artifacts of a kind that no living version holds; worked out once between two commits."""
+        ((commit,),) = self._log.rows("SELECT coalesce(max(last), 0) FROM files")
+        kept = self._log.home / "derived" / f"loose-{kind}.json"
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(kept.read_text())
+            if known["commit"] == commit:
+                return list(known["digests"])
         recorded = [digest for (digest,) in self._log.rows("SELECT digest FROM artifacts WHERE kind = ?", (kind,))]
         if not recorded or not self._versions:
             return recorded
+        loose = self._unheld(recorded)
+        if len(recorded) > _KEPT_FROM:
+            with contextlib.suppress(OSError):  # a full disk or a read-only folder: it is worked out each time
+                kept.parent.mkdir(exist_ok=True)
+                temporary = kept.with_name(f".{uuid.uuid4().hex}")
+                temporary.write_text(json.dumps({"commit": commit, "digests": loose}))
+                temporary.replace(kept)
+        return loose
+
+    def _unheld(self, digests: list[str]) -> list[str]:
         self._show_rows_of_records()
-        recorded_name = self._register_new(pa.table({"digest": recorded}))
-        query = (
-            f"SELECT digest FROM {recorded_name} ANTI JOIN (SELECT unnest(roles).digest AS held FROM recorded_versions) "
-            "ON held = digest"
-        )
-        return [digest for (digest,) in self._connection.execute(query).fetchall()]
+        given = self._given(pa.schema([("digest", pa.string())]), [{"digest": digest} for digest in digests])
+        held = "SELECT unnest(roles).digest AS held FROM recorded_versions"
+        found = self._connection.execute(f"SELECT digest FROM {given} ANTI JOIN ({held}) ON held = digest ORDER BY digest")
+        return [digest for (digest,) in found.fetchall()]
 
     def _rejected(self, name: str, items: Sequence[Shown]) -> str:
         """Return the clause that leaves out the labels that people had rejected when a version was published."""
@@ -228,7 +248,7 @@ class Views:
         if name != "labels" or not rejected:
             return ""
         rows = [{"dataset": item.heading.name, "version": item.heading.version, "id": found} for item, found in rejected]
-        table = self._register_new(pa.Table.from_pylist(rows, schema=_REJECTED))
+        table = self._given(_REJECTED, rows)
         same = "" if len(items) == 1 else "known.dataset = rows.dataset AND known.version = rows.version AND "
         clauses = (f"NOT EXISTS (FROM {table} AS known WHERE {same}known.id = rows.{column})" for column in _REJECTABLE)
         return f" WHERE {' AND '.join(clauses)}"
@@ -246,12 +266,12 @@ class Views:
             return []
         none = dict.fromkeys(_CONSTANTS.names) | {"latest": False}
         rows = [{"artifact": ref.digest, **(item.constants if item else none)} for ref, item in members if ref.digest in whole]
-        owners = self._register_new(pa.Table.from_pylist(rows, schema=_OWNERS))
+        owners = self._given(_OWNERS, rows)
         columns = ", ".join(f'parts."{column}"' for column in table.columns.names)
         if table.field:  # equal parts are read once and joined to each artifact that has them
             part = table.needs[0]
             places = {digest: paths[ref.parts[part]] for digest, ref in whole.items()}
-            places_name = self._register_new(pa.table({"artifact": list(places), "path": list(places.values())}))
+            places_name = self._given(_PLACES, [{"artifact": digest, "path": path} for digest, path in places.items()])
             source = self._parquet(sorted(set(places.values())), table.columns, filename=True)
             placed = f"({source}) AS parts JOIN {places_name} AS places ON places.path = parts.filename"
             join = f"{placed} JOIN {owners} AS owners USING (artifact)"
@@ -259,7 +279,8 @@ class Views:
             made = pa.concat_tables(
                 [read_rows(table, ref, {part: Path(paths[ref.parts[part]]) for part in table.needs}) for ref in whole.values()]
             )
-            join = f"{self._register_new(made)} AS parts JOIN {owners} AS owners USING (artifact)"
+            self._connection.register(f"made_{name}", made)
+            join = f"made_{name} AS parts JOIN {owners} AS owners USING (artifact)"
         branch = f"SELECT {columns}, artifact, owners.dataset, owners.version, owners.latest FROM {join}"
         return [f"SELECT * FROM ({branch}) AS rows{self._rejected(name, versions)}"]
 
@@ -267,7 +288,7 @@ class Views:
 
     def _parquet(self, paths: Sequence[str], schema: pa.Schema, *, filename: bool = False) -> str:
         """Return a SELECT of today's columns over Parquet files, some of which may have been written under other schemas."""
-        today = self._register_new(schema.empty_table())
+        today = self._given(schema, [])
         if not paths:
             return f"SELECT * FROM {today}"
         self.files.update(paths)
@@ -286,13 +307,21 @@ class Views:
         return {name: kind for name, kind, *_ in self._connection.execute(f"DESCRIBE {query}").fetchall()}
 
     def _register(self, name: str, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-        self._connection.register(name, pa.Table.from_pylist(rows, schema=schema))
+        """Create a table of rows. Small ones are inserted, because making Arrow arrays of Python values imports pandas."""
+        if len(rows) > _INSERTED_ROWS:
+            self._connection.register(name, pa.Table.from_pylist(rows, schema=schema))
+            return
+        create_empty(self._connection, name, schema)
+        if rows:
+            places = ", ".join(["?"] * len(schema))
+            values = [row.get(column) for row in rows for column in schema.names]
+            self._connection.execute(f"INSERT INTO {name} VALUES {', '.join([f'({places})'] * len(rows))}", values)
 
-    def _register_new(self, table: pa.Table) -> str:
+    def _given(self, schema: pa.Schema, rows: list[dict[str, Any]]) -> str:
+        """Create a table of rows under a name of its own."""
         self._registered += 1
-        name = f"given_{self._registered}"
-        self._connection.register(name, table)
-        return name
+        self._register(f"given_{self._registered}", schema, rows)
+        return f"given_{self._registered}"
 
 
 def local_paths(objects: ObjectStore, names: Iterable[str]) -> dict[str, str]:
@@ -309,6 +338,13 @@ def local_paths(objects: ObjectStore, names: Iterable[str]) -> dict[str, str]:
     with ThreadPoolExecutor(_FETCHERS) as pool:
         found = pool.map(find, wanted) if len(wanted) > _FETCHERS else map(find, wanted)
         return dict(pair for pair in found if pair)
+
+
+def create_empty(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> None:
+    """Create an empty table with the columns of an Arrow schema."""
+    connection.register(f"{name}_schema", pa.Table.from_batches([], schema=schema))
+    connection.execute(f"CREATE TABLE {name} AS FROM {name}_schema")
+    connection.unregister(f"{name}_schema")
 
 
 def content_columns(table: ContentTable) -> pa.Schema:
@@ -329,7 +365,7 @@ def _dataset_row(item: Shown) -> dict[str, Any]:
     heading = item.heading
     documents = {"recipe": canonical_json(heading.recipe), "lock": canonical_json(heading.lock)}
     counts = {"artifacts": heading.artifacts, "executions": heading.executions, "commit": heading.commit}
-    when = round(heading.published_at * 1e6)
+    when = _time(heading.published_at)
     return {
         **item.constants,
         "published_at": when,
@@ -340,8 +376,12 @@ def _dataset_row(item: Shown) -> dict[str, Any]:
     }
 
 
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+
+
 def _said(note: Note) -> dict[str, Any]:
-    return {"reason": note.reason, "author": note.author, "recorded_at": round(note.recorded_at * 1e6)}
+    return {"reason": note.reason, "author": note.author, "recorded_at": _time(note.recorded_at)}
 
 
 def _tag_row(note: Note) -> dict[str, Any]:
