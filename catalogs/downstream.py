@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalogs import versions
 from catalogs.lineage import Subject, find, rows_in
 from catalogs.log import CommitLog
 from catalogs.records import listed
+from catalogs.standing import latest, standing
 from schemas.canonical import hash_file
 from schemas.errors import WorldlineError
 
@@ -116,18 +116,20 @@ def follow(log: CommitLog, keys: Iterable[str], digests: Iterable[str]) -> tuple
 
 
 def _datasets(log: CommitLog, digests: set[str]) -> tuple[TouchedDataset, ...]:
-    living, latest = {version.reference for version in versions.living(log)}, versions.latest(log)
+    stands = {item.reference: item for item in standing(log)}
+    newest = latest(log)
     touched = []
     for version in log.datasets():
         roles = tuple(role for role, digest in sorted(version.artifacts.items()) if digest in digests)
         if not roles:
             continue
-        if version.reference not in living:
+        stand = stands.get(version.reference)
+        if stand is None:
             state = "deleted"
-        elif version.held is not None:
+        elif stand.held is not None:
             state = "held"
         else:
-            state = "latest" if latest.get(version.name) == version.version else "living"
+            state = "latest" if newest[version.name] == version.version else "living"
         touched.append(TouchedDataset(version.reference, state, roles, len(version.artifacts)))
     return tuple(touched)
 
@@ -151,7 +153,7 @@ def _subject(catalog: "Catalog", identifier: str) -> Subject:
     named = _named(log, identifier)
     if named:
         return Subject("source", identifier, (), tuple(named))
-    using = _configured(log, identifier)
+    using = _configured(log, identifier.removeprefix("model:"))
     if using:
         return Subject("setting", identifier, tuple(using), ())
     found = find(catalog, identifier)

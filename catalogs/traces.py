@@ -143,6 +143,5 @@ def _clip(catalog: "Catalog", ref: ArtifactRef) -> list[Step]:
 
 
 def _stage(execution: Execution) -> Step:
-    packages = ", ".join(f"{name} {version}" for name, version in sorted(execution.packages.items()))
-    detail = f"config {canonical_json(execution.config)}; seed {execution.seed}; code {execution.code[:12]}; {packages}"
+    detail = f"config {canonical_json(execution.config)}; seed {execution.seed}; code {execution.code[:12]}"
     return Step("stage", f"{execution.stage}@{execution.version}", detail)
