@@ -26,8 +26,22 @@ def _noop(folder: Path, quick: bool) -> Sequence[Figure]:
     return measure_noop(folder, quick)
 
 
+def _s3(folder: Path, quick: bool) -> Sequence[Figure]:
+    from benchmarks.catalog_commits import measure_s3
+
+    return measure_s3(folder, quick)
+
+
+def _rebuild(folder: Path, quick: bool) -> Sequence[Figure]:
+    from benchmarks.catalog_rebuild import measure_rebuild
+
+    return measure_rebuild(folder, quick)
+
+
 CASES = (
     Case("commits", ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"), _commits),
+    Case("s3", ("catalog.s3.commits_per_s", "catalog.s3.lost", "catalog.s3.partial", "catalog.s3.caller_errors"), _s3),
     Case("kill9", ("catalog.kill9.rounds", "catalog.kill9.lost", "catalog.kill9.unclean"), _kills),
-    Case("noop", ("catalog.noop_1000_s", "catalog.noop_10000_s"), _noop),
+    Case("noop", ("catalog.noop_1000_s", "catalog.noop_10000_s"), _noop, limit_s=7200.0),
+    Case("rebuild", ("catalog.rebuild.identical_share",), _rebuild, limit_s=7200.0),
 )

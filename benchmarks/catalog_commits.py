@@ -177,6 +177,31 @@ def measure_commits(folder: Path, quick: bool) -> list[Figure]:
     return [figure("catalog.commits_per_s", full.per_second, "1/s", peers, detail), *count_losses(homes["catalog"], full)]
 
 
+def measure_s3(folder: Path, quick: bool) -> list[Figure]:
+    """Measure put + record by several processes at once with the log in Postgres and the objects in an S3 server."""
+    from benchmarks import servers
+
+    os.environ.update(servers.S3_CREDENTIALS)
+    processes, commits = (4, 10) if quick else (8, 50)
+    home, data, bucket = folder / "home", folder / "postgres", folder / "s3"
+    for place in (home, data, bucket):
+        place.mkdir()
+    with servers.postgres_server(data) as database, servers.s3_server(bucket) as endpoint:
+        servers.make_bucket(endpoint, "bench")
+        (home / "worldline.toml").write_text(servers.workspace_settings(database, endpoint, "bench"))
+        _create(home)
+        done = burst(commit_artifacts, home, processes, commits)
+        rate = figure(
+            "catalog.s3.commits_per_s",
+            done.per_second,
+            "1/s",
+            "right at any rate asked; SQLite and a local folder: catalog.commits_per_s",
+            f"{processes} processes x {commits} commits of {ROWS} rows, Postgres and moto's S3 server (one Python process) on "
+            f"this host: put + record {done}",
+        )
+        return [rate, *count_losses(home, done, "catalog.s3", processes * commits)]
+
+
 def _create(home: Path) -> None:
     from catalogs.catalog import Catalog
 
