@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env lock demo picture figures test test-slow lint format clean
+.PHONY: env lock demo picture figures bench test test-slow lint format clean
 
 env: .venv/ready
 
@@ -27,6 +27,12 @@ picture: demo
 # What the demo measures of itself, as a page.
 figures: demo
 	$(BIN)/python docs/write_figures.py worldline-data pseudo_labels
+
+# Measure the catalog (see docs/benchmarks.md for how long it takes) and write the page; run again to go on where it stopped.
+bench: env
+	mkdir -p worldline-bench
+	-$(BIN)/worldline bench catalog --json worldline-bench/catalog.json
+	$(BIN)/python docs/write_benchmarks.py worldline-bench/catalog.json
 
 test: env
 	$(BIN)/python -m pytest

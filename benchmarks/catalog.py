@@ -38,10 +38,27 @@ def _rebuild(folder: Path, quick: bool) -> Sequence[Figure]:
     return measure_rebuild(folder, quick)
 
 
+def _queries(folder: Path, quick: bool) -> Sequence[Figure]:
+    from benchmarks.catalog_queries import query_benchmark
+
+    rows, artifacts = (1_000_000, 10_000) if quick else (10_000_000, 100_000)
+    return [Figure(**row) for row in query_benchmark(folder, rows, artifacts)]
+
+
+def _loader(folder: Path, quick: bool) -> Sequence[Figure]:
+    from benchmarks.catalog_loader import measure_loader
+
+    return measure_loader(folder, quick)
+
+
+_QUESTIONS = ("point", "lineage", "group", "top", "time_travel", "datasets", "show", "artifact_lineage")
+
 CASES = (
     Case("commits", ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"), _commits),
     Case("s3", ("catalog.s3.commits_per_s", "catalog.s3.lost", "catalog.s3.partial", "catalog.s3.caller_errors"), _s3),
     Case("kill9", ("catalog.kill9.rounds", "catalog.kill9.lost", "catalog.kill9.unclean"), _kills),
     Case("noop", ("catalog.noop_1000_s", "catalog.noop_10000_s"), _noop, limit_s=7200.0),
+    Case("queries", (*(f"catalog.query.{kind}_s" for kind in _QUESTIONS), "catalog.query_rss_mb"), _queries),
+    Case("loader", ("catalog.loader_clips_per_s", "catalog.loader_ratio_to_peer"), _loader),
     Case("rebuild", ("catalog.rebuild.identical_share",), _rebuild, limit_s=7200.0),
 )

@@ -1,0 +1,64 @@
+"""Write docs/benchmarks.md: the figures of one or more files of `worldline bench NAME --json FILE`.
+
+python docs/write_benchmarks.py FILE [FILE ...]
+"""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parent / "benchmarks.md"
+INTRODUCTION = """# Benchmarks
+
+What `worldline bench` measured, written by `docs/write_benchmarks.py` (`make bench`): raw values without verdicts, each
+beside a peer in the same run or the limit that was asked for. A figure without a value failed, and says how. The load is
+the number of processes that wanted to run when a case began, itself not counted: above 0.5 something else was using the
+machine, and times are too long.
+
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    documents = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    if not documents:
+        sys.exit("name the files that worldline bench --json wrote")
+    PAGE.write_text(write_page(documents))
+    print(PAGE)
+
+
+def write_page(documents: Sequence[dict[str, Any]]) -> str:
+    """Return the page for the documents of some benches."""
+    return INTRODUCTION + "\n".join(describe(document) for document in documents)
+
+
+def describe(document: dict[str, Any]) -> str:
+    """Return a bench's section."""
+    machine, cases = document["machine"], document["cases"]
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    size = "quick (small sizes)" if document["quick"] else "full"
+    seconds, loads = sum(case["seconds"] for case in cases), [case["load"] for case in cases]
+    began = time.strftime("%Y-%m-%d", time.gmtime(min((case["measured_at"] for case in cases), default=0.0)))
+    commits = sorted({case["commit"][:12] + "+" * case["commit"].endswith("+") for case in cases})
+    lines = [
+        f"## {document['bench']}",
+        "",
+        f"{began}, commit {', '.join(commits)}, {size} run of {seconds / 60:.0f} min, load {min(loads):.1f} to {max(loads):.1f}. "
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB, {machine['file_system']}, "
+        f"{machine['system']}, Python {machine['python']}, {packages}.",
+        "",
+        "| figure | value | unit | compared with | detail |",
+        "|---|---|---|---|---|",
+    ]
+    for row in document["figures"]:
+        value = "-" if row["value"] is None else f"{row['value']:.4g}" if abs(row["value"]) < 1e4 else f"{row['value']:.0f}"
+        cells = (f"`{row['id']}`", value, row["unit"], row["compared_with"], row["detail"])
+        lines.append(f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""The page of benchmarks shows what the files say, failures included."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.harness import run_bench
+
+WRITER = Path(__file__).resolve().parents[2] / "docs" / "write_benchmarks.py"
+
+
+@pytest.fixture
+def write_page():
+    return runpy.run_path(str(WRITER))["write_page"]
+
+
+def test_every_figure_is_a_row_and_one_that_failed_has_no_value(tmp_path, write_page):
+    documents = [
+        run_bench("toy_benches.ways_to_fail", tmp_path / only, quick=True, only=only) for only in ("toy.size", "toy.broken")
+    ]
+    page = write_page(json.loads(json.dumps(documents)))
+    assert "| `toy.size` | 10 | rows | 12 rows of another | run 1 |" in page
+    assert "| `toy.broken` | - |  |  | failed: ValueError: the disk is made of cheese |" in page
+
+
+def test_the_page_says_where_when_and_how_it_was_measured(tmp_path, write_page):
+    document = run_bench("toy_benches.ways_to_fail", tmp_path, quick=True, only="toy.size")
+    page = write_page([document])
+    assert f"{document['machine']['cores']} cores" in page
+    assert document["commit"][:12] in page
+    assert "quick (small sizes) run" in page
+    assert f"duckdb {document['machine']['packages']['duckdb']}" in page
+
+
+def test_a_bar_in_a_text_does_not_break_the_table(tmp_path, write_page):
+    document = run_bench("toy_benches.ways_to_fail", tmp_path, only="toy.size")
+    document["figures"][0]["detail"] = "a | b\nc"
+    assert "| a \\| b c |" in write_page([document])
+
+
+def test_without_files_it_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [str(WRITER)])
+    with pytest.raises(SystemExit, match="name the files that worldline bench --json wrote"):
+        runpy.run_path(str(WRITER), run_name="__main__")
