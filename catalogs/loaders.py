@@ -1,6 +1,10 @@
 """Dataset versions in PyTorch and Hugging Face.
 
-A map-style dataset with an order of its own, that resumes in the middle of an epoch whatever the number of workers:
+A map-style dataset, with an order that resumes in the middle of an epoch whatever the number of workers:
+
+    from torch.utils.data import DataLoader
+    from catalogs.catalog import Catalog
+    from catalogs.loaders import collate
 
     windows = Catalog.open("worldline-data").dataset("streets").to_torch(window=8, include=("frames", "labels"), split="train")
     order = windows.order(seed=0)
@@ -10,7 +14,10 @@ A map-style dataset with an order of its own, that resumes in the middle of an e
             frames = batch["frames"].float() / 255  # [4, 8, H, W, 3]
             questions = [table["question"].to_pylist() for table in batch["labels"]]
 
-A stream of batches, for training on several machines:
+A stream of batches, shared out to ranks and their workers:
+
+    from torch.utils.data import DataLoader
+    from catalogs.catalog import Catalog
 
     windows = Catalog.open("worldline-data").dataset("streets@1").to_torch(window=8, step_s=0.1, include=("frames", "cameras"))
     stream = windows.stream(batch_size=4, seed=0, rank=0, world_size=2)
@@ -21,6 +28,8 @@ A stream of batches, for training on several machines:
             poses = batch["world_from_camera"]  # [4, 8, 4, 4]
 
 Labels as a Hugging Face dataset:
+
+    from catalogs.catalog import Catalog
 
     questions = Catalog.open("worldline-data").dataset("streets").to_huggingface("labels")
     metric = questions.filter(lambda row: row["metric"])

@@ -2,6 +2,8 @@
 
 import functools
 import pickle
+import re
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from clips_of_versions import publish_clips, times_of
 from torch.utils.data import DataLoader
 
+import catalogs.loaders
 from catalogs.catalog import Catalog
 from catalogs.datasets import Dataset
 from catalogs.loaders import Windows, collate
@@ -354,3 +357,21 @@ def test_its_fingerprint_is_that_of_the_version_and_the_table(dataset: Dataset, 
     same, other = dataset.to_huggingface("labels"), dataset.to_huggingface("tracks")
     assert same._fingerprint == dataset.catalog.dataset("streets@1").to_huggingface("labels")._fingerprint
     assert same._fingerprint != other._fingerprint
+
+
+# -- what the documentation shows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_examples_run_as_they_stand(number: int, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = [part for part in re.split(r"\n(?=\S)", catalogs.loaders.__doc__ or "") if "\n\n    " in part][number]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    publish_clips(Catalog.open("worldline-data"), {f"clip{number}": 16 for number in range(6)})
+    shown: dict[str, Any] = {}
+    exec(textwrap.dedent(example.partition("\n")[2]), shown)
+    batch = shown.get("batch")
+    if number < 2:
+        assert batch["frames"].shape[1:] == (8, 16, 24, 3)
+    else:
+        assert len(shown["metric"]) == len(shown["questions"]) > 0
