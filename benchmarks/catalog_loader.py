@@ -78,7 +78,7 @@ def loader_benchmark(folder: Path, clips: int = 48, frames: int = 64, window: in
         figure("catalog.loader_ratio_to_peer", statistics.median(ratios), "", "1 (WebDataset, windows cut beforehand)",
                f"random access against shuffled shards, same encoded frames, same decoder; by round {min(ratios):.2f} to "
                f"{max(ratios):.2f}; {shape}"),
-        figure("catalog.loader_ratio_to_uncut_peer", middle["ours"] / middle["uncut"], "", "1 (WebDataset, whole clips in shards)",
+        figure("catalog.loader_ratio_to_uncut_peer", middle["ours"] / middle["uncut"], "", "1 (WebDataset, whole clips)",
                f"windows in random order out of each clip as it comes; {shape}"),
         figure("catalog.loader_decoding_share", share, "", "1 (nothing but decoding)",
                f"of the time that one process spends on random windows; the rest is ours; {shape}"),
