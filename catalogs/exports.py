@@ -182,6 +182,7 @@ def _blocks(
 ) -> Iterator[pa.Table]:
     """Yield the rows of members in row groups of even size, each with where it belongs and what its licence is."""
     waiting: list[pa.Table] = []
+    count = 0
     rejected = pa.array(selection.version.rejected, pa.string())
     order = [(column, "ascending") for column in table.order if column != "artifact"]
     for member in members:
@@ -195,9 +196,10 @@ def _blocks(
         for column in (*_TOLD.names, *(["video"] if name == "clips" else [])):
             rows = rows.append_column(column, pa.repeat(pa.scalar(told[column], pa.string()), len(rows)))
         waiting.append(rows)
-        if sum(len(item) for item in waiting) >= _ROW_GROUP:
+        count += len(rows)
+        if count >= _ROW_GROUP:
             yield pa.concat_tables(waiting).combine_chunks()
-            waiting = []
+            waiting, count = [], 0
     if waiting:
         yield pa.concat_tables(waiting).combine_chunks()
 
@@ -338,7 +340,8 @@ def _describe(selection: Selection, report: Export, folder: Path) -> None:
     (folder / "SHA256SUMS").write_text("".join(sums))
     for path in (*files, folder / "SHA256SUMS"):
         with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+            if os.fstat(stream.fileno()).st_nlink == 1:  # a hard link's bytes are those of a stored object, durable already
+                os.fsync(stream.fileno())
     for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
         sync_folder(path)
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from catalogs.contents import artifact_refs
 from catalogs.licences import UNKNOWN, allows, joined, normalise
 from catalogs.lineage import rows_in
 from catalogs.log import CommitLog
-from catalogs.records import ArtifactRef, Note, listed, note_row
+from catalogs.records import Note, listed, note_row
 from catalogs.standing import resolve
 from schemas.clips import Source
 from schemas.errors import WorldlineError
@@ -111,7 +112,7 @@ def give_terms(
         after = {**(before.body if before else {}), **said}
         if before is None or after != before.body:  # nightly builds say the same again and again
             commit.append(note_row(Note("terms", found, after, author=author)))
-    return _origin(catalog.log, found)
+    return _origins(catalog.log, [found])[found]
 
 
 def origin_like(catalog: "Catalog", identifier: str) -> str:
@@ -136,19 +137,25 @@ def origin_like(catalog: "Catalog", identifier: str) -> str:
     return ref.digest
 
 
-def _origin(log: CommitLog, subject: str) -> Origin:
-    note = log.note("terms", subject)
-    said = note.body if note else {}
-    if subject.startswith(MODEL_PREFIX):
-        name, licence = subject.removeprefix(MODEL_PREFIX), UNKNOWN
-    elif subject in _OURS:
-        name, licence = "procedural worlds", _OURS[subject]
-    else:
-        ref, producer = log.artifact(subject), log.producer(subject)
-        name = str(ref.facts.get("name") or ref.kind) if ref else subject[:12]
-        licence = _OURS.get(producer.stage, UNKNOWN) if producer else UNKNOWN
-    terms = {key: said.get(key) for key in ("terms", "attribution", "place")}
-    return Origin(subject, name, said.get("licence", licence), **terms)
+def _origins(log: CommitLog, subjects: Iterable[str]) -> dict[str, Origin]:
+    terms = {note.subject: note.body for note in log.notes("terms")}
+    digests = [subject for subject in subjects if not subject.startswith(MODEL_PREFIX) and subject not in _OURS]
+    refs = artifact_refs(log, digests)
+    query = "SELECT digest, stage FROM edges JOIN executions USING (key) WHERE direction = 'out' AND digest IN"
+    makers = dict(rows_in(log, query, digests))
+    origins = {}
+    for subject in subjects:
+        said, licence = terms.get(subject, {}), UNKNOWN
+        if subject.startswith(MODEL_PREFIX):
+            name = subject.removeprefix(MODEL_PREFIX)
+        elif subject in _OURS:
+            name, licence = "procedural worlds", _OURS[subject]
+        else:
+            name = str(refs[subject].facts.get("name") or refs[subject].kind) if subject in refs else subject[:12]
+            licence = _OURS.get(makers.get(subject, ""), UNKNOWN)
+        told = {key: said.get(key) for key in ("terms", "attribution", "place")}
+        origins[subject] = Origin(subject, name, said.get("licence", licence), **told)
+    return origins
 
 
 # -- licences flow down ------------------------------------------------------------------------------------------------
@@ -169,7 +176,7 @@ def licences_of(catalog: "Catalog", digests: Iterable[str]) -> dict[str, Licence
     upstream = _Upstream(catalog.log)
     upstream.explore(wanted)
     subjects = _flow_down(upstream, wanted)
-    origins = {subject: _origin(catalog.log, subject) for subject in sorted(set().union(*subjects.values()))}
+    origins = _origins(catalog.log, sorted(set().union(*subjects.values())))
     # thousands of artifacts share few sets of origins
     made: dict[frozenset[str], Licences] = {}
     for found in subjects.values():
@@ -280,12 +287,8 @@ def _generated(upstream: _Upstream, digest: str, key: str, licensed: set[str]) -
 
 def _without_content(log: CommitLog, digests: Sequence[str]) -> set[str]:
     """Return which of some given artifacts hold nothing of anybody's: lineage that the catalog wrote, and empty sources."""
-    empty = set()
-    for digest in digests:
-        ref: ArtifactRef | None = log.artifact(digest)
-        if ref is not None and (ref.kind == Lineage.kind or (ref.kind == Source.kind and ref.facts.get("files") == 0)):
-            empty.add(digest)
-    return empty
+    refs = artifact_refs(log, digests).values()
+    return {ref.digest for ref in refs if ref.kind == Lineage.kind or (ref.kind == Source.kind and ref.facts.get("files") == 0)}
 
 
 # -- what people accept or reject --------------------------------------------------------------------------------------
@@ -317,7 +320,7 @@ def review(catalog: "Catalog", subject: str, verdict: str, *, reason: str | None
 def _review_subject(catalog: "Catalog", identifier: str) -> str:
     if "@" in identifier:
         return resolve(catalog.log, identifier).reference
-    if any(version.name == identifier for version in catalog.datasets()):
+    if catalog.log.headings(identifier):
         raise WorldlineError(f"{identifier} has several versions: say which one, {identifier}@V")
     if catalog.digests_like(identifier):
         return catalog.artifact(identifier).digest

@@ -16,16 +16,17 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from catalogs.consolidation import consolidate
-from catalogs.contents import artifact_refs, measure
+from catalogs.contents import artifact_refs, clip_of, measure
 from catalogs.downstream import follow
 from catalogs.garbage import referenced
 from catalogs.governance import origin_like
 from catalogs.lineage import rows_in
 from catalogs.log import CommitLog
-from catalogs.records import RECORDS, ArtifactRef, DatasetVersion, Note, note_row
+from catalogs.records import RECORDS, ArtifactRef, DatasetVersion, Note, note_row, read_dataset
+from catalogs.standing import standing
 from schemas.clips import Clip
 from schemas.errors import WorldlineError
-from schemas.reports import Lineage
+from schemas.reports import Lineage, Report
 
 if TYPE_CHECKING:
     from catalogs.catalog import Catalog
@@ -171,20 +172,37 @@ def _source_like(catalog: "Catalog", identifier: str) -> str:
 
 def _plan(catalog: "Catalog", source: str) -> _Plan:
     digests, keys = _made_only_from(catalog.log, source)
-    touched = [version for version in catalog.log.datasets() if digests & set(version.artifacts.values())]
-    digests |= _lineage_that_names(catalog, touched, digests)
+    versions = _versions_with(catalog.log, digests)
+    digests |= _lineage_that_names(catalog, versions, digests)
     refs = artifact_refs(catalog.log, digests)
     objects = {sha256 for ref in refs.values() for sha256 in ref.parts.values()}
     objects |= _objects_of_executions(catalog.log, keys)
     spoilt, failed = _spoilt_records(catalog.log, digests, keys)
-    versions = tuple(version for version in touched if digests & set(version.artifacts.values()))
     for version in versions:
         tables = catalog.log.note("tables", version.reference)
         objects |= {name for names in tables.body["tables"].values() for name in names} if tables else set()
-    reports = [f"reports/{item.name}-{item.version}.html" for item in versions if item.artifacts.get("report") in digests]
+    reports = [_report_file(version, role) for version in versions for role, digest in version.artifacts.items()
+               if digest in refs and refs[digest].kind == Report.kind]  # fmt: skip
     folders = sorted(catalog.home.glob("checkpoints/*"))
     checkpoints = [f"checkpoints/{path.name}" for path in folders if path.name.partition("-")[0] in keys | failed]
-    return _Plan(refs, frozenset(keys), versions, frozenset(objects | spoilt), (*reports, *checkpoints))
+    return _Plan(refs, frozenset(keys), tuple(versions), frozenset(objects | spoilt), (*reports, *checkpoints))
+
+
+def _versions_with(log: CommitLog, digests: set[str]) -> list[DatasetVersion]:
+    """Return all versions that hold any of some artifacts, deleted ones too; one is in memory at a time."""
+    found = []
+    for name, number in log.rows("SELECT name, version FROM datasets ORDER BY name, version"):
+        ((body,),) = log.rows("SELECT body FROM datasets WHERE name = ? AND version = ?", (name, number))
+        version = read_dataset(json.loads(body))
+        if not digests.isdisjoint(version.artifacts.values()):
+            found.append(version)
+    return found
+
+
+def _report_file(version: DatasetVersion, role: str) -> str:
+    """Return the page that a build wrote beside the objects (see `tasks.build`)."""
+    clip = clip_of(role)
+    return f"reports/{version.name}-{version.version}{'-' if clip else ''}{clip}.html"
 
 
 def _made_only_from(log: CommitLog, source: str) -> tuple[set[str], set[str]]:
@@ -251,11 +269,13 @@ def _spoilt_records(log: CommitLog, digests: set[str], keys: set[str]) -> tuple[
 
 def _report(catalog: "Catalog", source: str, plan: _Plan) -> Takedown:
     gone = set(plan.refs)
+    alive = {item.reference for item in standing(catalog.log)}
     versions = []
     for version in plan.versions:
         lost = sum(digest in gone for digest in version.artifacts.values())
-        before = sum(1 for digest in version.artifacts.values() if digest in gone or catalog.log.artifact(digest) is not None)
-        versions.append(TouchedVersion(version.reference, lost, len(version.artifacts), lost == before))
+        left = set(version.artifacts.values()) - gone
+        emptied = version.reference in alive and not artifact_refs(catalog.log, left)
+        versions.append(TouchedVersion(version.reference, lost, len(version.artifacts), emptied))
     size = sum(catalog.objects.size(name) or 0 for name in plan.objects - _kept_objects(catalog.log, plan))
     name = str(plan.refs[source].facts.get("name") or plan.refs[source].kind)
     return Takedown(source, name, tuple(versions), tuple(sorted(gone)), tuple(sorted(plan.keys)), _rows(catalog, plan), size)
@@ -283,13 +303,14 @@ def _rows(catalog: "Catalog", plan: _Plan) -> dict[str, int]:
 
 def _notes(catalog: "Catalog", source: str, plan: _Plan, report: Takedown, reason: str, author: str | None) -> list[Note]:
     """Return everything that the one commit of a takedown says; consolidated tables are rewritten here, before it."""
+    alive = {item.reference for item in standing(catalog.log)}
     notes = []
     for version, touched in zip(plan.versions, report.versions, strict=True):
         if touched.deleted:
             notes.append(Note("deleted", version.reference, {}, f"everything in it was taken down: {reason}", author))
         if catalog.log.note("tables", version.reference) is not None:
-            left = {role: digest for role, digest in version.artifacts.items() if digest not in plan.refs}
-            left = {role: digest for role, digest in left.items() if catalog.log.artifact(digest) is not None}
+            stays = version.reference in alive and not touched.deleted
+            left = {role: digest for role, digest in version.artifacts.items() if digest not in plan.refs} if stays else {}
             notes.append(Note("tables", version.reference, {"tables": consolidate(catalog, left)}))
     removal = {"digests": sorted(plan.refs), "keys": sorted(plan.keys)}
     waste = {"name": report.name, "objects": sorted(plan.objects), "files": list(plan.files)}

@@ -48,7 +48,7 @@ def _terms(options: argparse.Namespace) -> None:
     if any(value is not None for value in said.values()):
         origins = [give_terms(catalog, options.subject, **said, author=options.author)]
     else:
-        named = "@" in options.subject or any(version.name == options.subject for version in catalog.datasets())
+        named = "@" in options.subject or catalog.log.headings(options.subject)
         digests = (
             list(catalog.dataset(options.subject).artifacts.values()) if named else [catalog.artifact(options.subject).digest]
         )

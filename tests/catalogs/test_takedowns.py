@@ -17,7 +17,7 @@ from catalogs.versions import publish
 from schemas.artifact import Files, rows_to_table
 from schemas.clips import Source
 from schemas.errors import WorldlineError
-from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage
+from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage, Report
 
 
 def adopted(catalog: Catalog, folder: Path, name: str) -> str:
@@ -148,19 +148,22 @@ def test_bytes_of_a_drifted_output_go_too(catalog, tmp_path):
     assert [sha for name, sha in other.parts.items() if name == "figures.parquet" and catalog.objects.exists(sha)] == []
 
 
-def test_reports_and_checkpoints_of_what_was_taken_down_go_too(catalog, streets):
-    page = catalog.home / "reports" / "ann-1.html"
-    page.parent.mkdir()
-    page.write_text("frames of Ann")
-    (labels,) = made(catalog, "ann page", [figures(77)], {"clip": streets["ann/clip"]})
-    publish(catalog, "ann", {"report": 1}, {"report": labels}, {})
-    page.with_name("ann-2.html").write_text("frames of Ann")
+def test_reports_and_checkpoints_of_what_was_taken_down_go_too(catalog, streets, tmp_path):
+    (tmp_path / "report.html").write_text("frames of Ann")
+    (page,) = made(
+        catalog, "page", [Report(files=Files({"report.html": tmp_path / "report.html"}))], {"clip": streets["ann/clip"]}
+    )
+    publish(catalog, "paged", {}, {"ann/report": page, "bob/labels": streets["bob/labels"]}, {})
+    reports = [catalog.home / "reports" / name for name in ("paged-1-ann.html", "paged-1-bob.html")]
+    for path in reports:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("frames")
     checkpoint = catalog.checkpoint_folder(key_of("ann failed"))
     (checkpoint / "state").write_bytes(b"frames of Ann")
     failed = run_of(key_of("ann failed"), "toy.make", (), {"clip": streets["ann/clip"]}, status="error")
     catalog.record(failed)
     takedown(catalog, "ann.mp4", reason="asked")
-    assert not page.with_name("ann-2.html").exists()
+    assert [path.exists() for path in reports] == [False, True]
     assert not checkpoint.exists()
 
 
