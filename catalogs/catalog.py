@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from catalogs import leases, lens, versions
+from catalogs import leases, standing
 from catalogs.databases import open_database
 from catalogs.datasets import Dataset
 from catalogs.log import Commit, CommitLog
@@ -303,7 +303,7 @@ class Catalog:
 
     def datasets(self) -> list[DatasetVersion]:
         """Return all published versions that were not deleted, by name and version."""
-        return versions.living(self.log)
+        return standing.living(self.log)
 
     def dataset(self, reference: str) -> Dataset:
         """Return a version to read from by "NAME@3" or "NAME@TAG", or the latest one by "NAME".
@@ -311,7 +311,7 @@ class Catalog:
         Raises:
             WorldlineError: if there is none; the message names what there is.
         """
-        version = versions.resolve(self.log, reference)
+        version = standing.resolve(self.log, reference)
         return Dataset(**{field.name: getattr(version, field.name) for field in dataclasses.fields(version)}, catalog=self)
 
     # -- questions -------------------------------------------------------------------------------------------------
@@ -322,6 +322,8 @@ class Catalog:
         Raises:
             WorldlineError: if the SQL is wrong, writes, or names an unknown table.
         """
+        from catalogs import lens  # here, because looking up and recording need no DuckDB (80 ms)
+
         return lens.answer(sql, self.log, self.objects)
 
     # -- folders ---------------------------------------------------------------------------------------------------
