@@ -13,6 +13,8 @@ from typing import Any
 
 from catalogs.catalog import ArtifactRef, Catalog, Execution
 from catalogs.lineage import Manifest, lineage_table, read_executions, read_manifest
+from catalogs.splits import SplitRule
+from catalogs.versions import publish
 from schemas.artifact import Artifact, Files
 from schemas.canonical import TaggedHash, hash_file, to_plain
 from schemas.clips import Source
@@ -23,7 +25,7 @@ from stages.fingerprint import fingerprint_stage
 from tasks.causes import likely_cause
 from tasks.comparing import Difference, first_difference, largest_difference
 from tasks.configs import make_config
-from tasks.edge import Work, execute
+from tasks.edge import Work, execute, machine, packages
 from tasks.keys import code_digest, execution_key
 
 LEVELS = ("identical", "same content", "equal within tolerance", "different", "failed")
@@ -81,11 +83,13 @@ class Rebuilt:
         reference: "NAME@V".
         verdicts: one per execution.
         recorded_artifacts: how many artifacts the executions made when they were recorded.
+        published: "NAME@V" in the new workspace; None where it was not rebuilt whole, or came out different.
     """
 
     reference: str
     verdicts: tuple[Verdict, ...]
     recorded_artifacts: int
+    published: str | None = None
 
     @property
     def identical_share(self) -> float:
@@ -203,13 +207,29 @@ def _replay(manifest: Manifest, fresh: Catalog, bring: _Bring, open_recorded: _O
         else:
             verdict = Verdict(recorded.stage, recorded.key, "failed", (), f"inputs are missing: {', '.join(upstream)}", False)
         verdicts.append(verdict)
-        outcome: list[str | None] = [item.remade for item in verdict.artifacts]
-        outcome += [None] * (len(recorded.outputs) - len(outcome))
-        for before, after in zip(recorded.outputs, outcome, strict=True):
-            remade[before.digest] = after
-            if before.digest != after:
+        for index, before in enumerate(recorded.outputs):
+            item = verdict.artifacts[index] if verdict.artifacts else None
+            if item is not None and item.level == "equal within tolerance":
+                bring(fresh, before.digest)  # it counts as equal: what follows is judged by itself, on the recorded one
+                remade[before.digest] = before.digest
+                continue
+            remade[before.digest] = item.remade if item is not None else None
+            if remade[before.digest] != before.digest:
                 makers[before.digest] = recorded.stage
-    return Rebuilt(reference, tuple(verdicts), sum(len(item.outputs) for item in manifest.executions))
+    rebuilt = Rebuilt(reference, tuple(verdicts), sum(len(item.outputs) for item in manifest.executions))
+    return dataclasses.replace(rebuilt, published=None if rebuilt.differing else _publish(manifest, remade, fresh, bring))
+
+
+def _publish(manifest: Manifest, remade: dict[str, str | None], fresh: Catalog, bring: _Bring) -> str:
+    """Publish what was rebuilt in the new workspace, where its numbers begin at 1."""
+    artifacts = {}
+    for role, digest in manifest.artifacts.items():
+        if digest not in remade:  # a source that nothing read
+            bring(fresh, digest)
+        artifacts[role] = remade.get(digest) or digest
+    lock = {"machine": machine(), "packages": packages()}
+    split_rule = SplitRule(**manifest.recipe.get("splits", {}))
+    return publish(fresh, manifest.name, manifest.recipe, artifacts, lock, split_rule=split_rule).reference
 
 
 def judge(

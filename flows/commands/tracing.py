@@ -137,13 +137,16 @@ def _print_rebuilt(options: argparse.Namespace, rebuilt: "Rebuilt") -> None:
         for verdict in verdicts:
             for item in verdict["artifacts"]:
                 item["tolerance"] = item["tolerance"] and {name: item["tolerance"][name] for name in ("metric", "limit", "unit")}
-        print_json({"dataset": rebuilt.reference, "verdicts": verdicts, "figures": rebuilt.figures()})
+        outcome = {"dataset": rebuilt.reference, "published": rebuilt.published}
+        print_json(outcome | {"verdicts": verdicts, "figures": rebuilt.figures()})
     else:
         columns = ["stage", "verdict", "code", "artifacts", "first difference", "likely cause"]
         print_table(columns, [_verdict_row(verdict) for verdict in rebuilt.verdicts])
         same = round(rebuilt.identical_share * rebuilt.recorded_artifacts)
         print(f"identical  {same} of {rebuilt.recorded_artifacts} artifacts of {rebuilt.reference} have the same bits "
               f"(share {rebuilt.identical_share:.4g})")  # fmt: skip
+        if rebuilt.published and options.into:
+            print(f"dataset    {rebuilt.published} in {options.into}")
     if rebuilt.differing:
         first = rebuilt.differing[0]
         raise WorldlineError(

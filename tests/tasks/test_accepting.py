@@ -9,7 +9,7 @@ from flows.command_line import main
 from schemas.errors import WorldlineError
 from tasks.accepting import Acceptance, accept
 
-CLIPS = {f"clip{number}.mp4": b"x" * number for number in range(1, 21)}
+CLIPS = {f"clip{number}.mp4": b"x" * number for number in range(1, 9)}
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_a_sample_that_agrees_keeps_everything_so_that_nothing_runs_again(toys):
     toys.build(CLIPS)
     refactor(toys)
     toys.runs()
-    found = accept(toys.catalog, "toy.measure", 0.1, 0, quiet=True)
-    assert found == Acceptance("toy.measure", candidates=20, sampled=2, accepted=20, left_out=0)
+    found = accept(toys.catalog, "toy.measure", 0.25, 0, quiet=True)
+    assert found == Acceptance("toy.measure", candidates=8, sampled=2, accepted=8, left_out=0)
     assert toys.runs() == ["measure", "measure"]
     accept_all(toys)
     toys.runs()
@@ -45,7 +45,7 @@ def test_without_accepting_a_refactoring_runs_everything_again(toys):
     refactor(toys)
     toys.runs()
     toys.build(CLIPS)
-    assert toys.runs().count("measure") == 20
+    assert toys.runs().count("measure") == 8
 
 
 def test_an_accepted_execution_says_what_really_ran_and_how_it_was_accepted(toys):
@@ -53,13 +53,13 @@ def test_an_accepted_execution_says_what_really_ran_and_how_it_was_accepted(toys
     query = "SELECT code, started_at, seconds, packages, machine FROM executions WHERE stage = 'toy.measure' ORDER BY commit"
     before = toys.catalog.sql(query).to_pylist()
     refactor(toys)
-    accept(toys.catalog, "toy.measure", 0.1, 3, quiet=True)
+    accept(toys.catalog, "toy.measure", 0.25, 3, quiet=True)
     after = toys.catalog.sql(query).to_pylist()
-    assert after[:20] == before
-    assert {row["code"] for row in after[20:]} != {row["code"] for row in before}
-    assert sorted(row["started_at"] for row in after[20:]) == sorted(row["started_at"] for row in before)
-    marks = [json.loads(row["machine"])["accepted"] for row in after[20:]]
-    assert marks == [{"code": before[0]["code"], "of": 20, "run_again": 2, "seed": 3}] * 20
+    assert after[:8] == before
+    assert {row["code"] for row in after[8:]} != {row["code"] for row in before}
+    assert sorted(row["started_at"] for row in after[8:]) == sorted(row["started_at"] for row in before)
+    marks = [json.loads(row["machine"])["accepted"] for row in after[8:]]
+    assert marks == [{"code": before[0]["code"], "of": 8, "run_again": 2, "seed": 3}] * 8
 
 
 def test_where_one_disagrees_it_is_named_and_nothing_is_changed(toys):
@@ -68,7 +68,7 @@ def test_where_one_disagrees_it_is_named_and_nothing_is_changed(toys):
     toys.edit(lambda text: text.replace("size * SCALE", "(size * SCALE if size != 7 else 0.0)"))
     commits = toys.catalog.sql("SELECT max(commit) AS n FROM executions")
     difference = r"\(Metrics\.figures row 1 \(name length\), value: 21\.0 -> 0\.0\); code changed in stages/toys\.py"
-    with pytest.raises(WorldlineError, match=rf"nothing was accepted: 1 of 20 executions of toy\.measure .* {difference}"):
+    with pytest.raises(WorldlineError, match=rf"nothing was accepted: 1 of 8 executions of toy\.measure .* {difference}"):
         accept(toys.catalog, "toy.measure", 1.0, 0, quiet=True)
     assert toys.catalog.sql("SELECT max(commit) AS n FROM executions") == commits
     assert [path.name for path in toys.home.glob("accept-*")] == []
@@ -136,4 +136,4 @@ def test_the_command_says_how_many_were_kept(toys, capsys):
     toys.build(CLIPS)
     refactor(toys)
     assert main(["accept", "toy.measure", "--home", str(toys.home), "--quiet"]) == 0
-    assert "accepted  20 executions keep their results under the new code" in capsys.readouterr().out
+    assert "accepted  8 executions keep their results under the new code" in capsys.readouterr().out
