@@ -127,6 +127,7 @@ class RemoteStore:
         if object_digest(name) is not None and path.stat().st_dev == self.cache_folder.stat().st_dev:
             self._keep(path, name)
         else:
+            (self.folder / name).unlink(missing_ok=True)
             path.unlink()
 
     def remove(self, names: Iterable[str], *, placed_before: float = math.inf) -> None:

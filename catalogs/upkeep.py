@@ -4,6 +4,7 @@ Everything has a hash on record: objects are named by theirs, record files are r
 compared with the record files that it indexes. So every damaged file is found, whatever its kind, and says how it heals.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from catalogs.lineage import manifest, read_artifacts, upstream
 from catalogs.records import DatasetVersion, Note
 from catalogs.stores import file_blocks, hash_blocks, object_digest, object_name
 from schemas.canonical import canonical_json
+from schemas.errors import WorldlineError
 from schemas.reports import Report
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def heal(catalog: "Catalog") -> list[tuple[Finding, str]]:
         "manifest": _heal_manifest,
         "table": _heal_table,
         "copy": _heal_copy,
-        "record file": lambda *_: "left as it is",
+        "record file": _heal_record_file,
         "report": _heal_report,
     }
     return [(finding, healers.get(finding.kind, _heal_object)(catalog, finding)) for finding in verify(catalog)]
@@ -154,15 +156,18 @@ def _readers(catalog: "Catalog") -> int:
 def _bad_copies(catalog: "Catalog") -> list[Finding]:
     if not catalog.store.remote:
         return []
-    names = {}
+    expected = {f"tables/{name}": sha256 for name, sha256 in catalog.log.rows("SELECT name, sha256 FROM files")}
     for path in catalog.objects.folder.glob("*/*"):
-        names[f"objects/{path.parent.name}/{path.name}"] = path
+        name = f"objects/{path.parent.name}/{path.name}"
+        if (sha256 := object_digest(name)) is not None:
+            expected[name] = sha256
     found = []
-    for name, path in names.items():
-        sha256 = object_digest(name)
-        if sha256 is not None and path.is_file() and hash_blocks(file_blocks(path)) != sha256:
-            remedy = "`worldline repair` removes it, and the next use fetches it again"
-            found.append(Finding("copy", sha256, "damaged", f"of an object in {catalog.store.address}", remedy))
+    for name, sha256 in expected.items():
+        path = catalog.store.folder / name
+        with contextlib.suppress(FileNotFoundError):  # not in use here, or removed meanwhile
+            if hash_blocks(file_blocks(path)) != sha256:
+                remedy = "`worldline repair` removes it, and the next use fetches it again"
+                found.append(Finding("copy", name, "damaged", f"of a file in {catalog.store.address}", remedy))
     return found
 
 
@@ -180,7 +185,7 @@ def _heal_object(catalog: "Catalog", finding: Finding) -> str:
 
 
 def _heal_copy(catalog: "Catalog", finding: Finding) -> str:
-    (catalog.store.folder / object_name(finding.name)).unlink(missing_ok=True)
+    (catalog.store.folder / finding.name).unlink(missing_ok=True)
     return "removed: the next use fetches it again"
 
 
@@ -223,6 +228,15 @@ def _bad_record_files(catalog: "Catalog") -> list[Finding]:
             remedy = "`worldline repair` writes it again from the log"
             found.append(Finding("record file", f"tables/{name}", state, "what was recorded", remedy))
     return found
+
+
+def _heal_record_file(catalog: "Catalog", finding: Finding) -> str:
+    try:
+        if catalog.log.restore(finding.name.removeprefix("tables/")):
+            return "written again from the log"
+    except WorldlineError as error:
+        return f"left as it is: {error}"
+    return "left as it is, because the log keeps no copy of a file of this size: restore it from a backup"
 
 
 # -- reports -----------------------------------------------------------------------------------------------------------

@@ -1,34 +1,64 @@
-"""Commands that look after a workspace: `verify`, `gc`."""
+"""Commands that look after a workspace: `verify`, `repair`, `gc`."""
 
 import argparse
+from collections import Counter
+from dataclasses import asdict
 
-from flows.printing import Add, open_catalog, show_rows
+from flows.printing import Add, open_catalog, print_json, print_table, show_rows
 from schemas.errors import WorldlineError
 
 
 def add_commands(add: Add) -> None:
     """Add these commands to the command line."""
-    parser = add("verify", _verify, "hash every object again and name what is damaged or missing")
-    parser.add_argument("dataset", nargs="?", metavar="NAME[@V]")
-    parser = add("gc", _gc, "list the objects that nothing needs; remove them with --yes")
-    parser.add_argument("--yes", action="store_true", help="remove them")
-    parser.add_argument("--grace-days", type=float, default=7.0, help="keep what was touched later than this ago (default 7)")
+    parser = add("verify", _verify, "read every byte again and name what is damaged or missing")
+    parser.add_argument("dataset", nargs="?", metavar="NAME[@V]", help="only the objects that this dataset version needs")
+    add("repair", _repair, "heal what verify finds; what can only be built again is removed, so that the next build makes it")
+    parser = add("gc", _gc, "list what nothing needs; remove it with --yes")
+    parser.add_argument("--yes", action="store_true", help="remove it")
+    parser.add_argument("--grace-days", type=float, default=7.0, help="keep what was recorded later than this ago (default 7)")
 
 
 def _verify(options: argparse.Namespace) -> None:
     from catalogs.upkeep import verify
 
-    bad = verify(open_catalog(options), options.dataset)
-    show_rows(options, ["object", "found"], bad)
-    if bad:
-        raise WorldlineError(f"{len(bad)} objects are damaged or missing: delete the damaged ones and build again")
+    found = verify(open_catalog(options), options.dataset)
+    rows = [[item.kind, item.name, item.state, item.of, item.remedy] for item in found]
+    show_rows(options, ["kind", "name", "state", "of", "remedy"], rows)
+    if found:
+        raise WorldlineError(f"{_counted([item.kind for item in found])} damaged or missing: run `worldline repair`")
+
+
+def _repair(options: argparse.Namespace) -> None:
+    from catalogs.upkeep import heal
+
+    healed = heal(open_catalog(options))
+    show_rows(options, ["kind", "name", "was", "of", "done"], [[f.kind, f.name, f.state, f.of, done] for f, done in healed])
+    left = sum("build" in done or "left" in done or "could not" in done for _, done in healed)
+    if not options.json:
+        print(f"healed {len(healed) - left} of {len(healed)}" + (f"; {left} need what the table says" if left else ""))
 
 
 def _gc(options: argparse.Namespace) -> None:
-    from catalogs.upkeep import collect_garbage
+    from catalogs.garbage import collect_garbage
 
-    gone = collect_garbage(open_catalog(options), dry_run=not options.yes, grace_seconds=options.grace_days * 86400)
-    show_rows(options, ["object", "bytes"], gone)
-    if not options.json:
-        size = sum(count for _, count in gone) / 1e6
-        print(f"{'removed' if options.yes else 'would remove'} {len(gone)} objects, {size:.1f} MB")
+    if options.grace_days < 0:
+        raise WorldlineError(f"--grace-days {options.grace_days:g} must not be negative")
+    found = collect_garbage(open_catalog(options), dry_run=not options.yes, grace_seconds=options.grace_days * 86_400)
+    if options.json:
+        print_json({"removed": options.yes, "building": found.building, "garbage": [asdict(item) for item in found.garbage]})
+        return
+    sizes: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
+    for item in found.garbage:
+        sizes[item.kind, item.reason] += item.bytes
+        counts[item.kind, item.reason] += 1
+    rows = [[*key, counts[key], f"{sizes[key] / 1e6:.2f}" if sizes[key] else ""] for key in sorted(counts)]
+    print_table(["kind", "reason", "count", "MB"], rows)
+    print(f"{'removed' if options.yes else 'would remove'} {sum(sizes.values()) / 1e6:.2f} MB")
+    if found.building:
+        print("something builds in this workspace: nothing that is recorded goes; run this again when it is done")
+
+
+def _counted(kinds: list[str]) -> str:
+    counts = Counter(kinds)
+    return ", ".join(f"{counts[kind]} {kind}{'s' if counts[kind] > 1 else ''}" for kind in sorted(counts))

@@ -9,6 +9,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
 from catalog_workers import figures, key_of, make, put, run_of
 
@@ -430,3 +431,98 @@ def test_gc_finishes_before_it_forgets_anything_where_a_record_file_is_damaged(c
     with pytest.raises(WorldlineError, match="nothing was removed: tables/commits"):
         collect_garbage(catalog, dry_run=False)
     assert catalog.find(stale.key) == stale
+
+
+# -- a remote store ----------------------------------------------------------------------------------------------------
+
+remote = pytest.mark.parametrize("home", ["postgres+s3"], indirect=True)
+
+
+def flip_remotely(catalog: Catalog, sha256: str) -> None:
+    """Change one bit of the stored bytes behind the store's back."""
+    name = f"objects/{sha256[:2]}/{sha256[2:]}"
+    data = bytearray(b"".join(catalog.store.blocks(name)))
+    data[len(data) // 2] ^= 1
+    obstore.put(catalog.store._client, name, bytes(data))  # type: ignore[attr-defined]
+
+
+def without_copies(catalog: Catalog) -> None:
+    for path in catalog.objects.folder.glob("*/*"):
+        path.unlink()
+
+
+@remote
+def test_a_lost_remote_object_is_made_again_by_the_next_build(catalog: Catalog) -> None:
+    execution = make(catalog, "a", 1)
+    sha256 = execution.outputs[0].parts["figures.parquet"]
+    other = Catalog.open(catalog.home)  # another process, which looked before the object was lost
+    assert other.find(execution.key) == execution
+    catalog.objects.discard([sha256])
+    assert bad(catalog) == [(sha256, "missing")]
+    with pytest.raises(WorldlineError, match="lost its part"):
+        other.load(execution.outputs[0].digest)
+    for host in (catalog, other):
+        assert host.find(execution.key) is None
+    assert make(other, "a", 1) == execution
+    assert other.find(execution.key) == execution
+    assert verify(catalog) == []
+
+
+@remote
+def test_a_damaged_remote_object_is_uploaded_again_from_a_good_copy_else_built_again(catalog: Catalog) -> None:
+    execution = make(catalog, "a", 1)
+    sha256 = execution.outputs[0].parts["figures.parquet"]
+    flip_remotely(catalog, sha256)
+    finding = only(verify(catalog))
+    assert (finding.name, finding.state) == (sha256, "damaged")
+    assert heal(catalog) == [(finding, "uploaded again from the copy on this machine")]
+    assert verify(catalog) == []
+    flip_remotely(catalog, sha256)
+    without_copies(catalog)
+    with pytest.raises(WorldlineError, match=f"{sha256} .* is damaged"):
+        catalog.load(execution.outputs[0].digest)
+    assert [done for _, done in heal(catalog)] == ["removed: build again: toy.make makes it"]
+    assert make(catalog, "a", 1) == execution
+    assert verify(catalog) == []
+
+
+@remote
+def test_a_damaged_copy_of_a_remote_object_is_found_and_removed(catalog: Catalog) -> None:
+    execution = make(catalog, "a", 1)
+    flip_a_bit(object_path(catalog, execution))
+    finding = only(verify(catalog))
+    assert (finding.kind, finding.state) == ("copy", "damaged")
+    heal(catalog)
+    assert verify(catalog) == []
+    assert catalog.load(execution.outputs[0].digest) is not None
+
+
+@remote
+def test_a_damaged_remote_record_file_is_written_again(catalog: Catalog) -> None:
+    make(catalog, "a", 1)
+    rows = catalog.sql("SELECT * FROM executions").to_pylist()
+    (path,) = catalog.log.files()
+    name = path.relative_to(catalog.store.folder).as_posix()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    obstore.put(catalog.store._client, name, bytes(data))  # type: ignore[attr-defined]
+    finding = only(verify(catalog))
+    assert (finding.kind, finding.name) == ("record file", name)
+    assert heal(catalog) == [(finding, "written again from the log")]
+    assert verify(catalog) == []
+    assert catalog.sql("SELECT * FROM executions").to_pylist() == rows
+
+
+@remote
+def test_gc_in_a_remote_store_takes_what_nothing_needs_and_nothing_while_something_builds(catalog: Catalog) -> None:
+    kept, stale = make(catalog, "kept", 1), make(catalog, "stale", 2)
+    publish(catalog, "nightly", {}, {"figures": kept.outputs[0].digest}, {})
+    with catalog.log.lease(exclusive=False):
+        found = collect_garbage(catalog, dry_run=False, grace_seconds=-5.0)  # the server's clock counts whole seconds
+        assert found.building
+        assert found.garbage == ()
+    found = collect_garbage(catalog, dry_run=False, grace_seconds=-5.0)
+    assert gone(found, "execution") == {stale.key}
+    assert gone(found, "object") == {stale.outputs[0].parts["figures.parquet"]}
+    assert catalog.find(kept.key) == kept
+    assert verify(catalog) == []
