@@ -27,7 +27,8 @@ EARTH_RADIUS_M = 6_371_008.8
 _THINNED = 20  # fixes are thinned to one per radius / 20, ...
 _REACH = 1.2  # ... and so compared within 1.2 radii, which misses no pair within the radius
 _LIKE_BITS = 16  # of the 256 bits of a first frame's hash; unrelated frames differ in about 128
-_NO_ORIGIN = ("Model", "Lineage")  # made of many sources; sharing them does not make two clips alike
+# Made of many sources, or the same for all (the empty truth of plain videos): sharing them does not make clips alike.
+_NO_ORIGIN = ("Model", "Lineage", "Truth")
 
 
 class Origin(NamedTuple):

@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 _LISTED_MISSING = 3
+# A rejected sample does not condemn the model that it once trained, nor the empty truth that all plain videos share.
+_UNCONDEMNED = ("Model", "Truth")
 
 
 def publish(
@@ -185,8 +187,8 @@ def without_rejected(
     """Return the artifacts that stay after what people rejected, and the rejections that concern this version.
 
     A rejected artifact leaves together with everything that was made from it for the same clip (reject a clip, and
-    its labels go; reject tracks, and their questions go). A rejected question stays in its artifact, where it counts
-    for the version through its `rejected`.
+    its labels go; reject tracks, and their questions go); what was made from it for another clip stays. A rejected
+    question stays in its artifact, where it counts for the version through its `rejected`.
     """
     kept = dict(sorted(artifacts.items()))
     if not rejected:
@@ -195,13 +197,21 @@ def without_rejected(
     for execution in executions:
         found = set().union(*(causes.get(digest, ()) for digest in execution.inputs.values()))
         for ref in execution.outputs:
-            if found and ref.kind != "Model":  # a rejected sample does not condemn the model that it once trained
+            if found and ref.kind not in _UNCONDEMNED:
                 causes.setdefault(ref.digest, set()).update(found)
+    owners: dict[str, set[str]] = {}
+    for role, digest in artifacts.items():
+        owners.setdefault(digest, set()).add(clip_of(role))
     many = any(clip_of(role) for role in artifacts)
     concerned: set[str] = set()
     for role, digest in artifacts.items():
-        of_all_clips = many and not clip_of(role)  # a report over all clips stays where one of them goes
-        why = causes.get(digest, set()) & {digest} if of_all_clips else causes.get(digest, set())
+        clip = clip_of(role)
+        of_all_clips = many and not clip  # a report over all clips stays where one of them goes
+        why = {
+            cause
+            for cause in causes.get(digest, ())
+            if cause == digest or (not of_all_clips and clip in owners.get(cause, {clip}))
+        }
         if why:
             del kept[role]
             concerned |= why

@@ -255,11 +255,13 @@ def test_a_rejected_artifact_leaves_the_next_version_with_all_that_was_made_from
 def test_a_rejected_clip_leaves_and_the_other_clips_and_their_common_report_stay(catalog: Catalog) -> None:
     clips = [make(catalog, f"clip{index}", index).outputs[0].digest for index in (0, 1)]
     labels = [make(catalog, f"labels{index}", 10 + index, {"clip": clips[index]}).outputs[0].digest for index in (0, 1)]
+    rendered = make(catalog, "rendered", 15, {"clip": clips[0]}).outputs[0].digest
     report = make(catalog, "report", 20, {"a": labels[0], "b": labels[1]}).outputs[0].digest
-    roles = {"a/clip": clips[0], "a/labels": labels[0], "b/clip": clips[1], "b/labels": labels[1], "report": report}
+    roles = {"a/clip": clips[0], "a/labels": labels[0], "b/clip": clips[1], "b/labels": labels[1]}
+    roles |= {"c/clip": rendered, "report": report}
     reject(catalog, clips[0])
     version = publish(catalog, "streets", {}, roles, {})
-    assert sorted(version.artifacts) == ["b/clip", "b/labels", "report"]
+    assert sorted(version.artifacts) == ["b/clip", "b/labels", "c/clip", "report"]
     assert version.rejected == (clips[0],)
 
 
