@@ -3,6 +3,7 @@
 import functools
 import pickle
 import re
+import shutil
 import textwrap
 from typing import Any
 
@@ -301,7 +302,7 @@ def frame_mean(sample: dict[str, Any]) -> float:
 def test_a_transform_runs_in_the_worker(dataset: Dataset, made: Any) -> None:
     plain = dataset.to_torch(window=4)
     windows = dataset.to_torch(window=4, transform=functools.partial(frame_mean))
-    loader = DataLoader(windows, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    loader = DataLoader(windows, batch_size=None, num_workers=1)
     assert list(loader) == [frame_mean(plain[number]) for number in range(len(plain))]
 
 
@@ -318,6 +319,35 @@ def test_nothing_open_crosses_to_another_process(read_before: Windows) -> None:
     assert len(pickle.dumps(read_before)) < 20_000
     copy = pickle.loads(pickle.dumps(read_before))
     assert torch.equal(copy[5]["frames"], read_before[5]["frames"])
+
+
+@pytest.mark.both_dialects
+def test_workers_read_from_either_store(catalog: Catalog) -> None:
+    made = publish_clips(catalog, {"avenue": 8})
+    windows = catalog.dataset("streets").to_torch(window=4, include=EVERYTHING)
+    loader = DataLoader(windows, batch_size=2, num_workers=1, collate_fn=collate, multiprocessing_context="forkserver")
+    (batch,) = loader
+    assert torch.equal(batch["frames"].flatten(0, 1), torch.from_numpy(made["avenue"]["clip"].frames.array()))
+    assert [table["kind"].to_pylist() for table in batch["labels"]] == [["0"], ["4"]]
+
+
+@pytest.mark.parametrize("home", ["postgres+s3"], indirect=True)
+def test_a_forked_worker_on_a_remote_store_says_what_to_do(catalog: Catalog) -> None:
+    publish_clips(catalog, {"avenue": 8})
+    windows = catalog.dataset("streets").to_torch(window=4)
+    with pytest.raises(WorldlineError, match="give the DataLoader multiprocessing_context='forkserver'"):
+        list(DataLoader(windows, num_workers=1, multiprocessing_context="fork"))
+
+
+@pytest.mark.parametrize("home", ["postgres+s3"], indirect=True)
+def test_labels_are_read_from_a_remote_store_without_its_videos(catalog: Catalog) -> None:
+    publish_clips(catalog, {"avenue": 8})
+    dataset = catalog.dataset("streets")
+    shutil.rmtree(catalog.objects.folder)
+    assert len(dataset.to_torch(window=4, include=("labels",))[0]["labels"]) == 1
+    fetched = {path.parent.name + path.name for path in catalog.objects.folder.rglob("*") if path.is_file()}
+    assert fetched == {dataset.members["avenue/clip"].parts["arrays.safetensors"],
+                       dataset.members["avenue/questions"].parts["rows.parquet"]}  # fmt: skip
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
