@@ -31,6 +31,8 @@ from schemas.reports import Lineage, Report
 if TYPE_CHECKING:
     from catalogs.catalog import Catalog
 
+_TAKEDOWN = "takedown-"  # begins the subjects of our removals
+
 
 @dataclass(frozen=True)
 class TouchedVersion:
@@ -142,16 +144,14 @@ def finish_takedowns(catalog: "Catalog") -> int:
 
 def removed_roles(log: CommitLog, version: DatasetVersion) -> dict[str, str]:
     """Return the roles of a version whose artifacts are gone, with a reason for people."""
-    present = {digest for (digest,) in rows_in(log, "SELECT digest FROM artifacts WHERE digest IN", version.artifacts.values())}
-    lost = {role: digest for role, digest in version.artifacts.items() if digest not in present}
-    if not lost:
-        return {}
     reasons = {digest: note for note in log.notes("removal") for digest in note.body["digests"]}
-    return {role: _reason(reasons.get(digest)) for role, digest in lost.items()}
+    lost = {digest for digest in version.artifacts.values() if digest in reasons}
+    lost -= artifact_refs(log, lost).keys()  # it may have been recorded again
+    return {role: _reason(reasons[digest]) for role, digest in version.artifacts.items() if digest in lost}
 
 
-def _reason(note: Note | None) -> str:
-    return f"taken down: {note.reason}" if note is not None and note.reason else "removed"
+def _reason(removal: Note) -> str:
+    return f"taken down: {removal.reason}" if removal.subject.startswith(_TAKEDOWN) else f"removed: {removal.reason}"
 
 
 def _source_like(catalog: "Catalog", identifier: str) -> str:
@@ -316,6 +316,6 @@ def _notes(catalog: "Catalog", source: str, plan: _Plan, report: Takedown, reaso
     waste = {"name": report.name, "objects": sorted(plan.objects), "files": list(plan.files)}
     return [
         Note("takedown", source, waste, reason, author),
-        Note("removal", f"takedown/{source}", removal, reason, author),
+        Note("removal", f"{_TAKEDOWN}{source}", removal, reason, author),
         *notes,
     ]
