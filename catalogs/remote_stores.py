@@ -81,13 +81,25 @@ class RemoteStore:
         self._asked = 0
         self._listed: set[str] = set()
         self._lock = threading.Lock()
+        self._options = tuple(sorted(options.items()))
         with self._told():
-            self._client = _client(url, tuple(sorted(options.items())))
+            _client(self.url, self._options)
 
     @property
     def address(self) -> str:
         """The URL."""
         return self.url
+
+    @property
+    def _client(self) -> Any:
+        """The client; its threads do not survive a fork, and a request would wait for them for ever."""
+        client, process = _client(self.url, self._options)
+        if process != os.getpid():
+            raise WorldlineError(
+                f"the store {self.url} cannot be used in a forked process, only files that are copied to {self.cache_folder} "
+                "already: start workers with forkserver or spawn (a DataLoader takes multiprocessing_context='forkserver')"
+            )
+        return client
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -285,16 +297,17 @@ class RemoteStore:
 
 
 @functools.cache
-def _client(url: str, options: tuple[tuple[str, str], ...]) -> Any:
-    """Return the client of a store, one per process: it keeps connections (and `memory://` its files)."""
+def _client(url: str, options: tuple[tuple[str, str], ...]) -> tuple[Any, int]:
+    """Return the client of a store, which keeps connections (and `memory://` its files), and the process that it works in."""
     if url.startswith("memory:"):
-        return obstore.store.MemoryStore()
+        return obstore.store.MemoryStore(), os.getpid()
     if url.startswith("file:"):
-        return obstore.store.from_url(url, mkdir=True)
-    config = {key: value for key, value in options if key not in _CLIENT_OPTIONS}
-    client: dict[str, Any] = {key: value for key, value in options if key in _CLIENT_OPTIONS}
+        return obstore.store.from_url(url, mkdir=True), os.getpid()
+    config: Any = {key: value for key, value in options if key not in _CLIENT_OPTIONS}
+    client: Any = {key: value for key, value in options if key in _CLIENT_OPTIONS}
     retry: Any = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
-    return obstore.store.from_url(url, config=config or None, client_options=client or None, retry_config=retry)  # type: ignore[arg-type]
+    made = obstore.store.from_url(url, config=config or None, client_options=client or None, retry_config=retry)
+    return made, os.getpid()
 
 
 def _entry(meta: Any) -> Entry:

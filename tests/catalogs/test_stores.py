@@ -1,6 +1,7 @@
 """What every store promises: whole or not there, created once, fetched once and checked, nothing left by the dead."""
 
 import hashlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -348,3 +349,24 @@ def test_a_store_that_cannot_be_used_is_told_in_one_sentence(tmp_path: Path) -> 
     with pytest.raises(WorldlineError, match=r"the store s3://bucket could not be used .*: check its URL") as caught:
         unreachable.size("objects/ab/c")
     assert "\n" not in str(caught.value)
+
+
+def test_a_forked_process_is_told_that_it_can_only_read_copies(memory: RemoteStore) -> None:
+    name = place_object(memory, b"hello")
+    missing = place_object(memory, b"not copied")
+    memory.local(missing).unlink()
+    answers: Any = multiprocessing.get_context("fork").SimpleQueue()
+
+    def read() -> None:
+        answers.put(memory.local(name).read_bytes())
+        try:
+            memory.local(missing)
+        except WorldlineError as error:
+            answers.put(str(error))
+
+    child = multiprocessing.get_context("fork").Process(target=read)
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+    assert answers.get() == b"hello"
+    assert "cannot be used in a forked process" in answers.get()
