@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from catalogs.catalog import Catalog
 
 GRACE_SECONDS = 7 * 86_400.0
+_UNRECORDED_SECONDS = 86_400.0  # longer than any build has between putting an object and recording it
 _AT_ONCE = 2_000
 
 
@@ -65,7 +66,8 @@ class Collection:
 def collect_garbage(catalog: "Catalog", *, dry_run: bool = True, grace_seconds: float = GRACE_SECONDS) -> Collection:
     """Remove what nothing needs, and merge commit files.
 
-    While something builds, only objects go that nothing recorded refers to (none, in a remote store).
+    While something builds, only objects go that nothing recorded refers to (none, in a remote store) and that were put
+    more than a day ago, whatever the grace period: a build is about to record what it puts.
 
     Args:
         catalog: the workspace.
@@ -77,19 +79,20 @@ def collect_garbage(catalog: "Catalog", *, dry_run: bool = True, grace_seconds: 
     """
     since = time.time() - grace_seconds
     with catalog.log.lease(exclusive=True) as alone:
+        put_before = since if alone else min(since, time.time() - _UNRECORDED_SECONDS)
         if alone and not dry_run:
             _finish_takedowns(catalog)
         with catalog.log.write() as commit:  # nothing is recorded while it is decided what goes
             keys, digests = _kept(catalog.log, since)
             forgotten = _forgotten(catalog.log, keys, digests) if alone else []
-            loose = _loose_objects(catalog, forgotten, since) if alone or not catalog.store.remote else []
+            loose = _loose_objects(catalog, forgotten, put_before) if alone or not catalog.store.remote else []
             if not dry_run and forgotten:
                 commit.append(note_row(_removal(commit.number, forgotten)))
             if not dry_run and not alone:
-                _remove_objects(catalog, loose, since)
+                _remove_objects(catalog, loose, put_before)
         files = [*_old_reports(catalog), *_old_checkpoints(catalog, since)] if alone else []
         if not dry_run and alone:
-            _remove_objects(catalog, loose, since)
+            _remove_objects(catalog, loose, put_before)
             _remove_files(catalog, files)
     if not dry_run:
         catalog.log.compact()

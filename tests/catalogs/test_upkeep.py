@@ -16,7 +16,7 @@ from catalog_workers import figures, key_of, make, put, run_of
 import catalogs.garbage
 import catalogs.log
 from catalogs.catalog import Catalog, Execution
-from catalogs.garbage import Garbage, collect_garbage
+from catalogs.garbage import GRACE_SECONDS, Garbage, collect_garbage
 from catalogs.records import Note
 from catalogs.upkeep import Finding, heal, verify
 from catalogs.versions import delete, publish
@@ -331,8 +331,9 @@ def hold_lease(home: Path, ready: Any, go_on: Any) -> None:
         catalog.record(run_of(key_of("next"), "toy.next", (ref,), {"figures": stale.outputs[0].digest}))
 
 
+@pytest.mark.parametrize("grace_seconds", [GRACE_SECONDS, 0.0])
 def test_gc_takes_nothing_that_a_running_build_needs_and_says_that_something_builds(
-    catalog: Catalog, processes: ForkServerContext
+    catalog: Catalog, processes: ForkServerContext, grace_seconds: float
 ) -> None:
     with days_ago(catalog, 30):
         stale = make(catalog, "stale", 4)
@@ -341,7 +342,7 @@ def test_gc_takes_nothing_that_a_running_build_needs_and_says_that_something_bui
     worker = processes.Process(target=hold_lease, args=(catalog.home, ready, go_on))
     worker.start()
     ready.get(timeout=60)
-    found = collect_garbage(catalog, dry_run=False)
+    found = collect_garbage(catalog, dry_run=False, grace_seconds=grace_seconds)
     assert found.building
     assert [(item.kind, item.name) for item in found.garbage] == [("object", orphan)]
     assert not catalog.objects.exists(orphan)
