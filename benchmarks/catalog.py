@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import Case, Figure
+from benchmarks.harness import Case, Figure, figure
 
 # Every case imports what it measures when it runs, in its own process, so that listing cases needs none of it.
 
@@ -42,7 +42,7 @@ def _queries(folder: Path, quick: bool) -> Sequence[Figure]:
     from benchmarks.catalog_queries import query_benchmark
 
     rows, artifacts = (1_000_000, 10_000) if quick else (10_000_000, 100_000)
-    return [Figure(**row) for row in query_benchmark(folder, rows, artifacts)]
+    return [figure(**row) for row in query_benchmark(folder, rows, artifacts)]
 
 
 def _loader(folder: Path, quick: bool) -> Sequence[Figure]:
