@@ -8,6 +8,7 @@ A query is planned twice: first over empty tables, one for every dataset version
 of them its plan would read; then the views are set up over the files of these alone.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 
@@ -44,9 +45,18 @@ def answer(sql: str, log: CommitLog, objects: ObjectStore) -> pa.Table:
         connection.execute("SET allowed_paths = $files", {"files": sorted(views.files)})
         _lock(connection)
         try:
-            return connection.sql(sql).to_arrow_table()
+            return _with_plain_integers(connection.sql(sql).to_arrow_table())
         except duckdb.Error as error:
             raise _explained(error) from error
+
+
+def _with_plain_integers(table: pa.Table) -> pa.Table:
+    """Return sums of integers, which come as decimals of 38 digits, as 64-bit integers where they fit."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type) and field.type.scale == 0:
+            with contextlib.suppress(pa.ArrowInvalid):
+                table = table.set_column(index, field.name, table.column(index).cast(pa.int64()))
+    return table
 
 
 def _lock(connection: duckdb.DuckDBPyConnection) -> None:

@@ -5,7 +5,6 @@ that the file of an artifact lacks (it was written before the column was) is nul
 has is left out. Every content row also carries the `artifact` that it belongs to.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from catalogs.records import ArtifactRef
 from schemas.artifact import ARTIFACT_TYPES, fit_table
 from schemas.cameras import CameraPath
+from schemas.canonical import canonical_json
 from schemas.codec import decode, read_arrays
 
 _STRING, _TIME = pa.string(), pa.timestamp("us")
@@ -142,8 +142,9 @@ class ContentTable:
         kind: the artifact type.
         order: columns that its rows are sorted by in the files of a dataset version.
         field: the table field whose Parquet part holds the rows as they are; None where `rows` makes them.
-        schema: columns of made rows.
-        rows: makes the rows of one artifact from its facts and the local paths of `parts`.
+        schema: its columns where it has no field. Without `rows` they are facts of the artifact, by the same names, one row
+            each; a column "facts" holds all of them as JSON.
+        rows: makes the rows of one artifact from the local paths of `parts`.
         parts: names of the parts that `rows` reads.
     """
 
@@ -151,7 +152,7 @@ class ContentTable:
     order: tuple[str, ...]
     field: str | None = None
     schema: pa.Schema | None = None
-    rows: Callable[[ArtifactRef, Mapping[str, Path]], pa.Table] | None = None
+    rows: Callable[[Mapping[str, Path]], pa.Table] | None = None
     parts: tuple[str, ...] = ()
 
     @property
@@ -161,6 +162,11 @@ class ContentTable:
             return self.schema
         assert self.field is not None
         return ARTIFACT_TYPES[self.kind].TABLES[self.field]
+
+    @property
+    def from_facts(self) -> bool:
+        """Whether its rows stand in the records themselves."""
+        return not self.needs
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -182,9 +188,11 @@ def read_rows(table: ContentTable, ref: ArtifactRef, parts: Mapping[str, Path]) 
     """
     if table.field:
         rows = fit_table(pq.ParquetFile(parts[f"{table.field}.parquet"]).read(), table.columns)
+    elif table.rows:
+        rows = table.rows(parts)
     else:
-        assert table.rows is not None
-        rows = table.rows(ref, parts)
+        told = {"facts": canonical_json(ref.facts), **ref.facts}
+        rows = pa.Table.from_pylist([{name: told.get(name) for name in table.columns.names}], schema=table.columns)
     return rows.append_column("artifact", pa.array([ref.digest], pa.string()).take(pa.array(np.zeros(len(rows), np.int32))))
 
 
@@ -193,16 +201,12 @@ def with_artifact(schema: pa.Schema) -> pa.Schema:
     return schema.append(pa.field("artifact", pa.string()))
 
 
-def _clip_rows(ref: ArtifactRef, parts: Mapping[str, Path]) -> pa.Table:
-    return pa.Table.from_pylist([{name: ref.facts.get(name) for name in _CLIPS.names}], schema=_CLIPS)
-
-
-def _frame_rows(ref: ArtifactRef, parts: Mapping[str, Path]) -> pa.Table:
+def _frame_rows(parts: Mapping[str, Path]) -> pa.Table:
     times = read_arrays(parts)["times_s"]
     return pa.table([np.arange(len(times), dtype=np.int32), times], schema=_FRAMES)
 
 
-def _camera_rows(ref: ArtifactRef, parts: Mapping[str, Path]) -> pa.Table:
+def _camera_rows(parts: Mapping[str, Path]) -> pa.Table:
     path = decode(parts)
     assert isinstance(path, CameraPath)
     count = len(path.times_s)
@@ -217,11 +221,6 @@ def _camera_rows(ref: ArtifactRef, parts: Mapping[str, Path]) -> pa.Table:
     return pa.table([pa.array(columns[field.name], field.type) for field in _CAMERAS], schema=_CAMERAS)
 
 
-def _model_rows(ref: ArtifactRef, parts: Mapping[str, Path]) -> pa.Table:
-    told = {name: None if ref.facts.get(name) is None else str(ref.facts[name]) for name in ("name", "trained_on")}
-    return pa.Table.from_pylist([{**told, "facts": json.dumps(ref.facts, ensure_ascii=False)}], schema=_MODELS)
-
-
 CONTENT_TABLES: dict[str, ContentTable] = {
     "labels": ContentTable("Questions", ("question_id",), "rows"),
     "kinematics": ContentTable("Kinematics", ("artifact", "track_id", "time_s"), "states"),
@@ -229,10 +228,10 @@ CONTENT_TABLES: dict[str, ContentTable] = {
     "tracks": ContentTable("Tracks", ("artifact", "track_id", "frame"), "samples"),
     "objects": ContentTable("Tracks", ("artifact", "track_id"), "objects"),
     "metrics": ContentTable("Metrics", ("artifact", "name"), "figures"),
-    "clips": ContentTable("Clip", ("artifact",), schema=_CLIPS, rows=_clip_rows),
+    "clips": ContentTable("Clip", ("artifact",), schema=_CLIPS),
     "frames": ContentTable("Clip", ("artifact", "frame"), schema=_FRAMES, rows=_frame_rows, parts=("arrays.safetensors",)),
     "cameras": ContentTable("CameraPath", ("artifact", "frame"), schema=_CAMERAS, rows=_camera_rows,
                             parts=("meta.json", "arrays.safetensors")),
-    "models": ContentTable("Model", ("artifact",), schema=_MODELS, rows=_model_rows),
+    "models": ContentTable("Model", ("artifact",), schema=_MODELS),
 }  # fmt: skip
 TABLES = (*RECORD_TABLES, *CONTENT_TABLES)

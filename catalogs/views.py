@@ -73,17 +73,17 @@ def shown_versions(log: CommitLog) -> list[Shown]:
     ]
 
 
-_NOT_REMOVED = "ANTI JOIN removed ON removed.id = records.key AND removed.commit > records.commit "
-_RECORDED_EXECUTIONS = (
-    f"CREATE VIEW recorded_executions AS SELECT records.* FROM records {_NOT_REMOVED}WHERE record = 'execution' "
-    "QUALIFY row_number() OVER (PARTITION BY key ORDER BY records.commit DESC) = 1"
+_NOT_REMOVED = "ANTI JOIN removed ON removed.id = records.key AND removed.commit > records.commit"
+_NOT_SUPERSEDED = "ANTI JOIN superseded ON superseded.key = records.key AND superseded.newest > records.commit"
+_SUPERSEDED = (
+    "CREATE TABLE superseded AS SELECT key, max(commit) AS newest FROM records WHERE record = 'execution' "
+    "GROUP BY key HAVING count(*) > 1"
 )
 _RECORDED_VERSIONS = (
     "CREATE VIEW recorded_versions AS SELECT records.dataset, living_versions.version, latest, roles, splits FROM records "
     "JOIN living_versions ON records.dataset = living_versions.dataset AND dataset_version = living_versions.version "
     "WHERE record = 'dataset'"
 )
-# The newest execution of a key is the visible one; failures stand beside it.
 _FROM_RECORDS = {
     "executions": """
         SELECT key, stage, version, code, config, seed, status, error_type, error_message,
@@ -121,7 +121,13 @@ _FROM_RECORDS = {
         LEFT JOIN (SELECT execution_key, slot, digest FROM edges WHERE direction = 'out') AS kept
             ON kept.execution_key = other.key AND kept.slot = lost.slot""",
 }
-_NEEDS = {"edges": ("artifacts",), "dataset_artifacts": ("artifacts",), "drift": ("artifacts", "edges")}
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "executions": ("recorded_executions",),
+    "edges": ("artifacts", "recorded_executions"),
+    "dataset_artifacts": ("artifacts", "recorded_versions"),
+    "splits": ("recorded_versions",),
+    "drift": ("edges",),
+}
 
 
 class Views:
@@ -132,13 +138,12 @@ class Views:
         self._connection, self._log, self._objects, self._versions = connection, log, objects, versions
         self._removed = _removals(log)
         self._registered = 0
-        self._have_records = False
+        self._shown: set[str] = set()
 
     # -- records ----------------------------------------------------------------------------------------------------
 
     def show_records(self, names: Iterable[str]) -> None:
         """Create the views of record tables."""
-        names = set(names)
         for name in names:
             if name in _NOTE_ROWS:
                 kind, row_of = _NOTE_ROWS[name]
@@ -146,23 +151,37 @@ class Views:
                 self._register(name, RECORD_TABLES[name], [row for row in rows if row.get("version", 0) is not None])
             elif name == "datasets":
                 self._register(name, RECORD_TABLES[name], [_dataset_row(item) for item in self._versions])
-        needed = {*names, *(other for name in names for other in _NEEDS.get(name, ()))}
-        for name, definition in _FROM_RECORDS.items():
-            if name in needed:
-                self._show_rows_of_records()
-                self._connection.execute(f"CREATE VIEW {name} AS {definition}")
+            else:
+                self._show_from_records(name)
 
-    def _show_rows_of_records(self) -> None:
-        if self._have_records:
+    def _show_from_records(self, name: str) -> None:
+        """Create a view over the log's Parquet files, after those that it needs."""
+        if name in self._shown:
             return
-        self._have_records = True
-        source = self._parquet([str(path) for path in self._log.files()], RECORDS)
-        self._connection.execute(f"CREATE VIEW records AS {source}")
-        removed = [{"id": name, "commit": number} for name, number in self._removed.items()]
-        self._register("removed", pa.schema([("id", pa.string()), ("commit", pa.int64())]), removed)
-        self._connection.execute(_RECORDED_EXECUTIONS if removed else _RECORDED_EXECUTIONS.replace(_NOT_REMOVED, ""))
-        self._register("living_versions", _CONSTANTS, [item.constants for item in self._versions])
-        self._connection.execute(_RECORDED_VERSIONS)
+        if "records" not in self._shown:
+            self._shown.add("records")
+            self._connection.execute(f"CREATE VIEW records AS {self._parquet(list(map(str, self._log.files())), RECORDS)}")
+            removed = [{"id": what, "commit": number} for what, number in self._removed.items()]
+            self._register("removed", pa.schema([("id", pa.string()), ("commit", pa.int64())]), removed)
+        self._shown.add(name)
+        for other in _NEEDS.get(name, ()):
+            self._show_from_records(other)
+        if name == "recorded_executions":
+            self._show_recorded_executions()
+        elif name == "recorded_versions":
+            self._register("living_versions", _CONSTANTS, [item.constants for item in self._versions])
+            self._connection.execute(_RECORDED_VERSIONS)
+        else:
+            self._connection.execute(f"CREATE VIEW {name} AS {_FROM_RECORDS[name]}")
+
+    def _show_recorded_executions(self) -> None:
+        """The newest execution of a key is the visible one. Most keys have one: joins that would drop nothing are left out."""
+        self._connection.execute(_SUPERSEDED)
+        ((superseded,),) = self._connection.execute("SELECT count(*) FROM superseded").fetchall()
+        joins = f"{_NOT_SUPERSEDED if superseded else ''} {_NOT_REMOVED if self._removed else ''}"
+        self._connection.execute(
+            f"CREATE VIEW recorded_executions AS SELECT records.* FROM records {joins} WHERE records.record = 'execution'"
+        )
 
     # -- content ----------------------------------------------------------------------------------------------------
 
@@ -183,8 +202,10 @@ class Views:
                     f"SELECT *, {_text(dataset)} AS dataset, {version}::INTEGER AS version, {latest} AS latest "
                     f"FROM ({source}) AS rows{rejected}"
                 )
-        members = self._members(table, in_parts, loose=loose)
-        branches += self._parts_branch(name, members, in_parts) if members else []
+        if table.from_facts and (in_parts or loose):
+            branches.append(self._facts_branch(table, in_parts, loose=loose))
+        elif in_parts or loose:
+            branches += self._parts_branch(name, self._members(table, in_parts, loose=loose), in_parts)
         if branches:
             self._connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(branches)}")
         else:
@@ -234,7 +255,7 @@ class Views:
         return loose
 
     def _unheld(self, digests: list[str]) -> list[str]:
-        self._show_rows_of_records()
+        self._show_from_records("recorded_versions")
         given = self._given(pa.schema([("digest", pa.string())]), [{"digest": digest} for digest in digests])
         held = "SELECT unnest(roles).digest AS held FROM recorded_versions"
         found = self._connection.execute(f"SELECT digest FROM {given} ANTI JOIN ({held}) ON held = digest ORDER BY digest")
@@ -252,6 +273,27 @@ class Views:
         same = "" if len(items) == 1 else "known.dataset = rows.dataset AND known.version = rows.version AND "
         clauses = (f"NOT EXISTS (FROM {table} AS known WHERE {same}known.id = rows.{column})" for column in _REJECTABLE)
         return f" WHERE {' AND '.join(clauses)}"
+
+    def _facts_branch(self, table: ContentTable, versions: Sequence[Shown], *, loose: bool) -> str:
+        """Return a SELECT of rows that stand in the records themselves, over versions and perhaps loose artifacts."""
+        self._show_from_records("artifacts")
+        self._show_from_records("recorded_versions")
+        columns = [_fact(name, kind) for name, kind in self._types(f"FROM {self._given(table.columns, [])}").items()]
+        some = f"SELECT {', '.join(columns)}, digest AS artifact"
+        held = "SELECT dataset, version, latest, unnest(roles).digest AS held FROM recorded_versions"
+        wanted = " OR ".join(f"(dataset, version) = ({_text(item.heading.name)}, {item.heading.version})" for item in versions)
+        none = "NULL::VARCHAR AS dataset, NULL::INTEGER AS version, false AS latest"
+        branches = []
+        if versions:
+            members = f"SELECT DISTINCT dataset, version, latest, held FROM ({held}) WHERE {wanted}"
+            branches.append(
+                f"{some}, dataset, version, latest FROM artifacts JOIN ({members}) ON held = digest WHERE kind = '{table.kind}'"
+            )
+        if loose:
+            branches.append(
+                f"{some}, {none} FROM artifacts ANTI JOIN ({held}) AS members ON held = digest WHERE kind = '{table.kind}'"
+            )
+        return " UNION ALL ".join(branches)
 
     def _parts_branch(self, name: str, members: list[tuple[ArtifactRef, Shown | None]], versions: Sequence[Shown]) -> list[str]:
         table = CONTENT_TABLES[name]
@@ -400,6 +442,11 @@ _NOTE_ROWS: dict[str, tuple[str, Callable[[Note], dict[str, Any]]]] = {
     "terms": ("terms", _terms_row),
     "takedowns": ("takedown", lambda note: {"artifact": note.subject}),
 }
+
+
+def _fact(name: str, kind: str) -> str:
+    """Return the expression of a column that stands in an artifact's facts; `facts` itself is all of them."""
+    return "facts" if name == "facts" else f"(facts->>'{name}')::{kind} AS \"{name}\""
 
 
 def _text(value: str) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from schemas.errors import WorldlineError
@@ -60,6 +59,8 @@ class Video:
             return
         assert self.path is not None
         exchange, _ = _LAYOUTS[self.layout]
+        import av  # here and below: 40 ms that a look into the catalog does not pay
+
         with av.open(str(self.path)) as container:
             container.streams.video[0].thread_type = "AUTO"
             for frame in container.decode(video=0):
@@ -105,6 +106,8 @@ class FrameReader:
         self._shape, self._stored = video.shape, _LAYOUTS[video.layout][1]
         # The format is known: nothing has to be probed. More threads would not survive a fork and fight over cores.
         options = {"analyzeduration": "0", "probesize": "32", "fpsprobesize": "0"}
+        import av
+
         try:
             self._container = av.open(str(self.path), options=options)
         except av.error.FFmpegError as error:
@@ -150,6 +153,8 @@ class FrameReader:
         self.close()
 
     def _decode(self, index: int, picture: np.ndarray) -> None:
+        import av
+
         try:
             if not self._next <= index <= self._next + _FARTHEST_STEP:
                 self._container.seek(index, stream=self._stream)
@@ -211,6 +216,8 @@ def slices_intact(packet: bytes) -> bool:
 def write_video(path: Path, frames: Iterable[np.ndarray], layout: str) -> None:
     """Write frames losslessly; the same frames give the same bytes with the same FFmpeg build."""
     exchange, stored = _LAYOUTS[layout]
+    import av
+
     with av.open(str(path), "w", format="matroska", options={"fflags": "+bitexact"}) as container:
         stream = None
         for index, frame in enumerate(frames):
