@@ -74,7 +74,7 @@ CREATE TABLE datasets (name TEXT, version INTEGER, number INTEGER NOT NULL, fing
 CREATE TABLE notes (record TEXT, subject TEXT, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (record, subject));
 """
 
-INDEX_TABLES = ("files", "documents", "executions", "artifacts", "edges", "datasets", "notes")  # all that the files say
+INDEX_TABLES = ("documents", "executions", "artifacts", "edges", "datasets", "notes")  # all that the files say
 
 
 class CommitLog:
@@ -140,7 +140,7 @@ class CommitLog:
     def _check_order(self) -> None:
         """Take in what lies beyond the log, and refuse where that can only be done by rebuilding it."""
         segments = [name for name in self.store.names("tables/segments/") if name.endswith(".parquet")]
-        newest = max((_span(name)[1] for name in segments), default=0)
+        newest = max((span_of(name)[1] for name in segments), default=0)
         last = self._last()  # read after the listing, so that it is not older than a merge in progress
         if newest > last:
             raise WorldlineError(
@@ -157,7 +157,7 @@ class CommitLog:
         for folder in ("tables/segments/", "tables/commits/"):
             for name in self.store.names(folder):
                 if name.endswith(".parquet"):
-                    first, last = _span(name)
+                    first, last = span_of(name)
                     spans.append((first, -last, name))
         covered, files = 0, 0
         for first, minus_last, name in sorted(spans):
@@ -417,7 +417,7 @@ def _commit_file(number: int) -> str:
     return f"tables/commits/{number:012d}.parquet"
 
 
-def _span(name: str) -> tuple[int, int]:
+def span_of(name: str) -> tuple[int, int]:
     """Return the first and last commit of a file by its name."""
     begin, _, end = Path(name).stem.partition("-")
     return int(begin), int(end or begin)

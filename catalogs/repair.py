@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from catalogs.databases import Database, Sqlite, open_database
-from catalogs.log import INDEX_TABLES, CommitLog
+from catalogs.log import INDEX_TABLES, CommitLog, span_of
 from catalogs.stores import Store, hash_blocks, open_store
 from catalogs.workspace import read_settings
 from schemas.errors import WorldlineError
@@ -72,10 +72,15 @@ def index_difference(log: CommitLog) -> str | None:
     Raises:
         WorldlineError: if a file is missing or damaged.
     """
-    with log.database.errors(), log.database.transaction():
+    with log.write():  # which first takes in what a dead writer left
         wrong = log.database.check()
         if wrong is not None:
             return wrong
+        end = 0
+        for name, first, last in log.database.execute("SELECT name, first, last FROM files ORDER BY first"):
+            if (first, last) != span_of(name) or first != end + 1:
+                return f"the place of {name} is not what its name says"
+            end = last
         with _replayed(log.home, log.store) as fresh:
             for table in INDEX_TABLES:
                 query = f"SELECT * FROM {table}"
@@ -99,7 +104,7 @@ def _older_than_files(database: Database, store: Store) -> str | None:
     """Return why the log cannot have registered all that lies in the store, or None."""
     if database.version() is None:
         return None
-    newest = max((int(name[-20:-8]) for name in store.names("tables/segments") if name.endswith(".parquet")), default=0)
+    newest = max((span_of(name)[1] for name in store.names("tables/segments") if name.endswith(".parquet")), default=0)
     ((last,),) = database.execute("SELECT coalesce(max(last), 0) FROM files")
     return f"it ends with commit {last}, its files with {newest}" if newest > last else None
 

@@ -12,8 +12,11 @@ import numpy as np
 
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion, Execution
 from catalogs.garbage import collect_garbage
+from catalogs.takedowns import finish_takedowns, takedown
 from catalogs.versions import publish
 from schemas.artifact import make_table
+from schemas.canonical import hash_file
+from schemas.codec import content_digest, encode
 from schemas.reports import FIGURES, Metrics
 
 
@@ -121,8 +124,6 @@ def die_at(home: Path, action: str, moment: int, moments: Any) -> None:
         count += 1
         if count == moment:
             moments.put(name)
-            moments.close()
-            moments.join_thread()
             os.kill(os.getpid(), signal.SIGKILL)
 
     place, remove, execute = catalog.store.place, catalog.store.remove, catalog.log.database.execute
@@ -157,7 +158,16 @@ def prepare(catalog: Catalog, action: str, name: str) -> None:
         for number in range(2):
             make(catalog, f"{name}/{number}", number)
     if action == "gc":
-        put(catalog, figures(int(key_of(name)[:6], 16)))  # and never recorded
+        put(catalog, figures(seed_of(name)))  # and never recorded
+        make(catalog, f"{name}/unpublished", seed_of(name) + 1)
+    if action == "takedown":
+        source = catalog.adopt(put(catalog, figures(seed_of(name))))
+        made = make(catalog, f"{name}/made", seed_of(name) + 1, {"source": source.digest})
+        publish(catalog, "fed", {"from": name}, {"figures": made.outputs[0].digest, "base": figures_digest(catalog)}, {})
+
+
+def seed_of(name: str) -> int:
+    return int(key_of(name)[:6], 16)
 
 
 def _kind(name: str) -> str:
@@ -168,7 +178,7 @@ def record_doomed(catalog: Catalog, name: str) -> None:
     (catalog.checkpoint_folder(key_of(name)) / "state").write_bytes(b"half way")
     with catalog.scratch_folder() as scratch:
         (scratch / "leftover").write_bytes(b"x")
-        made = figures(int(key_of(name)[:6], 16))
+        made = figures(seed_of(name))
         catalog.record(run_of(key_of(name), "toy.make", (catalog.put(made, scratch),)))
 
 
@@ -184,11 +194,26 @@ def collect_doomed(catalog: Catalog, _: str) -> None:
     collect_garbage(catalog, dry_run=False, grace_seconds=-1.0)
 
 
+def take_down_doomed(catalog: Catalog, name: str) -> None:
+    digest = content_digest(figures(seed_of(name)))
+    if catalog.log.note("takedown", digest) is None:
+        takedown(catalog, digest, reason="its owner asked")
+    finish_takedowns(catalog)  # as the next garbage collection does
+    assert not any(catalog.objects.exists(made) for made in parts_of(catalog, name))
+
+
+def parts_of(catalog: Catalog, name: str) -> list[str]:
+    """The objects that only a source that was taken down, or what was made of it, has."""
+    with catalog.scratch_folder() as scratch:
+        return [hash_file(encode(figures(seed_of(name) + number), scratch)["figures.parquet"]) for number in (0, 1)]
+
+
 ACTIONS: dict[str, Callable[[Catalog, str], None]] = {
     "record": record_doomed,
     "publish": publish_doomed,
     "compact": compact_doomed,
     "gc": collect_doomed,
+    "takedown": take_down_doomed,
 }
 
 
