@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ def blocks(language: str) -> list:
     return found
 
 
-def commands() -> list[str]:
-    lines = [line for block in blocks("bash") for line in block.values[0].splitlines()]
-    return sorted({line for line in lines if line.startswith("worldline ")})
+def commands(page: Path) -> list[str]:
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)).splitlines()
+    return [line for line in lines if line.startswith("worldline ")]
 
 
 @pytest.mark.parametrize("text", blocks("python"))
@@ -35,18 +36,20 @@ def test_python_on_the_page_runs(text, small_street, tmp_path, monkeypatch, caps
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("line", commands())
-def test_a_command_on_the_page_runs(line, small_street, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in PAGES if commands(page)])
+def test_the_commands_of_a_page_run_in_its_order(page, small_street, tmp_path, monkeypatch, capsys):
     """Builds and plans of sources that are not here must at least compose; everything else runs on a small dataset."""
-    _, command, *arguments = shlex.split(line)
-    if command in ("build", "explain"):
-        flow, *overrides = arguments
-        assert compose_recipe(flow, overrides)["source"]
-        return
+    home = shutil.copytree(small_street.home, tmp_path / "home")
     monkeypatch.chdir(tmp_path)
-    arguments = [item.replace("my_street@1", "small_street@1").replace("my_street", "small_street", 1) for item in arguments]
-    assert main([command, *arguments, "--home", str(small_street.home)]) == 0, capsys.readouterr().err
-    assert capsys.readouterr().out.strip()
+    for line in commands(page):
+        _, command, *arguments = shlex.split(line)
+        if command in ("build", "explain"):
+            flow, *overrides = arguments
+            assert compose_recipe(flow, overrides)["source"]
+            continue
+        arguments = [item.replace("my_street", "small_street", 1) for item in arguments]
+        assert main([command, *arguments, "--home", str(home)]) == 0, f"{line}: {capsys.readouterr().err}"
+        assert capsys.readouterr().out.strip(), f"{line} printed nothing"
 
 
 def test_every_file_that_a_page_links_to_exists():
