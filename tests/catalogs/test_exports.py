@@ -61,6 +61,7 @@ def ids(folder: Path) -> list[str]:
     return sorted(pandas.read_parquet(folder / "labels")["question_id"])
 
 
+@pytest.mark.both_dialects
 def test_an_export_holds_every_row_and_clip_with_its_licence(streets, tmp_path):
     report = export(streets, "streets", "parquet", tmp_path / "out")
     assert ids(tmp_path / "out") == ["bound-a", "bound-b", "free-a", "free-b", "nobody-a", "nobody-b"]
@@ -80,6 +81,7 @@ def test_rows_are_sorted_by_clip_and_then_by_what_their_table_is_sorted_by(stree
         assert rows == sorted(rows, key=lambda row: (row["clip"], row["question_id"]))
 
 
+@pytest.mark.both_dialects
 def test_the_exported_video_decodes_to_the_frames_of_the_clip(streets, tmp_path):
     export(streets, "streets", "parquet", tmp_path / "out")
     rows = pandas.read_parquet(tmp_path / "out" / "clips")

@@ -94,6 +94,7 @@ def test_a_misspelt_licence_is_answered_with_the_nearest():
 # -- terms flow down ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_dialects
 def test_a_label_has_the_licences_of_every_source_upstream_of_it(catalog, tmp_path):
     video, weights = source(catalog, tmp_path, "street.mp4"), source(catalog, tmp_path, "weights.bin")
     clip = made(catalog, "clip", figures(1), {"source": video})
@@ -129,6 +130,7 @@ def test_generated_video_is_unknown_until_terms_are_given_for_its_model(catalog)
     assert licence_of(catalog, labels).expression == "LicenseRef-CreativeML-OpenRAIL-M"
 
 
+@pytest.mark.both_dialects
 def test_the_empty_truth_that_all_videos_share_carries_no_licence_from_one_to_the_other(catalog, tmp_path):
     labels = {}
     for name, licence in (("free", "CC0-1.0"), ("bound", "CC-BY-NC-4.0")):
@@ -160,6 +162,7 @@ def test_terms_given_later_add_to_those_given_before(catalog, tmp_path):
 # -- reviews -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_dialects
 def test_the_newest_review_of_a_sample_or_question_counts(catalog):
     labels = made(catalog, "labels", questions("aaaa1111", "bbbb2222"), {})
     assert review(catalog, labels[:12], "reject", reason="blurred") == labels

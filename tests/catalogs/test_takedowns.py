@@ -58,6 +58,7 @@ def removed(catalog: Catalog, named: dict[str, str]) -> set[str]:
 ANNS = {"ann", "ann/clip", "ann/labels", "ann/lineage"}
 
 
+@pytest.mark.both_dialects
 def test_a_takedown_removes_the_source_and_what_could_not_be_made_without_it(catalog, streets):
     report = takedown(catalog, "ann.mp4", reason="Ann asked", author="me")
     assert removed(catalog, streets) == ANNS
@@ -70,6 +71,7 @@ def test_a_takedown_removes_the_source_and_what_could_not_be_made_without_it(cat
     assert (note.reason, note.author) == ("Ann asked", "me")
 
 
+@pytest.mark.both_dialects
 def test_the_bytes_of_what_was_taken_down_are_gone_and_nothing_else(catalog, streets):
     refs = {name: catalog.artifact(digest) for name, digest in streets.items()}
     takedown(catalog, streets["ann"], reason="Ann asked")
@@ -97,6 +99,7 @@ def test_a_version_that_lost_everything_is_deleted_and_the_others_keep_the_rest(
     )
 
 
+@pytest.mark.both_dialects
 def test_what_was_taken_down_may_not_come_in_again(catalog, streets, tmp_path):
     takedown(catalog, "ann.mp4", reason="Ann asked")
     with pytest.raises(WorldlineError, match="taken down"):
@@ -139,6 +142,7 @@ def test_everything_made_in_a_circle_from_the_source_goes(catalog, tmp_path):
     assert catalog.find(key_of("same again")) is None
 
 
+@pytest.mark.both_dialects
 def test_bytes_of_a_drifted_output_go_too(catalog, tmp_path):
     source = adopted(catalog, tmp_path, "drift.mp4")
     made(catalog, "in", [figures(1)], {"source": source})
@@ -220,6 +224,7 @@ def _takedown_and_die(home: Path, death: str) -> None:
     takedown(catalog, "ann.mp4", reason="Ann asked")
 
 
+@pytest.mark.both_dialects
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_killed_takedown_is_whole_or_not_at_all_and_the_next_one_finishes_it(catalog, streets, processes, death):
     refs = {name: catalog.artifact(digest) for name, digest in streets.items()}
