@@ -17,6 +17,7 @@ from catalogs.consolidation import consolidate
 from catalogs.garbage import bodies, objects_of_body, objects_of_version, referenced
 from catalogs.lineage import manifest, read_artifacts, upstream
 from catalogs.records import DatasetVersion, Note
+from catalogs.repair import bad_files, index_difference
 from catalogs.stores import file_blocks, hash_blocks, object_digest, object_name
 from schemas.canonical import canonical_json
 from schemas.errors import WorldlineError
@@ -37,7 +38,7 @@ class Finding:
         kind: "artifact", "source", "manifest", "table", "object" (nothing refers to it), "copy" (of a remote file, on this
             machine), "record file", "log" or "report".
         name: SHA-256 of an object, else the file's name in the workspace.
-        state: "damaged", "missing" or "older than its record files".
+        state: "damaged" or "missing".
         of: what it belongs to.
         remedy: how it is healed.
     """
@@ -67,13 +68,17 @@ def verify(catalog: "Catalog", dataset: str | None = None) -> list[Finding]:
         version = versions.resolve(catalog.log, dataset)
         found = _bad_objects(catalog, _needed_by(catalog, version))
     else:
-        found = _bad_objects(catalog, referenced(catalog) | set(catalog.objects.all()))
-        found += [*_bad_copies(catalog), *_bad_record_files(catalog), *_bad_reports(catalog)]
+        found = _bad_records(catalog)
+        if not any(finding.kind == "log" for finding in found):  # else nothing that it says can be trusted
+            found += _bad_objects(catalog, referenced(catalog) | set(catalog.objects.all()))
+            found += [*_bad_copies(catalog), *_bad_reports(catalog)]
     return sorted(found, key=lambda finding: (finding.kind, finding.name))
 
 
 def heal(catalog: "Catalog") -> list[tuple[Finding, str]]:
     """Heal what can be healed without building again; remove what is damaged and can only be built again.
+
+    A log that is bad itself is `catalogs.repair.repair`'s, which comes before.
 
     Returns:
         Everything that was found, with what was done about it.
@@ -83,6 +88,7 @@ def heal(catalog: "Catalog") -> list[tuple[Finding, str]]:
         "table": _heal_table,
         "copy": _heal_copy,
         "record file": _heal_record_file,
+        "log": lambda *_: "left as it is: something changed it since it was repaired",
         "report": _heal_report,
     }
     return [(finding, healers.get(finding.kind, _heal_object)(catalog, finding)) for finding in verify(catalog)]
@@ -215,19 +221,17 @@ def _heal_table(catalog: "Catalog", finding: Finding) -> str:
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def _bad_record_files(catalog: "Catalog") -> list[Finding]:
-    found = []
-    for name, sha256 in catalog.log.rows("SELECT name, sha256 FROM files ORDER BY first"):
-        try:
-            state = "" if hash_blocks(catalog.store.blocks(f"tables/{name}")) == sha256 else "damaged"
-        except FileNotFoundError:
-            state = "missing"
-        except OSError:
-            state = "damaged"
-        if state:
-            remedy = "`worldline repair` writes it again from the log"
-            found.append(Finding("record file", f"tables/{name}", state, "what was recorded", remedy))
-    return found
+def _bad_records(catalog: "Catalog") -> list[Finding]:
+    """Check the log's storage and record files, and, where these are good, the log against what they say."""
+    wrong, bad = catalog.log.database.check(), list[tuple[str, str]]()
+    if wrong is None:
+        bad = bad_files(catalog.log)
+        wrong = None if bad else index_difference(catalog.log)
+    if wrong is not None:
+        remedy = "`worldline repair` keeps it aside and makes it again from the record files; then verify again"
+        return [Finding("log", catalog.log.database.where, "damaged", wrong, remedy)]
+    remedy = "`worldline repair` writes it again from the log"
+    return [Finding("record file", name, state, "what was recorded", remedy) for name, state in bad]
 
 
 def _heal_record_file(catalog: "Catalog", finding: Finding) -> str:

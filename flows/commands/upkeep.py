@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from dataclasses import asdict
 
-from flows.printing import Add, open_catalog, print_json, print_table, show_rows
+from flows.printing import Add, open_catalog, print_json, print_table, show_rows, workspace
 from schemas.errors import WorldlineError
 
 
@@ -29,13 +29,20 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _repair(options: argparse.Namespace) -> None:
+    from catalogs.repair import repair
     from catalogs.upkeep import heal
 
+    home = workspace(options)
+    if not home.is_dir():
+        raise WorldlineError(f"there is no workspace at {home}: name one with --home")
+    done = repair(home)  # of the log, without which the workspace cannot be opened
     healed = heal(open_catalog(options))
-    show_rows(options, ["kind", "name", "was", "of", "done"], [[f.kind, f.name, f.state, f.of, done] for f, done in healed])
-    left = sum("build" in done or "left" in done or "could not" in done for _, done in healed)
-    if not options.json:
-        print(f"healed {len(healed) - left} of {len(healed)}" + (f"; {left} need what the table says" if left else ""))
+    if options.json:
+        print_json({"log": done, "files": [{**asdict(finding), "done": what} for finding, what in healed]})
+        return
+    for sentence in done:
+        print(sentence)
+    print_table(["kind", "name", "was", "of", "done"], [[f.kind, f.name, f.state, f.of, what] for f, what in healed])
 
 
 def _gc(options: argparse.Namespace) -> None:

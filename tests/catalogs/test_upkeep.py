@@ -18,6 +18,7 @@ import catalogs.log
 from catalogs.catalog import Catalog, Execution
 from catalogs.garbage import GRACE_SECONDS, Garbage, collect_garbage
 from catalogs.records import Note
+from catalogs.repair import repair
 from catalogs.upkeep import Finding, heal, verify
 from catalogs.versions import delete, publish
 from schemas.artifact import Files
@@ -182,6 +183,31 @@ def test_a_bad_record_file_is_named_and_written_again(catalog: Catalog, merged: 
     assert heal(catalog) == [(finding, "written again from the log")]
     assert verify(catalog) == []
     assert catalog.sql("SELECT * FROM executions").to_pylist() == rows
+
+
+@pytest.mark.parametrize("place", [0.0001, 0.35, 0.6, 0.9])
+def test_a_flipped_byte_in_the_log_is_found_wherever_it_matters_and_repair_makes_it_again(catalog: Catalog, place: float) -> None:
+    for number in range(20):
+        make(catalog, str(number), number)
+    publish(catalog, "nightly", {}, {"figures": catalog.find(key_of("3")).outputs[0].digest}, {})  # type: ignore[union-attr]
+    path = catalog.home / "catalog.sqlite"
+    catalog.log.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = catalog.sql("SELECT * FROM executions ORDER BY key").to_pylist()
+    home = catalog.home
+    data = bytearray(path.read_bytes())
+    position = next(i for i in range(int(len(data) * place), len(data)) if data[i : i + 1].isalnum())
+    data[position] ^= 1
+    path.write_bytes(data)
+    try:
+        finding = only(verify(Catalog.open(home)))
+        assert (finding.kind, finding.name, finding.state) == ("log", str(path), "damaged")
+    except WorldlineError as error:
+        assert str(path) in str(error)  # noqa: PT017  (so damaged that it cannot be opened)
+    (done, *_) = repair(home)
+    assert str(path) in done
+    healed = Catalog.open(home)
+    assert verify(healed) == []
+    assert healed.sql("SELECT * FROM executions ORDER BY key").to_pylist() == before
 
 
 def test_a_damaged_report_is_given_out_again(catalog: Catalog, tmp_path: Path) -> None:
