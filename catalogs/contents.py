@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from catalogs.log import CommitLog
@@ -18,6 +17,8 @@ from catalogs.records import ArtifactRef, DatasetVersion, read_output
 from schemas.errors import WorldlineError
 
 if TYPE_CHECKING:
+    import duckdb
+
     from catalogs.catalog import Catalog
 
 _ASKED_AT_ONCE = 500  # placeholders in one query
@@ -100,6 +101,8 @@ def question_ids_among(catalog: "Catalog", digests: Iterable[str], wanted: Itera
     paths = _paths(catalog, [ref for ref in artifact_refs(catalog.log, digests).values() if ref.kind == "Questions"], "labels")
     if not asked or not paths:
         return set()
+    import duckdb  # here, because every look into the catalog imports this module
+
     with duckdb.connect(":memory:") as connection:
         connection.register("asked", pa.table({"id": asked}))
         found = connection.execute(
@@ -123,6 +126,7 @@ def measure(
     artifacts: Mapping[str, str],
     rejected: Sequence[str] = (),
     tables: Mapping[str, Sequence[str]] | None = None,
+    refs: Mapping[str, ArtifactRef] | None = None,
 ) -> Contents:
     """Count what artifacts hold; an artifact in two roles counts once, a rejected question not at all.
 
@@ -131,11 +135,13 @@ def measure(
         artifacts: digest by role.
         rejected: question ids that do not count.
         tables: SHA-256 of Parquet objects that hold a table's rows for just these artifacts, where consolidated.
+        refs: the artifacts by digest, where the caller has them.
 
     Raises:
         WorldlineError: if an object that holds rows is lost.
     """
-    refs = artifact_refs(catalog.log, artifacts.values())
+    if refs is None:
+        refs = artifact_refs(catalog.log, artifacts.values())
     consolidated = tables or {}
     paths = {
         table: _local(catalog, consolidated[table], table)
@@ -143,6 +149,8 @@ def measure(
         else _paths(catalog, [ref for ref in refs.values() if ref.kind == kind], table)
         for table, (kind, _) in COUNTED.items()
     }
+    import duckdb  # here, because every look into the catalog imports this module
+
     with duckdb.connect(":memory:") as connection:
         rows = {table: _count(connection, found) for table, found in paths.items()}
         labels = _labels(connection, paths["labels"], rejected)
@@ -173,14 +181,14 @@ def _local(catalog: "Catalog", names: Sequence[str], table: str) -> list[str]:
         return [str(path) for path in pool.map(find, wanted)]
 
 
-def _count(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> int:
+def _count(connection: "duckdb.DuckDBPyConnection", paths: list[str]) -> int:
     if not paths:
         return 0
     (found,) = connection.execute("SELECT count(*) FROM read_parquet(?)", [paths]).fetchall()  # all: else it stays open
     return int(found[0])
 
 
-def _labels(connection: duckdb.DuckDBPyConnection, paths: list[str], rejected: Sequence[str]) -> dict[tuple[str, str], int]:
+def _labels(connection: "duckdb.DuckDBPyConnection", paths: list[str], rejected: Sequence[str]) -> dict[tuple[str, str], int]:
     if not paths:
         return {}
     connection.register("rejected", pa.table({"id": pa.array(sorted(set(rejected)), pa.string())}))
@@ -189,7 +197,7 @@ def _labels(connection: duckdb.DuckDBPyConnection, paths: list[str], rejected: S
     return {(kind, answer): count for kind, answer, count in connection.execute(query, [paths]).fetchall()}
 
 
-def _figures(connection: duckdb.DuckDBPyConnection, paths: list[str]) -> dict[str, Figure]:
+def _figures(connection: "duckdb.DuckDBPyConnection", paths: list[str]) -> dict[str, Figure]:
     if not paths:
         return {}
     query = """SELECT name, avg(value), min(unit), count(*) FROM read_parquet(?, union_by_name = true)

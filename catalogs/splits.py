@@ -8,6 +8,7 @@ clips that come later move no other group.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 EARTH_RADIUS_M = 6_371_008.8
+_READERS = 4
 _THINNED = 20  # fixes are thinned to one per radius / 20, ...
 _REACH = 1.2  # ... and so compared within 1.2 radii, which misses no pair within the radius
 _LIKE_BITS = 16  # of the 256 bits of a first frame's hash; unrelated frames differ in about 128
@@ -72,12 +74,14 @@ class SplitRule:
         return cls(**settings)
 
 
-def split(catalog: "Catalog", artifacts: Mapping[str, str], executions: Sequence[Execution], rule: SplitRule) -> dict[str, str]:
+def split(
+    catalog: "Catalog", artifacts: Mapping[str, ArtifactRef], executions: Sequence[Execution], rule: SplitRule
+) -> dict[str, str]:
     """Return "train", "val" or "test" by clip.
 
     Args:
         catalog: the workspace.
-        artifacts: digest by role.
+        artifacts: by role.
         executions: everything upstream of the artifacts, makers before users.
         rule: shares and radius.
     """
@@ -98,19 +102,18 @@ def _split_of(group: str, rule: SplitRule) -> str:
 
 
 def group_clips(
-    catalog: "Catalog", artifacts: Mapping[str, str], executions: Sequence[Execution], radius_m: float
+    catalog: "Catalog", artifacts: Mapping[str, ArtifactRef], executions: Sequence[Execution], radius_m: float
 ) -> dict[str, str]:
     """Return the group of every clip of a version: the least name of what its clips came from.
 
     Roles without a clip, in a version of many clips, are about all of them and belong to no group.
     """
-    refs = artifact_refs(catalog.log, artifacts.values())
-    origins = _origins(catalog, refs, executions)
+    origins = _origins(catalog, {ref.digest for ref in artifacts.values()}, executions)
     many = any(clip_of(role) for role in artifacts)
     members: dict[str, list[ArtifactRef]] = {}
-    for role, digest in sorted(artifacts.items()):
-        if (clip_of(role) or not many) and digest in refs:
-            members.setdefault(clip_of(role), []).append(refs[digest])
+    for role in sorted(artifacts):
+        if clip_of(role) or not many:
+            members.setdefault(clip_of(role), []).append(artifacts[role])
     of_clip: dict[str, set[Origin]] = {}
     for clip, found in members.items():
         starts = [ref for ref in found if ref.kind == "Clip"] or found
@@ -121,7 +124,7 @@ def group_clips(
         for origin in reached:
             joined.join(clip, origin)
     positioned = sorted({origin.name for reached in of_clip.values() for origin in reached if origin.kind == "gps"})
-    for one, other in near_clips({digest: _positions(catalog, digest) for digest in positioned}, radius_m):
+    for one, other in near_clips(_positions(catalog, artifact_refs(catalog.log, positioned).values()), radius_m):
         joined.join(Origin("gps", one), Origin("gps", other))
     names: dict[Any, str] = {}
     for clip, reached in of_clip.items():
@@ -132,10 +135,10 @@ def group_clips(
     return {clip: names[joined.root(clip)] for clip in of_clip}
 
 
-def _origins(catalog: "Catalog", refs: Mapping[str, ArtifactRef], executions: Sequence[Execution]) -> dict[str, set[Origin]]:
+def _origins(catalog: "Catalog", digests: set[str], executions: Sequence[Execution]) -> dict[str, set[Origin]]:
     """Return what every artifact came from, by digest; weights and lineages hand nothing on."""
     made = {ref.digest for execution in executions for ref in execution.outputs}
-    given = {digest for execution in executions for digest in execution.inputs.values()} | set(refs)
+    given = {digest for execution in executions for digest in execution.inputs.values()} | digests
     places = {note.subject: note.body["place"] for note in catalog.log.notes("terms") if note.body.get("place")}
     origins: dict[str, set[Origin]] = {}
     for digest, ref in artifact_refs(catalog.log, given - made).items():
@@ -225,6 +228,7 @@ def leaks(catalog: "Catalog", version: DatasetVersion, *, radius_m: float = 100.
     places = {note.subject: note.body["place"] for note in catalog.log.notes("terms") if note.body.get("place")}
     reached_refs = artifact_refs(catalog.log, {digest for found in above.values() for digest in found})
     sharing: dict[tuple[str, str], set[str]] = {}
+    positions = _positions(catalog, [ref for ref in reached_refs.values() if ref.kind == "Clip" and "gps.parquet" in ref.parts])
     tracks: dict[str, list[np.ndarray]] = {}
     for clip, starts in clips.items():
         for digest in set[str]().union(*(above[ref.digest] for ref in starts)):
@@ -237,8 +241,8 @@ def leaks(catalog: "Catalog", version: DatasetVersion, *, radius_m: float = 100.
                 sharing.setdefault(("clip", digest), set()).add(clip)
             if ref.kind == "Clip" and (world := _world_in_provenance(catalog, ref)):
                 sharing.setdefault(("world", world), set()).add(clip)
-            if ref.kind == "Clip" and "gps.parquet" in ref.parts:
-                tracks.setdefault(clip, []).append(_positions(catalog, digest))
+            if digest in positions:
+                tracks.setdefault(clip, []).append(positions[digest])
     found = [Leak(*what, {clip: version.splits[clip] for clip in sorted(shared)}) for what, shared in sorted(sharing.items())]
     found = [leak for leak in found if len(set(leak.clips.values())) > 1]
     found += _near_positions({clip: np.concatenate(points) for clip, points in tracks.items()}, version.splits, radius_m)
@@ -347,10 +351,17 @@ def first_frame_hash(frame: np.ndarray) -> np.ndarray:
 # -- positions ------------------------------------------------------------------------------------------------------------
 
 
-def _positions(catalog: "Catalog", digest: str) -> np.ndarray:
-    ref = catalog.artifact(digest)
-    table = pq.read_table(catalog.objects.path(ref.parts["gps.parquet"]), columns=["latitude_deg", "longitude_deg"])
-    return on_the_globe(*(table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names))
+def _positions(catalog: "Catalog", clips: Iterable[ArtifactRef]) -> dict[str, np.ndarray]:
+    """Return the positions of clips with satellite fixes, by digest."""
+
+    def read(ref: ArtifactRef) -> np.ndarray:
+        part = pq.ParquetFile(catalog.objects.path(ref.parts["gps.parquet"]))
+        table = part.read(columns=["latitude_deg", "longitude_deg"], use_threads=False)
+        return on_the_globe(*(table.column(name).to_numpy() for name in ("latitude_deg", "longitude_deg")))
+
+    with ThreadPoolExecutor(_READERS) as pool:  # a remote store answers several at once
+        found = sorted(clips, key=lambda ref: ref.digest)
+        return {ref.digest: points for ref, points in zip(found, pool.map(read, found), strict=True)}
 
 
 def on_the_globe(latitude_deg: np.ndarray, longitude_deg: np.ndarray) -> np.ndarray:
