@@ -34,14 +34,12 @@ class Toll:
         promised: how many acknowledgements were checked.
         lost: acknowledged things that are not there.
         unclean: what `verify` found, leftovers, and builds that did not complete, one line per round that had any.
-        lock_files: empty files that killed builds left under `locks`.
     """
 
     rounds: collections.Counter[str] = field(default_factory=collections.Counter)
     promised: int = 0
     lost: list[str] = field(default_factory=list)
     unclean: list[str] = field(default_factory=list)
-    lock_files: int = 0
 
 
 def measure_kills(folder: Path, quick: bool) -> list[Figure]:
@@ -66,7 +64,6 @@ def measure_kills(folder: Path, quick: bool) -> list[Figure]:
         figure("catalog.kill9.rounds", sum(toll.rounds.values()), "kills", "200 of a building process asked", counts),
         figure("catalog.kill9.lost", len(toll.lost), "", "0 asked", _told(f"of {toll.promised} acknowledged; {of}", toll.lost)),
         figure("catalog.kill9.unclean", len(toll.unclean), "rounds", "0 asked", _told(f"{checks}; {of}", toll.unclean)),
-        figure("catalog.kill9.lock_files", toll.lock_files, "files", "", "empty files of killed builds left under locks/"),
     ]
 
 
@@ -102,8 +99,7 @@ def check(home: Path, lines: list[str], number: int, toll: Toll) -> list[str]:
     """Count what was promised and is not there; return what is not clean."""
     catalog = Catalog.open(home)
     found = [f"verify: {finding}" for finding in verify(catalog)]
-    toll.lock_files += len(list((home / "locks").glob("*"))) if (home / "locks").exists() else 0
-    leftovers = [path for name in ("scratch", "objects/incoming") for path in (home / name).iterdir()]
+    leftovers = [path for name in ("scratch", "objects/incoming", "locks") for path in (home / name).glob("*")]
     found += [f"left over: {path.relative_to(home)}" for path in leftovers]
     versions = {version.reference: version for version in catalog.datasets()}
     for kind, name, *manifest in (line.split(" ") for line in lines if " " in line):

@@ -366,6 +366,8 @@ class Catalog:
         with contextlib.suppress(WorldlineError):  # a full disk: merging can wait, and reading goes on
             self.log.compact()
         removed = self.objects.sweep() + leases.sweep(self._scratch)
+        if (locks := self.home / "locks").is_dir():  # where `tasks` lets one process at a time work on an execution
+            removed += leases.sweep(locks)
         for folder in sorted(self._checkpoints.iterdir()):
             if self.find(folder.name.partition("-")[0]) is None:
                 continue
