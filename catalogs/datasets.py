@@ -110,19 +110,25 @@ class Dataset(DatasetVersion):
     def table(self, name: str) -> pa.Table:
         """Return the rows of one content table ("labels", "tracks", ...) that belong to this version.
 
+        Labels that people had rejected when it was published are left out.
+
         Raises:
             WorldlineError: if there is no such table.
         """
         if name not in CONTENT_TABLES:
             raise WorldlineError(f"{self.reference} has no table {name}: there is {', '.join(CONTENT_TABLES)}")
-        return self.catalog.sql(
-            f"SELECT * EXCLUDE (dataset, version, latest) FROM {name} WHERE dataset = '{self.name}' AND version = {self.version}"
-        )
+        return self.catalog.sql(f"SELECT * EXCLUDE (dataset, version, latest) FROM {name} WHERE {self.is_meant}")
+
+    @property
+    def is_meant(self) -> str:
+        """The condition in SQL that picks this version's rows of a content table."""
+        return f"dataset = '{self.name}' AND version = {self.version}"
 
     def to_torch(
         self,
         window: int = 16,
         *,
+        per: str = "window",
         step: int | None = None,
         step_s: float | None = None,
         hop: int | None = None,
@@ -136,6 +142,8 @@ class Dataset(DatasetVersion):
 
         Args:
             window: frames in a sample.
+            per: "window" cuts the clips into windows; "label" gives one sample per label, its frames spread evenly over
+                the label's time, with the label as the one row of `labels`.
             step: frames from one to the next; 1 by default.
             step_s: instead, seconds from one to the next: the frames nearest to these times are taken.
             hop: steps from the start of a window to that of the next; `window` by default, so that none overlap.
@@ -149,12 +157,15 @@ class Dataset(DatasetVersion):
             WorldlineError: if an argument makes no sense, or no window is found.
         """
         from catalogs.loaders import Windows
-        from catalogs.samples import Cut, plan
+        from catalogs.samples import Cut, LabelCut, plan
 
-        cut = Cut(window, step, step_s, hop)
-        return Windows(
-            plan(self, cut, tuple(include), split, dict(roles or {})), channels_first=channels_first, transform=transform
-        )
+        if per == "label" and (step, step_s, hop) == (None, None, None):
+            cut: Cut | LabelCut = LabelCut(window)
+        elif per == "window":
+            cut = Cut(window, step, step_s, hop)
+        else:
+            raise WorldlineError(f'per must be "window" or "label" (without step, step_s and hop), not {per!r}')
+        return Windows(plan(self, cut, tuple(include), split, roles, channels_first=channels_first), transform)
 
     def to_huggingface(self, table: str = "labels") -> "datasets.Dataset":
         """Return one content table as a Hugging Face dataset over the same Arrow memory; nothing is converted.

@@ -59,11 +59,8 @@ class Windows(Dataset[Any]):
     Any number of threads and worker processes (fork, forkserver, spawn) may read at once.
     """
 
-    def __init__(
-        self, samples: Samples, *, channels_first: bool = False, transform: Callable[[dict[str, Any]], Any] | None = None
-    ) -> None:
+    def __init__(self, samples: Samples, transform: Callable[[dict[str, Any]], Any] | None = None) -> None:
         self.samples = samples
-        self.channels_first = channels_first
         self.transform = transform
 
     @property
@@ -76,8 +73,6 @@ class Windows(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         sample = self.samples.sample(number)
-        if self.channels_first and "frames" in sample:
-            sample["frames"] = np.ascontiguousarray(np.moveaxis(sample["frames"], -1, 1))
         tensors = {name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for name, value in sample.items()}
         return self.transform(tensors) if self.transform else tensors
 

@@ -5,12 +5,13 @@ processes as it is. Files are opened in the process and thread that reads them a
 that is open crosses to another process, and no database is asked after planning.
 """
 
+import collections
 import functools
 import json
 import math
 import os
 import threading
-from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,9 @@ class Cut:
         """Frames or seconds from one frame of a window to the next."""
         return self.step_s if self.step_s is not None else (self.step or 1)
 
-    def count(self, frames: np.ndarray, duration_s: np.ndarray) -> np.ndarray:
-        """Return how many windows fit into clips of so many frames and seconds, `[clips]` each."""
+    def count(self, clips: pa.Table) -> np.ndarray:
+        """Return how many windows fit into each clip (columns `frames` and `duration_s`), `[clips]`."""
+        frames, duration_s = clips["frames"].to_numpy(), clips["duration_s"].to_numpy()
         length, slack = (frames - 1, 0.0) if self.step_s is None else (duration_s, _SAME_TIME_S)
         over = length - (self.window - 1) * self.spacing + slack
         hops = np.floor(over / ((self.hop or self.window) * self.spacing)).astype(np.int64) + 1
@@ -88,14 +90,57 @@ class Cut:
         steps = number * (self.hop or self.window) + np.arange(self.window)
         if self.step_s is None:
             return steps * (self.step or 1)
-        wanted = times_s[0] + steps * self.step_s
-        after = np.clip(np.searchsorted(times_s, wanted), 1, max(len(times_s) - 1, 1))
-        nearest = after - (wanted - times_s[after - 1] <= times_s[np.minimum(after, len(times_s) - 1)] - wanted)
-        return np.clip(nearest, 0, len(times_s) - 1)
+        return _nearest(times_s, times_s[0] + steps * self.step_s)
 
 
-def plan(dataset: "Dataset", cut: Cut, include: tuple[str, ...], split: str | None, roles: dict[str, str]) -> "Samples":
-    """Find the windows of a version; no file is read.
+@dataclass(frozen=True)
+class LabelCut:
+    """One window per label: frames spread evenly over the label's time, from its first moment to its last.
+
+    Attributes:
+        window: frames in a window.
+    """
+
+    window: int
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise WorldlineError(f"window must be greater than 0, not {self.window}")
+
+    def count(self, clips: pa.Table) -> np.ndarray:
+        """Return how many labels each clip has (column `labels`), `[clips]`."""
+        return clips["labels"].to_numpy()
+
+    def frames(self, label: pa.Table, times_s: np.ndarray) -> np.ndarray:
+        """Return the frame indices `[window]` of a label; of the whole clip where the label has no time.
+
+        Args:
+            label: one row.
+            times_s: `[T]` of the clip's frames.
+        """
+        start, end = label["start_s"][0].as_py(), label["end_s"][0].as_py()
+        return _nearest(
+            times_s, np.linspace(times_s[0] if start is None else start, times_s[-1] if end is None else end, self.window)
+        )
+
+
+def _nearest(times_s: np.ndarray, wanted_s: np.ndarray) -> np.ndarray:
+    """Return the index of the time nearest to each wanted one; the earlier of two."""
+    after = np.clip(np.searchsorted(times_s, wanted_s), 1, max(len(times_s) - 1, 1))
+    earlier = wanted_s - times_s[after - 1] <= times_s[np.minimum(after, len(times_s) - 1)] - wanted_s
+    return np.clip(after - earlier, 0, len(times_s) - 1)
+
+
+def plan(
+    dataset: "Dataset",
+    cut: Cut | LabelCut,
+    include: tuple[str, ...],
+    split: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    *,
+    channels_first: bool = False,
+) -> "Samples":
+    """Find the windows of a version; no file is read, but for labels where people rejected some.
 
     Args:
         dataset: the version.
@@ -103,11 +148,14 @@ def plan(dataset: "Dataset", cut: Cut, include: tuple[str, ...], split: str | No
         include: which of `PARTS` a sample holds.
         split: take the clips of one split; all where None.
         roles: role to take by artifact type, where a clip has several.
+        channels_first: frames as `[T, 3, H, W]`.
 
     Raises:
         WorldlineError: if a part or split is unknown, a clip has several artifacts of a type and no role is given, or
             no window is found.
     """
+    if isinstance(cut, LabelCut) and "labels" not in include:
+        include = (*include, "labels")
     unknown = [part for part in include if part not in PARTS]
     if unknown:
         raise WorldlineError(f"a sample cannot include {', '.join(unknown)}: it can include {', '.join(PARTS)}")
@@ -115,40 +163,67 @@ def plan(dataset: "Dataset", cut: Cut, include: tuple[str, ...], split: str | No
     if split is not None and split not in known:
         there = f"it has {', '.join(known)}" if known else "it has none"
         raise WorldlineError(f"{dataset.reference} has no split {split}: {there}")
-    kinds = {"Clip": [_ARRAYS], "CameraPath": [_ARRAYS, "meta.json"] if "cameras" in include else []}
-    if "frames" in include:
-        kinds["Clip"].append(_VIDEO)
-    for name in TABLES:
-        if name in include:
-            kinds.setdefault(CONTENT_TABLES[name].kind, []).extend(CONTENT_TABLES[name].needs)
     rows: list[dict[str, Any]] = []
     left_out: dict[str, str] = {}
     for clip in dataset.clips.values():
-        if split is not None and clip.split != split:
-            continue
-        row: dict[str, Any] = {"clip": clip.name, "split": clip.split or ""}
-        for kind, parts in kinds.items():
-            ref = _chosen(dataset, clip, kind, roles) if parts else None
-            if parts and ref is None:
-                left_out[clip.name] = f"it has no {kind}"
-            elif ref is not None:
-                row |= _row(ref, parts)
-        if clip.name not in left_out:
-            rows.append(row)
+        if split is None or clip.split == split:
+            row = _row(dataset, clip, _parts_read(include), roles or {})
+            if isinstance(row, str):
+                left_out[clip.name] = row
+            else:
+                rows.append(row)
     if not rows:
         why = f": {next(iter(left_out.values()))}" if left_out else ""
         raise WorldlineError(f"{dataset.reference} has no clip to cut windows from{why}")
-    samples = Samples(dataset.catalog.home, pa.Table.from_pylist(rows), cut, include, dataset.rejected, left_out)
-    if not len(samples):
-        longest = max(row["duration_s"] for row in rows), max(row["frames"] for row in rows)
-        raise WorldlineError(
-            f"no clip of {dataset.reference} is long enough for a window of {cut.window} frames that are {cut.spacing:g} "
-            f"{'frames' if cut.step_s is None else 's'} apart: the longest has {longest[1]} frames in {longest[0]:.3g} s"
-        )
-    return samples
+    if isinstance(cut, LabelCut) and dataset.rejected:
+        _count_accepted(dataset, rows)
+    samples = Samples(dataset.catalog.home, pa.Table.from_pylist(rows), cut, include, dataset.rejected, left_out, channels_first)
+    if len(samples):
+        return samples
+    if isinstance(cut, LabelCut):
+        raise WorldlineError(f"{dataset.reference} has no labels to cut windows around")
+    duration_s, frames = max(row["duration_s"] for row in rows), max(row["frames"] for row in rows)
+    raise WorldlineError(
+        f"no clip of {dataset.reference} is long enough for a window of {cut.window} frames that are {cut.spacing:g} "
+        f"{'frames' if cut.step_s is None else 's'} apart: the longest has {frames} frames in {duration_s:.3g} s"
+    )
 
 
-def _chosen(dataset: "Dataset", clip: "ClipMembers", kind: str, roles: dict[str, str]) -> ArtifactRef | None:
+def _parts_read(include: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return which parts of which artifact types the samples are read from."""
+    kinds = {"Clip": [_ARRAYS, _VIDEO] if "frames" in include else [_ARRAYS]}
+    if "cameras" in include:
+        kinds["CameraPath"] = [_ARRAYS, "meta.json"]
+    for name in include:
+        if name in TABLES:
+            kinds.setdefault(CONTENT_TABLES[name].kind, []).extend(CONTENT_TABLES[name].needs)
+    return kinds
+
+
+def _row(dataset: "Dataset", clip: "ClipMembers", kinds: dict[str, list[str]], roles: Mapping[str, str]) -> dict[str, Any] | str:
+    """Return what is needed to read a clip, or why it cannot be read."""
+    row: dict[str, Any] = {"clip": clip.name, "split": clip.split or ""}
+    for kind, parts in kinds.items():
+        ref = _chosen(dataset, clip, kind, roles)
+        if ref is None:
+            return f"it has no {kind}"
+        row |= {f"{kind}/{part}": ref.parts[part] for part in parts}
+        if kind == "Clip":
+            row |= {name: ref.facts[name] for name in ("frames", "width_px", "height_px", "duration_s")}
+        elif kind == "Questions":
+            row |= {"labels": ref.facts["questions"], "Questions": ref.digest}
+    return row
+
+
+def _count_accepted(dataset: "Dataset", rows: list[dict[str, Any]]) -> None:
+    """Set the number of labels of each clip to those that nobody rejected."""
+    counted = dataset.catalog.sql(f"SELECT artifact, count(*) AS labels FROM labels WHERE {dataset.is_meant} GROUP BY artifact")
+    accepted = dict(zip(counted["artifact"].to_pylist(), counted["labels"].to_pylist(), strict=True))
+    for row in rows:
+        row["labels"] = accepted.get(row["Questions"], 0)
+
+
+def _chosen(dataset: "Dataset", clip: "ClipMembers", kind: str, roles: Mapping[str, str]) -> ArtifactRef | None:
     found = clip.of_kind(kind)
     if kind in roles:
         return found.get(roles[kind])
@@ -160,19 +235,13 @@ def _chosen(dataset: "Dataset", clip: "ClipMembers", kind: str, roles: dict[str,
     return next(iter(found.values()), None)
 
 
-def _row(ref: ArtifactRef, parts: list[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {f"{ref.kind}/{part}": ref.parts[part] for part in parts}
-    if ref.kind == "Clip":
-        row |= {name: ref.facts[name] for name in ("frames", "width_px", "height_px", "duration_s")}
-    return row
-
-
 class Samples:
     """The windows of a version, by number; pickles as its plan.
 
     Attributes:
         cut: how they are cut.
         include: which of `PARTS` a sample holds.
+        channels_first: whether frames are `[T, 3, H, W]`.
         clips: one row per clip that has windows: `clip`, `split`, size, and the object of every part that is read.
         left_out: clips that have none, and why.
     """
@@ -181,16 +250,17 @@ class Samples:
         self,
         home: Path,
         clips: pa.Table,
-        cut: Cut,
+        cut: Cut | LabelCut,
         include: tuple[str, ...],
         rejected: tuple[str, ...],
         left_out: dict[str, str],
+        channels_first: bool,
     ) -> None:
-        counts = cut.count(clips["frames"].to_numpy(), clips["duration_s"].to_numpy())
-        short = clips.filter(pa.array(counts == 0))
-        self.left_out = left_out | dict.fromkeys(short["clip"].to_pylist(), "it is shorter than a window")
+        counts = cut.count(clips)
+        none = "it is shorter than a window" if isinstance(cut, Cut) else "it has no labels"
+        self.left_out = left_out | dict.fromkeys(clips.filter(pa.array(counts == 0))["clip"].to_pylist(), none)
         self.clips = clips.filter(pa.array(counts > 0)).combine_chunks()
-        self.cut, self.include = cut, include
+        self.cut, self.include, self.channels_first = cut, include, channels_first
         self._ends = np.cumsum(counts[counts > 0])  # number of windows up to and with each clip
         self._home = home
         self._rejected = pa.array(sorted(rejected), pa.string())
@@ -215,10 +285,11 @@ class Samples:
     def sample(self, number: int) -> dict[str, Any]:
         """Return one window.
 
-        `clip` and `split` (text), `frame_index` int64 `[T]` and `times_s` float64 `[T]`; on demand `frames` uint8
-        `[T, H, W, 3]`; `world_from_camera` float64 `[T, 4, 4]`, `registered` bool `[T]`, `intrinsics` float64 `[3, 3]`
-        and `scale_source`; and Arrow tables: `tracks` of just these frames, `kinematics`, `windows` and `labels` that
-        lie between the first and the last of these times. Labels that a person rejected are left out.
+        Always: `clip` and `split` (text), `frame_index` int64 `[T]` and `times_s` float64 `[T]`. On demand: `frames`
+        uint8 `[T, H, W, 3]` (or `[T, 3, H, W]`); `world_from_camera` float64 `[T, 4, 4]`, `registered` bool `[T]`,
+        `intrinsics` float64 `[3, 3]` and `scale_source`; Arrow tables: `tracks` of just these frames, `kinematics`,
+        `windows` and `labels` that lie between the first and the last of these times (around a label: the label
+        alone). Labels that a person rejected are left out.
 
         Raises:
             IndexError: if there is no such window.
@@ -228,17 +299,20 @@ class Samples:
             raise IndexError(f"there are windows 0 to {len(self) - 1}, not {number}")
         row = int(np.searchsorted(self._ends, number, side="right"))
         clip = self._open(row)
-        first = int(self._ends[row - 1]) if row else 0
-        index = self.cut.frames(number - first, clip.times_s)
+        within = number - (int(self._ends[row - 1]) if row else 0)
+        label = clip.table("labels").slice(within, 1) if isinstance(self.cut, LabelCut) else None
+        index = self.cut.frames(within, clip.times_s) if isinstance(self.cut, Cut) else self.cut.frames(label, clip.times_s)
         times = clip.times_s[index]
         sample: dict[str, Any] = {"clip": clip.row["clip"], "split": clip.row["split"], "frame_index": index, "times_s": times}
         for part in self.include:
             if part == "frames":
-                sample["frames"] = clip.reader.read(index.tolist())
+                sample["frames"] = clip.frames(index, self.channels_first)
             elif part == "cameras":
                 cameras = clip.cameras
                 sample |= {name: cameras[name][index] for name in ("world_from_camera", "registered")}
-                sample |= {name: cameras[name] for name in ("intrinsics", "scale_source")}
+                sample |= {"intrinsics": cameras["intrinsics"].copy(), "scale_source": cameras["scale_source"]}
+            elif part == "labels" and label is not None:
+                sample["labels"] = label
             else:
                 sample[part] = clip.rows(part, index, times)
         return sample
@@ -247,7 +321,7 @@ class Samples:
         """Return a clip as this thread has it open; the one used longest ago makes room."""
         if os.getpid() != self._process:
             self._forked()
-        kept: OrderedDict[int, _OpenClip] = self._here.__dict__.setdefault("clips", OrderedDict())
+        kept: collections.OrderedDict[int, _OpenClip] = self._here.__dict__.setdefault("clips", collections.OrderedDict())
         if row in kept:
             kept.move_to_end(row)
             return kept[row]
@@ -288,16 +362,26 @@ class _OpenClip:
         meta = json.loads(self._path("CameraPath/meta.json").read_text())
         return {**read_arrays({_ARRAYS: self._path(f"CameraPath/{_ARRAYS}")}), "scale_source": meta["fields"]["scale_source"]}
 
+    def frames(self, index: np.ndarray, channels_first: bool) -> np.ndarray:
+        """Return the pictures of a window."""
+        height, width = self.row["height_px"], self.row["width_px"]
+        if not channels_first:
+            return self.reader.read(index.tolist())
+        pictures = np.empty((len(index), 3, height, width), np.uint8)
+        self.reader.read(index.tolist(), out=np.moveaxis(pictures, 1, -1))
+        return pictures
+
     def rows(self, name: str, index: np.ndarray, times: np.ndarray) -> pa.Table:
         """Return the rows of a table that belong to a window."""
-        table = self._table(name)
+        table = self.table(name)
         if name == "tracks":
             return table.filter(pa.array(np.isin(table["frame"].to_numpy(), index)))
         begin, end = ("time_s", "time_s") if name == "kinematics" else ("start_s", "end_s")
         inside = (table[begin].to_numpy() >= times[0] - _SAME_TIME_S) & (table[end].to_numpy() <= times[-1] + _SAME_TIME_S)
         return table.filter(pa.array(inside))
 
-    def _table(self, name: str) -> pa.Table:
+    def table(self, name: str) -> pa.Table:
+        """Return all rows of a table that nobody rejected."""
         if name not in self._tables:
             source = CONTENT_TABLES[name]
             table = fit_table(pq.ParquetFile(self._path(f"{source.kind}/{source.needs[0]}")).read(), source.columns)

@@ -60,6 +60,16 @@ def test_a_table_holds_the_rows_of_this_version_alone(catalog: Catalog, made: An
     assert labels.schema.names == [*expected.schema.names, "artifact"]
 
 
+def test_a_label_that_people_rejected_is_not_in_the_table(catalog: Catalog, made: Any) -> None:
+    question = made["bridge"]["questions"].rows["question_id"][0].as_py()
+    catalog.note(Note("review", question, {"verdict": "reject"}, author="reader"))
+    before = catalog.dataset("streets").table("labels")
+    publish_clips(catalog, LENGTHS)
+    after = catalog.dataset("streets@2").table("labels")
+    assert set(before["question_id"].to_pylist()) - set(after["question_id"].to_pylist()) == {question}
+    assert len(after) == len(before) - 1
+
+
 def test_a_table_that_is_not_there_is_named(catalog: Catalog, made: Any) -> None:
     with pytest.raises(WorldlineError, match=r"streets@1 has no table speeds: there is labels, "):
         catalog.dataset("streets").table("speeds")
@@ -72,7 +82,9 @@ def test_what_was_removed_is_skipped_and_told(catalog: Catalog, made: Any) -> No
     assert dataset.missing == dict.fromkeys(gone, "removed (the owner asked)")
     assert list(dataset.clips) == ["avenue", "corner"]
     assert "5 missing: bridge/clip" in repr(dataset)
-    with pytest.raises(WorldlineError, match=r"bridge/clip of streets@1 is not there any more: it was removed \(the owner asked\)"):
+    with pytest.raises(
+        WorldlineError, match=r"bridge/clip of streets@1 is not there any more: it was removed \(the owner asked\)"
+    ):
         dataset.load("bridge/clip")
 
 

@@ -158,6 +158,28 @@ def test_a_label_that_a_person_rejected_is_in_no_sample(catalog: Catalog) -> Non
     assert len(again[1]["labels"]) == 1
 
 
+def test_a_sample_per_label_spreads_its_frames_over_the_time_of_the_label(dataset: Dataset, made: Any) -> None:
+    """A label of kind "n" spans the frames n to n + 3."""
+    windows = dataset.to_torch(window=2, per="label")
+    samples = [windows[number] for number in range(len(windows))]
+    rows = [(clip, row) for clip in LENGTHS for row in made[clip]["questions"].rows.to_pylist()]
+    assert [(sample["clip"], sample["labels"].to_pylist()) for sample in samples] == [(clip, [row]) for clip, row in rows]
+    for sample, (clip, row) in zip(samples, rows, strict=True):
+        first = int(row["kind"])
+        assert sample["frame_index"].tolist() == [first, first + 3]
+        assert np.array_equal(sample["frames"], made[clip]["clip"].frames.array()[[first, first + 3]])
+
+
+def test_a_rejected_label_gives_no_sample_of_its_own(catalog: Catalog) -> None:
+    publish_clips(catalog, LENGTHS)
+    first = catalog.dataset("streets").to_torch(window=2, per="label")
+    before = [first[number]["labels"] for number in range(len(first))]
+    catalog.note(Note("review", before[3]["question_id"][0].as_py(), {"verdict": "reject"}, author="reader"))
+    publish_clips(catalog, LENGTHS)
+    windows = catalog.dataset("streets@2").to_torch(window=2, per="label")
+    assert [windows[number]["labels"] for number in range(len(windows))] == before[:3] + before[4:]
+
+
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +189,7 @@ def test_a_label_that_a_person_rejected_is_in_no_sample(catalog: Catalog) -> Non
         ({"window": 0}, "window must be greater than 0, not 0"),
         ({"step": 2, "step_s": 0.5}, "give step or step_s, not both"),
         ({"window": 30}, "long enough for a window of 30 frames that are 1 frames apart: the longest has 23 frames in 2.2 s"),
+        ({"per": "label", "hop": 2}, 'per must be "window" or "label" \\(without step, step_s and hop\\), not \'label\''),
         ({"include": ("depth",)}, "a sample cannot include depth: it can include frames, cameras, tracks"),
         ({"split": "tests"}, "streets@1 has no split tests: it has "),
         ({"roles": {"Clip": "novel"}}, "streets@1 has no clip to cut windows from: it has no Clip"),
