@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from catalogs.lineage import Subject, find, rows_in
+from catalogs.lineage import Subject, find, find_digits, rows_in
 from catalogs.log import CommitLog
 from catalogs.records import listed
 from catalogs.standing import latest, standing
@@ -141,6 +141,9 @@ def _subject(catalog: "Catalog", identifier: str) -> Subject:
     log = catalog.log
     if "==" in identifier:
         return _package(log, identifier)
+    digits = find_digits(catalog, identifier)  # first, because it asks indexes only
+    if digits is not None:
+        return digits
     stages = [stage for (stage,) in log.rows("SELECT DISTINCT stage FROM executions ORDER BY stage")]
     name, _, state = identifier.partition("@")
     if name in stages:

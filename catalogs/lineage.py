@@ -192,16 +192,28 @@ def find(catalog: "Catalog", identifier: str) -> Subject | None:
     if catalog.log.rows("SELECT 1 FROM datasets WHERE name = ? LIMIT 1", (identifier.partition("@")[0],)):
         version = catalog.dataset(identifier)
         return Subject("dataset", version.reference, tuple(version.executions), tuple(sorted(version.artifacts.values())))
-    if _HEX.fullmatch(identifier):
-        query = "SELECT key FROM executions WHERE key >= ? AND key < ? ORDER BY key LIMIT 5"
-        keys = [key for (key,) in catalog.log.rows(query, (identifier, identifier + "g"))]
-        digests = catalog.digests_like(identifier)
-        if len(keys) + len(digests) > 1:
-            raise WorldlineError(f"{identifier} could mean {listed(keys + digests)}: give more digits")
-        if keys:
-            return Subject("execution", keys[0], (keys[0],), ())
-        if digests:
-            return Subject("artifact", digests[0], (), (digests[0],))
+    return find_digits(catalog, identifier) or _find_question(catalog, identifier)
+
+
+def find_digits(catalog: "Catalog", identifier: str) -> Subject | None:
+    """Return the artifact or execution whose digest or key begins so, if these are four or more hexadecimal digits.
+
+    Raises:
+        WorldlineError: if several begin so.
+    """
+    if not _HEX.fullmatch(identifier):
+        return None
+    query = "SELECT key FROM executions WHERE key >= ? AND key < ? ORDER BY key LIMIT 5"
+    keys = [key for (key,) in catalog.log.rows(query, (identifier, identifier + "g"))]
+    digests = catalog.digests_like(identifier)
+    if len(keys) + len(digests) > 1:
+        raise WorldlineError(f"{identifier} could mean {listed(keys + digests)}: give more digits")
+    if keys:
+        return Subject("execution", keys[0], (keys[0],), ())
+    return Subject("artifact", digests[0], (), (digests[0],)) if digests else None
+
+
+def _find_question(catalog: "Catalog", identifier: str) -> Subject | None:
     questions = questions_like(catalog, identifier)
     if len(questions) > 1:
         raise WorldlineError(
