@@ -1,19 +1,17 @@
 """What a set of artifacts holds, in numbers: rows by table, labels by kind and answer, figures."""
 
 import contextlib
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from catalogs.log import CommitLog
-from catalogs.records import ArtifactRef, DatasetVersion, read_output
+from catalogs.lineage import read_artifacts as artifact_refs
+from catalogs.records import ArtifactRef, DatasetVersion
 from schemas.errors import WorldlineError
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 
     from catalogs.catalog import Catalog
 
-_ASKED_AT_ONCE = 500  # placeholders in one query
 _FETCHED_AT_ONCE = 16
 # table -> (kind, part): the tables of which a version's rows are counted
 COUNTED = {
@@ -77,22 +74,6 @@ class Contents:
 def clip_of(role: str) -> str:
     """Return the clip that a role belongs to: what stands before its "/", "" where there is none."""
     return role.rpartition("/")[0]
-
-
-def chunks(items: Iterable[str], size: int = _ASKED_AT_ONCE) -> Iterator[tuple[str, ...]]:
-    """Yield items in tuples that fit one query."""
-    iterator = iter(items)
-    while chunk := tuple(islice(iterator, size)):
-        yield chunk
-
-
-def artifact_refs(log: CommitLog, digests: Iterable[str]) -> dict[str, ArtifactRef]:
-    """Return recorded artifacts by digest, a few hundred per query; unknown ones are left out."""
-    found: dict[str, ArtifactRef] = {}
-    for chunk in chunks(sorted(set(digests))):
-        query = f"SELECT digest, body FROM artifacts WHERE digest IN ({', '.join('?' * len(chunk))})"
-        found |= {digest: read_output(json.loads(body)) for digest, body in log.rows(query, chunk)}
-    return found
 
 
 def question_ids_among(catalog: "Catalog", digests: Iterable[str], wanted: Iterable[str]) -> set[str]:

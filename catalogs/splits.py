@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from catalogs.contents import artifact_refs, chunks, clip_of
+from catalogs.contents import artifact_refs, clip_of
+from catalogs.lineage import rows_in
 from catalogs.records import ArtifactRef, DatasetVersion, Execution
 from schemas.clips import Clip
 from schemas.errors import WorldlineError
@@ -264,13 +265,12 @@ def _upstream_by_edges(catalog: "Catalog", starts: set[str]) -> dict[str, set[st
     makers: dict[str, set[str]] = {}
     level = set(starts)
     while level:
-        for chunk in chunks(sorted(level)):
-            query = (
-                "SELECT o.digest, i.digest FROM edges o JOIN edges i ON i.key = o.key AND i.direction = 'in' "
-                f"WHERE o.direction = 'out' AND o.digest IN ({', '.join('?' * len(chunk))})"
-            )
-            for digest, above in catalog.log.rows(query, chunk):
-                makers.setdefault(digest, set()).add(above)
+        query = (
+            "SELECT o.digest, i.digest FROM edges o JOIN edges i ON i.key = o.key AND i.direction = 'in' "
+            "WHERE o.direction = 'out' AND o.digest IN"
+        )
+        for digest, above in rows_in(catalog.log, query, level):
+            makers.setdefault(digest, set()).add(above)
         new = {above for digest in level for above in makers.get(digest, ())} - makers.keys() - level
         ignored = {digest for digest, ref in artifact_refs(catalog.log, new).items() if ref.kind in _NO_ORIGIN}
         for digest in level:
