@@ -105,9 +105,10 @@ class Catalog:
             scratch: an existing folder for temporary files, best from `scratch_folder`.
 
         Raises:
-            WorldlineError: if the disk is full, or a file that the artifact refers to cannot be read.
+            WorldlineError: if the disk is full, a file that the artifact refers to cannot be read, or it was taken down.
         """
         digest = content_digest(artifact)
+        _refuse_withdrawn(artifact.kind, digest, self.log.note("takedown", digest))  # not a byte of it
         try:
             folder = Path(tempfile.mkdtemp(dir=scratch))
             paths = encode(artifact, folder)
@@ -188,11 +189,7 @@ class Catalog:
         return note
 
     def _adopt(self, commit: Commit, ref: ArtifactRef) -> None:
-        taken_down = commit.note("takedown", ref.digest)
-        if taken_down is not None:
-            raise WorldlineError(
-                f"{ref.kind} {ref.digest[:12]} was taken down ({taken_down.reason}) and may not come in again: use another source"
-            )
+        _refuse_withdrawn(ref.kind, ref.digest, commit.note("takedown", ref.digest))
         known = commit.artifact(ref.digest)
         if known is None or not self.whole(known):
             commit.append({"record": "source", "outputs": [output_row(ref.kind, ref)]})
@@ -377,3 +374,10 @@ class Catalog:
                 leases.release(lease)
                 removed += 1
         return removed
+
+
+def _refuse_withdrawn(kind: str, digest: str, takedown: Note | None) -> None:
+    if takedown is not None:
+        raise WorldlineError(
+            f"{kind} {digest[:12]} was taken down ({takedown.reason}) and may not come in again: use another source"
+        )

@@ -102,9 +102,11 @@ def test_a_version_that_lost_everything_is_deleted_and_the_others_keep_the_rest(
 @pytest.mark.both_dialects
 def test_what_was_taken_down_may_not_come_in_again(catalog, streets, tmp_path):
     takedown(catalog, "ann.mp4", reason="Ann asked")
+    objects = sorted(catalog.objects.all())
     with pytest.raises(WorldlineError, match="taken down"):
         adopted(catalog, tmp_path, "ann.mp4")
     assert removed(catalog, streets) == ANNS
+    assert sorted(catalog.objects.all()) == objects
 
 
 @pytest.mark.parametrize("by", ["digest", "name"])
