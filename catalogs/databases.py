@@ -412,7 +412,10 @@ class Postgres:
                 raise  # defects of ours
             raise WorldlineError(f"the database {self.where} refused ({said}): put that right and run this again") from error
         except (TimeoutError, ConnectionError) as error:
-            raise WorldlineError(f"the connection to the database {self.where} broke ({error}): run this again") from error
+            raise WorldlineError(
+                f"the database {self.where} cannot be reached, or the connection broke ({error}): check that the server runs and "
+                "run this again"
+            ) from error
         except OSError as error:
             raise WorldlineError(f"the catalog in {self.where} could not be written ({error.strerror or error})") from error
 

@@ -275,6 +275,7 @@ class RemoteStore:
         copy = self.folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
         os.utime(path)
+        path.chmod(0o444)  # as in a local store: nobody writes into what others read
         os.replace(path, copy)
         with self._lock:
             self._uncounted += size

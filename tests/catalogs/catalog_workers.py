@@ -221,3 +221,9 @@ def hold_scratch(home: Path, ready: Any) -> None:
     with Catalog.open(home).scratch_folder() as scratch:
         ready.put(str(scratch))
         time.sleep(600)
+
+
+def hold_lease(home: Path, ready: Any) -> None:
+    with Catalog.open(home).log.lease(exclusive=False) as held:
+        ready.put(held)
+        time.sleep(600)

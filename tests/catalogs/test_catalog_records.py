@@ -9,6 +9,7 @@ import pytest
 from catalog_workers import figures, key_of, make, put, run_of
 
 from catalogs.catalog import Catalog, Execution
+from catalogs.stores import object_name
 from schemas.artifact import Files
 from schemas.clips import Clip, Source
 from schemas.codec import content_digest
@@ -16,20 +17,18 @@ from schemas.errors import WorldlineError
 from schemas.media import Video
 from schemas.reports import Metrics
 
-
-def object_path(catalog: Catalog, execution: Execution, part: str) -> Path:
-    return catalog.objects.path(execution.outputs[0].parts[part])
+pytestmark = pytest.mark.both_dialects
 
 
-def overwrite(path: Path, data: bytes) -> None:
-    path.chmod(0o644)
-    path.write_bytes(data)
+def lose(catalog: Catalog, execution: Execution, part: str) -> None:
+    catalog.objects.discard([execution.outputs[0].parts[part]])
 
 
-def flip_a_bit(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    overwrite(path, bytes(data))
+def truncate(catalog: Catalog, execution: Execution, part: str) -> None:
+    sha256 = execution.outputs[0].parts[part]
+    with catalog.store.new_file() as path:
+        path.write_bytes(catalog.objects.path(sha256).read_bytes()[:-10])
+        catalog.store.place(path, object_name(sha256))
 
 
 def test_a_recorded_execution_is_found_with_every_field(catalog: Catalog) -> None:
@@ -85,7 +84,7 @@ def test_objects_are_named_by_their_bytes_and_read_only(catalog: Catalog) -> Non
 
 def test_a_missing_part_is_a_miss_and_recording_again_heals_it(catalog: Catalog) -> None:
     execution = make(catalog, "a", 1)
-    object_path(catalog, execution, "figures.parquet").unlink()
+    lose(catalog, execution, "figures.parquet")
     assert catalog.find(execution.key) is None
     with pytest.raises(WorldlineError, match=r"lost its part figures\.parquet"):
         catalog.load(execution.outputs[0].digest)
@@ -97,8 +96,7 @@ def test_a_missing_part_is_a_miss_and_recording_again_heals_it(catalog: Catalog)
 
 def test_a_truncated_part_is_a_miss(catalog: Catalog) -> None:
     execution = make(catalog, "a", 1)
-    path = object_path(catalog, execution, "figures.parquet")
-    overwrite(path, path.read_bytes()[:-10])
+    truncate(catalog, execution, "figures.parquet")
     assert catalog.find(execution.key) is None
 
 
@@ -116,7 +114,7 @@ def test_the_first_result_of_a_key_stays_and_another_one_is_kept_as_drift(catalo
 
 def test_a_different_result_takes_the_place_of_a_lost_one_and_the_lost_one_is_drift(catalog: Catalog) -> None:
     first = make(catalog, "a", 1)
-    object_path(catalog, first, "figures.parquet").unlink()
+    lose(catalog, first, "figures.parquet")
     second = make(catalog, "a", 2)
     assert catalog.find(first.key) == second
     assert catalog.sql("SELECT kept_digest, other_digest FROM drift").to_pylist() == [
@@ -140,7 +138,7 @@ def test_an_execution_with_unknown_inputs_or_outputs_is_refused(catalog: Catalog
     ref = put(catalog, figures(1))
     with pytest.raises(ValueError, match="input source"):
         catalog.record(run_of(key_of("a"), "toy.make", (ref,), {"source": "0" * 64}))
-    catalog.objects.path(ref.parts["meta.json"]).unlink()
+    catalog.objects.discard([ref.parts["meta.json"]])
     with pytest.raises(ValueError, match="put Metrics"):
         catalog.record(run_of(key_of("a"), "toy.make", (ref,)))
     assert catalog.sql("SELECT * FROM executions").num_rows == 0
