@@ -234,6 +234,38 @@ def test_a_pruned_query_answers_as_one_over_everything(catalog: Catalog) -> None
     assert rows(catalog, with_two) == [(6, 9, total)]
 
 
+@pytest.mark.parametrize("name", ["quo'te", "émoji🙂 and (brackets)"])
+def test_a_workspace_of_any_folder_name_shows_consolidated_files(tmp_path: Path, name: str) -> None:
+    catalog = Catalog.open(tmp_path / name)
+    show(catalog, "streets", 1, [record(catalog, asked(number)) for number in range(3)])
+    assert rows(catalog, "SELECT count(*) FROM labels WHERE latest") == [(9,)]
+
+
+def test_clips_of_any_name_are_told_in_datasets_and_splits(catalog: Catalog) -> None:
+    names = ["it's", "émoji🙂", 'quo"te', "a/b", ""]
+    digests = [record(catalog, asked(number)) for number in range(len(names))]
+    artifacts = {f"{name}/labels" if name else "labels": digest for name, digest in zip(names, digests, strict=True)}
+    version = DatasetVersion("streets", 1, {}, artifacts, (), {}, "0" * 64, 0.0, splits={name: "train" for name in names})
+    with catalog.log.write() as commit:
+        commit.append(dataset_row(version, "streets"))
+    assert rows(catalog, "SELECT clip FROM dataset_artifacts ORDER BY digest") == [
+        (name,) for _, name in sorted(zip(digests, names, strict=True))
+    ]
+    assert sorted(rows(catalog, "SELECT clip, split FROM splits WHERE latest")) == sorted((name, "train") for name in names)
+    assert rows(catalog, "SELECT count(*) FROM dataset_artifacts WHERE clip = 'émoji🙂' OR clip = 'it''s'") == [(2,)]
+
+
+def test_tables_and_their_columns_can_be_looked_up(catalog: Catalog) -> None:
+    show(catalog, "streets", 1, [record(catalog, asked(1))])
+    assert {name for (name, *_) in rows(catalog, "SHOW TABLES")} >= {*CONTENT_TABLES, "executions", "splits", "tags"}
+    assert [name for name, *_ in rows(catalog, "DESCRIBE labels")][-4:] == ["artifact", "dataset", "version", "latest"]
+
+
+def test_sums_of_integers_are_integers(catalog: Catalog) -> None:
+    show(catalog, "streets", 1, [record(catalog, asked(1))])
+    assert catalog.sql("SELECT sum(bytes) AS bytes FROM artifacts").schema.field("bytes").type == pa.int64()
+
+
 # -- schemas change -------------------------------------------------------------------------------------------------------
 
 
