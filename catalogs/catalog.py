@@ -327,8 +327,13 @@ class Catalog:
 
     @contextlib.contextmanager
     def scratch_folder(self) -> Iterator[Path]:
-        """Lend a private folder on the objects' disk that vanishes at the end, or with the process."""
-        folder, lease = leases.create_held(self._scratch, folder=True)
+        """Lend a private folder on the objects' disk that vanishes at the end, or with the process.
+
+        Raises:
+            WorldlineError: if the workspace cannot be written.
+        """
+        with self._writing():
+            folder, lease = leases.create_held(self._scratch, folder=True)
         try:
             yield folder
         finally:
@@ -339,17 +344,28 @@ class Catalog:
         """Return a folder that outlives the process until the execution is recorded.
 
         Where a living process works on the same key already, this one gets a folder of its own.
+
+        Raises:
+            WorldlineError: if the workspace cannot be written.
         """
         for name in (key, *(f"{key}-{number}" for number in range(2, 1000))):
             folder = self._checkpoints / name
             if folder in _CHECKPOINT_LEASES and folder.exists():
                 return folder
-            folder.mkdir(exist_ok=True)
+            with self._writing():
+                folder.mkdir(exist_ok=True)
             lease = leases.hold(folder)
             if lease is not None:
                 _CHECKPOINT_LEASES[folder] = lease
                 return folder
         raise WorldlineError(f"a thousand processes work on execution {key[:12]} at once")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WorldlineError(f"the workspace {self.home} cannot be written ({error.strerror or error})") from error
 
     def _release_checkpoints(self, key: str, *, remove: bool) -> None:
         for folder in [folder for folder in list(_CHECKPOINT_LEASES) if folder.parent == self._checkpoints]:
