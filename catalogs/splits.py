@@ -404,7 +404,7 @@ def near_clips(positions: Mapping[str, np.ndarray], radius_m: float) -> Iterator
     for cell, here in coarse.items():
         for step in steps:
             there = coarse.get(tuple(at + by for at, by in zip(cell, step, strict=True)), [])
-            if len({joined.root(clip) for clip, _ in (*here, *there)}) < 2:
+            if not there or len({joined.root(clip) for clip, _ in (*here, *there)}) < 2:
                 continue
             for one, other in _near(here, there, radius_m * _REACH):
                 if joined.root(one) != joined.root(other):

@@ -86,6 +86,7 @@ def test_the_settings_that_explain_it_are_named_leaf_by_leaf(catalog: Catalog) -
     )
 
 
+@pytest.mark.both_dialects
 def test_stages_code_and_packages_that_differ_are_named_and_equal_ones_are_not(catalog: Catalog) -> None:
     code = {"stages/toy.py": "f1", "worldline/cameras.py": "e1"}
     clip = made(catalog, "ingest.toy", metrics(a=1.0), code_files={"stages/ingest.py": "d1"}, packages={"av": "18"})
@@ -105,6 +106,7 @@ def test_stages_code_and_packages_that_differ_are_named_and_equal_ones_are_not(c
     assert found.packages == (Change("numpy", "2.0", "2.1"),)
 
 
+@pytest.mark.both_dialects
 def test_sources_splits_and_rejections_that_differ_are_named(catalog: Catalog, tmp_path: Path) -> None:
     sources = []
     for name in ("a.mp4", "b.mp4"):

@@ -50,6 +50,7 @@ def test_without_a_gate_and_with_one_that_asks_nothing_everything_passes(catalog
     assert published(catalog, Gate(), 1, labels=questions([])).held is None
 
 
+@pytest.mark.both_dialects
 def test_a_version_that_fails_is_published_and_held_and_the_one_before_stays_the_latest(catalog: Catalog) -> None:
     gate = Gate(min_rows={"labels": 50})
     good = published(catalog, gate, 0, labels=questions(GOOD))
@@ -107,6 +108,7 @@ def test_over_many_clips_the_mean_of_the_finite_values_counts(catalog: Catalog) 
     assert held == "ate is 0.4 m (mean of 2), at most 0.39 m is allowed"
 
 
+@pytest.mark.both_dialects
 def test_drift_is_measured_against_the_latest_and_not_against_a_held_version(catalog: Catalog) -> None:
     gate = Gate(max_row_change=0.5)
     published(catalog, gate, 0, labels=questions(GOOD))
