@@ -207,6 +207,15 @@ def test_clips_are_connected_exactly_as_comparing_all_their_fixes_connects_them(
     assert 1 < len(got) < len(positions)
 
 
+@pytest.mark.parametrize("distance_m", [49.0, 61.0, 80.0, 104.0, 1e6])
+def test_two_clips_alone_in_the_world_are_joined_within_the_radius_and_parted_beyond_1_2_of_it(distance_m: float) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):  # wherever they lie in the cells of the search
+        start, direction = random.uniform(0, 1000, 3), random.normal(size=3)
+        other = start + distance_m * direction / np.linalg.norm(direction)
+        assert len(list(near_clips({"a": start[None], "b": other[None]}, 50.0))) == (distance_m <= 50.0)
+
+
 def test_distances_on_the_globe_are_those_on_the_ground() -> None:
     munich, vienna = on_the_globe(np.array([48.137, 48.208]), np.array([11.575, 16.373]))
     assert np.linalg.norm(munich - vienna) == pytest.approx(355_000, rel=0.01)
