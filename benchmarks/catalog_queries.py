@@ -45,7 +45,7 @@ _QUERIES = {
     "time_travel": 'print(catalog.sql("{time_travel}").to_pylist())',
     "datasets": "print([(item.reference, len(item.artifacts)) for item in catalog.datasets()])",
     "show": "version = catalog.dataset('nightly'); "
-    "print(version.reference, len(version.artifacts), [catalog.artifact(digest) for digest in list(version.artifacts.values())[:100]])",
+    "print(len(version.artifacts), [catalog.artifact(digest) for digest in list(version.artifacts.values())[:100]])",
     "artifact_lineage": "from catalogs.lineage import lineage_of; print(lineage_of(catalog, '{artifact}').edges.to_pylist())",
 }
 _COMMANDS = {

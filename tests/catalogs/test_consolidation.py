@@ -245,7 +245,7 @@ def test_clips_of_any_name_are_told_in_datasets_and_splits(catalog: Catalog) -> 
     names = ["it's", "émoji🙂", 'quo"te', "a/b", ""]
     digests = [record(catalog, asked(number)) for number in range(len(names))]
     artifacts = {f"{name}/labels" if name else "labels": digest for name, digest in zip(names, digests, strict=True)}
-    version = DatasetVersion("streets", 1, {}, artifacts, (), {}, "0" * 64, 0.0, splits={name: "train" for name in names})
+    version = DatasetVersion("streets", 1, {}, artifacts, (), {}, "0" * 64, 0.0, splits=dict.fromkeys(names, "train"))
     with catalog.log.write() as commit:
         commit.append(dataset_row(version, "streets"))
     assert rows(catalog, "SELECT clip FROM dataset_artifacts ORDER BY digest") == [
