@@ -77,10 +77,10 @@ def downstream_of(catalog: "Catalog", identifier: str) -> Downstream:
     Args:
         catalog: the workspace.
         identifier: a stage ("label.moving_regions") or version of one ("label.moving_regions@1"), a code file
-            ("stages/label/floating.py", or one state of it by "FILE@FINGERPRINT"), a package ("numpy==2.1.3",
-            "numpy==2.1.*"), the path of a file or folder that was a source, the name of a source or of a model, a text
-            that is a setting in a config (a model's "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"), a dataset version, an
-            artifact's digest, an execution's key, or a question id.
+            ("stages/label/floating.py"), one state of it ("FILE@FINGERPRINT") or a constant in it ("FILE:NAME@VALUE"), a
+            package ("numpy==2.1.3", "numpy==2.1.*"), the path of a file or folder that was a source, the name of a source
+            or of a model, a text that is a setting in a config (a model's "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"), a dataset
+            version, an artifact's digest, an execution's key, or a question id.
 
     Raises:
         WorldlineError: if nothing recorded has this identifier; the message names the nearest.
@@ -163,7 +163,7 @@ def _subject(catalog: "Catalog", identifier: str) -> Subject:
     if found is not None:
         return found
     datasets = [dataset for (dataset,) in log.rows("SELECT DISTINCT name FROM datasets")]
-    known = {*stages, *datasets, *_names(log), *(file for document in files.values() for file in document)}
+    known = {*stages, *datasets, *_names(log), *(file for document in files.values() for file in document if ":" not in file)}
     near = difflib.get_close_matches(identifier, sorted(known), n=3, cutoff=0.5)
     recorded = {document[name] for document in _documents(log, "packages").values() if name in document}
     if recorded:

@@ -18,7 +18,7 @@ from catalogs.records import execution_row
 from schemas.canonical import to_plain
 from schemas.errors import WorldlineError
 from stages.contract import STAGES, Stage, load_stages
-from stages.fingerprint import fingerprint_stage
+from stages.fingerprint import fingerprint_stage, list_definitions
 from tasks.configs import make_config, nearest
 from tasks.keys import code_digest, execution_key
 from tasks.rebuild import Verdict, copy_artifact, judge, sample
@@ -73,7 +73,7 @@ def accept(catalog: Catalog, stage_name: str, share: float, seed: int, *, quiet:
     if stage_name not in STAGES:
         raise WorldlineError(f"there is no stage {stage_name}{nearest(stage_name, STAGES)}")
     stage, files = STAGES[stage_name], fingerprint_stage(STAGES[stage_name])
-    code = code_digest(files)
+    code, files = code_digest(files), files | list_definitions(files)
     with catalog.log.lease(exclusive=False):
         candidates, left_out = _candidates(catalog, stage, code)
         groups: dict[str, list[_Candidate]] = {}

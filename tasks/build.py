@@ -31,7 +31,7 @@ from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.reports import Lineage, Metrics, Report
 from stages.contract import STAGES, load_stages
-from stages.fingerprint import fingerprint_stage
+from stages.fingerprint import fingerprint_stage, list_definitions
 from stages.generate.diffusers_video import DiffusersConfig, pin_model
 from stages.ingest.source import describe_source
 from tasks.causes import explain_difference
@@ -157,10 +157,10 @@ class Build:
         return self._configs[stage_name]
 
     def _code(self, stage_name: str) -> tuple[dict[str, str], str]:
-        """Return the fingerprints of a stage's files, and one hash over them."""
+        """Return the fingerprints of a stage's files and of what they define, and one hash over the files."""
         if stage_name not in self._codes:
             files = fingerprint_stage(STAGES[stage_name])
-            self._codes[stage_name] = files, code_digest(files)
+            self._codes[stage_name] = files | list_definitions(files), code_digest(files)
         return self._codes[stage_name]
 
     def open_source(self, source: str) -> tuple[Handle, Handle]:

@@ -7,6 +7,8 @@ from catalogs.catalog import Execution
 from schemas.canonical import leaves
 from stages.contract import Stage
 
+_NAMED = 4  # definitions of a file that are named
+
 
 def setting_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return one text per setting that differs, by its dotted path."""
@@ -16,8 +18,28 @@ def setting_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list
 
 
 def code_changes(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the files whose fingerprint differs, or that only one of the two has."""
-    return [name for name in sorted(recorded.keys() | now.keys()) if recorded.get(name) != now.get(name)]
+    """Return the files whose fingerprint differs, each with the constants (both values), functions and classes that do.
+
+    Executions that were recorded before definitions were tell files only.
+    """
+    both_tell = _tells_definitions(recorded) and _tells_definitions(now)
+    texts = []
+    for file in sorted(name for name in recorded.keys() | now.keys() if ":" not in name):
+        if recorded.get(file) == now.get(file):
+            continue
+        inside = []
+        for item in sorted(name for name in recorded.keys() | now.keys() if both_tell and name.startswith(f"{file}:")):
+            old, new = recorded.get(item), now.get(item)
+            if old != new:
+                hidden = any(text is None or text.startswith("#") for text in (old, new))  # a hash
+                inside.append(item.partition(":")[2] + ("" if hidden else f" {old} -> {new}"))
+        more = f" and {len(inside) - _NAMED} more" if len(inside) > _NAMED else ""
+        texts.append(file + (f" ({', '.join(inside[:_NAMED])}{more})" if inside and file in recorded and file in now else ""))
+    return texts
+
+
+def _tells_definitions(files: Mapping[str, str]) -> bool:
+    return any(":" in name for name in files)
 
 
 def package_changes(recorded: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

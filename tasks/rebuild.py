@@ -21,7 +21,7 @@ from schemas.clips import Source
 from schemas.errors import WorldlineError
 from schemas.reports import Lineage
 from stages.contract import STAGES, Tolerance, load_stages
-from stages.fingerprint import fingerprint_stage
+from stages.fingerprint import fingerprint_stage, list_definitions
 from tasks.causes import likely_cause
 from tasks.comparing import Difference, first_difference, largest_difference
 from tasks.configs import make_config
@@ -253,7 +253,7 @@ def judge(
         upstream: those of its inputs that are different already, for people.
     """
     stage, files = STAGES[recorded.stage], fingerprint_stage(STAGES[recorded.stage])
-    code = code_digest(files)
+    code, files = code_digest(files), files | list_definitions(files)
     key = execution_key(stage, code, recorded.config, inputs, recorded.seed)
     work = Work(str(fresh.home), key, stage.name, code, files, recorded.config, recorded.seed, dict(inputs), why, quiet)
     other_code = code != recorded.code

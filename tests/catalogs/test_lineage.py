@@ -41,7 +41,7 @@ def city(catalog: Catalog, folder: Path) -> dict[str, Execution]:
         made[f"{name}/clip"] = ran(catalog, f"{name}/clip", "toy.clip", figures(10 + number), {"source": source.digest})
         made[f"{name}/boxes"] = ran(
             catalog, f"{name}/boxes", "toy.detect", figures(20 + number), {"clip": only(made[f"{name}/clip"])},
-            version=number + 1, code_files={"stages/toy.py": f"f{number}1", "stages/boxes.py": "b"},
+            version=number + 1, code_files={"stages/toy.py": f"f{number}1", "stages/toy.py:LIMIT": f"0.{number}", "stages/boxes.py": "b"},
             packages={"numpy": f"2.{number}.3"}, config={"model": f"acme/detector-{number}", "tiles": [1, 2]},
         )  # fmt: skip
         made[f"{name}/count"] = ran(
@@ -142,6 +142,7 @@ def test_a_manifest_of_a_released_version_is_still_read_and_a_newer_one_refused(
         ("toy.detect@1", {"north"}, {"boxes"}),
         ("stages/boxes.py", {"north", "south"}, {"boxes"}),
         ("stages/toy.py@f11", {"south"}, {"boxes"}),
+        ("stages/toy.py:LIMIT@0.1", {"south"}, {"boxes"}),
         ("numpy==2.0.3", {"north"}, {"boxes"}),
         ("numpy==2.1.*", {"south"}, {"boxes"}),
         ("acme/detector-1", {"south"}, {"boxes"}),

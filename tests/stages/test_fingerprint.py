@@ -66,3 +66,15 @@ def test_templates_beside_the_stage_count(project):
 def test_a_module_that_is_not_imported_does_not_count(project):
     before = project()
     assert project(**{"worldline/unrelated.py": "x = 2\n"}) == before
+
+
+def test_definitions_name_what_changed_inside_a_file_and_enter_no_fingerprint(project):
+    text = 'LIMIT_M = 0.3\nWIDE: tuple[int, ...] = (1, 2)\nTABLE = make()\n\ndef solve(x):\n    """Solve."""\n    return x\n'
+    files = project(**{"stages/pose/toy.py": text})
+    before = fingerprint.list_definitions(files)
+    assert before["stages/pose/toy.py:LIMIT_M"] == "0.3"
+    assert before["stages/pose/toy.py:WIDE"] == "(1, 2)"
+    assert not set(before) & set(files)
+    edited = text.replace("0.3", "0.4").replace("return x", "return -x").replace("Solve.", "Say.")
+    after = fingerprint.list_definitions(project(**{"stages/pose/toy.py": edited}))
+    assert {name for name in before if before[name] != after[name]} == {"stages/pose/toy.py:LIMIT_M", "stages/pose/toy.py:solve"}

@@ -10,6 +10,7 @@ from catalogs.catalog import Catalog
 from catalogs.upkeep import verify
 from flows.command_line import main
 from schemas.errors import WorldlineError
+from tasks import build as build_module
 from tasks import edge
 from tasks.rebuild import Rebuilt, rebuild_dataset, rebuild_manifest, rebuild_sample
 
@@ -55,13 +56,13 @@ def test_what_came_out_different_is_not_published(toys):
     assert Catalog.open(toys.folder / "rebuilt").datasets() == []
 
 
-def test_a_changed_constant_is_named_with_its_file_and_its_effect(toys):
+def test_a_changed_constant_is_named_with_both_values_its_file_and_its_effect(toys):
     toys.build()
     toys.write(scale=4.0)
     measure, smooth, page = rebuild(toys).verdicts
     assert measure.level == "different"
     assert str(measure.artifacts[0].difference) == "Metrics.figures row 1 (name length), value: 18.0 -> 24.0"
-    assert measure.cause.startswith("code changed in stages/toys.py")
+    assert measure.cause == "code changed in stages/toys.py (SCALE 3.0 -> 4.0)"
     assert smooth.cause.startswith("inputs already different: metrics (toy.measure)")
     assert page.cause.startswith("inputs already different: smooth (toy.smooth)")
 
@@ -73,6 +74,19 @@ def test_a_refactoring_that_changes_no_result_is_identical_and_says_that_the_cod
     assert {verdict.level for verdict in rebuilt.verdicts} == {"identical"}
     assert [verdict.other_code for verdict in rebuilt.verdicts] == [True] * 3
     assert [verdict.cause for verdict in rebuilt.verdicts] == [""] * 3
+
+
+def test_a_changed_function_is_named(toys):
+    toys.build()
+    toys.write(noise=" * 2.0")
+    assert rebuild(toys).verdicts[1].cause == "code changed in stages/toys.py (smooth)"
+
+
+def test_where_only_files_were_recorded_the_file_is_named(toys, monkeypatch):
+    monkeypatch.setattr(build_module, "list_definitions", lambda files: {})
+    toys.build()
+    toys.write(scale=4.0)
+    assert rebuild(toys).verdicts[0].cause == "code changed in stages/toys.py"
 
 
 def test_a_result_within_the_declared_tolerance_is_equal_with_its_figure(toys):
@@ -250,7 +264,7 @@ def test_the_command_prints_verdicts_and_the_share_and_fails_where_anything_diff
     assert main(["rebuild", "toys@1", "--home", str(toys.home), "--quiet"]) == 1
     printed = capsys.readouterr()
     assert "identical  0 of 3 artifacts of toys@1 have the same bits" in printed.out
-    assert "first toy.measure: code changed in stages/toys.py" in printed.err
+    assert "first toy.measure: code changed in stages/toys.py (SCALE 3.0 -> 4.0)" in printed.err
     assert [path.name for path in toys.home.glob("rebuild-*")] == []
 
 
