@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -180,6 +181,23 @@ def test_what_cannot_be_exported_is_said_in_one_sentence(streets, tmp_path, aske
         export(streets, asked.pop("reference"), asked.pop("form"), tmp_path / asked.pop("destination"), **asked)
     assert "\n" not in str(refused.value)
     assert list(tmp_path.glob(".*partial")) == []
+
+
+def test_a_full_disk_leaves_nothing_behind(streets, tmp_path, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setitem(exports.FORMATS, "parquet", full)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(WorldlineError, match="No space left"):
+        export(streets, "streets", "parquet", tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_destination_below_a_file_is_refused_in_one_sentence(streets, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WorldlineError, match="cannot be written"):
+        export(streets, "streets", "parquet", tmp_path / "file" / "out")
 
 
 def _die_while_writing(home: Path, out: Path) -> None:

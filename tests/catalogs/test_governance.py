@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from catalog_workers import figures, key_of, make, put, run_of
 
-from catalogs.catalog import Catalog
+from catalogs.catalog import Catalog, Note
 from catalogs.governance import give_terms, licence_of, licences_of, rejected_by_people, review
 from catalogs.licences import allows, normalise
 from catalogs.versions import publish
@@ -12,6 +12,7 @@ from schemas.artifact import Files, rows_to_table
 from schemas.clips import Source
 from schemas.errors import WorldlineError
 from schemas.labels import QUESTIONS, REJECTIONS, Questions
+from schemas.reports import LINEAGE_EDGES, LINEAGE_NODES, Lineage
 
 
 def source(catalog: Catalog, tmp_path: Path, name: str) -> str:
@@ -128,6 +129,21 @@ def test_generated_video_is_unknown_until_terms_are_given_for_its_model(catalog)
     assert licence_of(catalog, labels).expression == "unknown"
     give_terms(catalog, "model:Maker/Video-1B", licence="creativeml-openrail-m")
     assert licence_of(catalog, labels).expression == "LicenseRef-CreativeML-OpenRAIL-M"
+
+
+def test_a_generated_clip_may_have_a_licence_of_its_own(catalog):
+    model = {"model": "Maker/Video-1B"}
+    clips = [made(catalog, f"clip {n}", figures(n), {}, stage="generate.diffusers", config=model, seed=n) for n in (1, 2)]
+    give_terms(catalog, "model:Maker/Video-1B", licence="CC-BY-NC-4.0")
+    catalog.note(Note("terms", clips[0], {"licence": "CC-BY-4.0"}))
+    found = licences_of(catalog, clips)
+    assert [found[clip].expression for clip in clips] == ["CC-BY-4.0", "CC-BY-NC-4.0"]
+
+
+def test_what_the_catalog_itself_wrote_carries_no_licence(catalog):
+    page = put(catalog, Lineage(nodes=LINEAGE_NODES.empty_table(), edges=LINEAGE_EDGES.empty_table()))
+    report = made(catalog, "report", figures(1), {"lineage": catalog.adopt(page).digest})
+    assert licence_of(catalog, report).origins == ()
 
 
 @pytest.mark.both_dialects
