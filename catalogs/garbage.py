@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 7 * 86_400.0
 _UNRECORDED_SECONDS = 86_400.0  # longer than any build has between putting an object and recording it
+_UNREFERENCED = "nothing recorded refers to it"
 _AT_ONCE = 2_000
 
 
@@ -86,10 +87,10 @@ def collect_garbage(catalog: "Catalog", *, dry_run: bool = True, grace_seconds: 
             keys, digests = _kept(catalog.log, since)
             forgotten = _forgotten(catalog.log, keys, digests) if alone else []
             loose = _loose_objects(catalog, forgotten, put_before) if alone or not catalog.store.remote else []
+            if not dry_run:  # first what needs no record: a full disk may have no space for one
+                _remove_objects(catalog, [item for item in loose if item.reason == _UNREFERENCED], put_before)
             if not dry_run and forgotten:
                 commit.append(note_row(_removal(commit.number, forgotten)))
-            if not dry_run and not alone:
-                _remove_objects(catalog, loose, put_before)
         files = [*_old_reports(catalog), *_old_checkpoints(catalog, since)] if alone else []
         if not dry_run and alone:
             _remove_objects(catalog, loose, put_before)
@@ -211,7 +212,7 @@ def _loose_objects(catalog: "Catalog", forgotten: list[Garbage], since: float) -
     for entry in catalog.store.entries("objects"):
         sha256 = object_digest(entry.name)
         if sha256 is not None and sha256 not in needed and entry.modified < since:
-            found.append(Garbage("object", sha256, entry.size, reasons.get(sha256, "nothing recorded refers to it")))
+            found.append(Garbage("object", sha256, entry.size, reasons.get(sha256, _UNREFERENCED)))
     return found
 
 

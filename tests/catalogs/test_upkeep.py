@@ -1,6 +1,7 @@
 """Looking after a workspace: every flipped byte is found, named and healed; `gc` takes only what nothing needs."""
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -400,20 +401,29 @@ def die(*_: Any, **__: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_half_way(catalog: Catalog) -> None:
-    remove = catalog.store.remove
+def die_while_removing(call: int, every: int) -> Callable[[Catalog], None]:
+    """Die at the n-th removal of objects (first those that no record names, then those forgotten), after every n-th of them."""
 
-    def remove_half(names: Any, **options: Any) -> None:
-        remove(list(names)[::2], **options)
-        die()
+    def arm(catalog: Catalog) -> None:
+        remove, calls = catalog.store.remove, itertools.count(1)
 
-    catalog.store.remove = remove_half  # type: ignore[method-assign]
+        def remove_some(names: Any, **options: Any) -> None:
+            if next(calls) == call:
+                remove(list(names)[::every] if every else [], **options)
+                die()
+            remove(names, **options)
+
+        catalog.store.remove = remove_some  # type: ignore[method-assign]
+
+    return arm
 
 
 GC_POINTS: dict[str, Callable[[Catalog], None]] = {
-    "decided, nothing recorded": lambda _: setattr(catalogs.garbage, "_removal", die),
-    "recorded, no object removed": lambda _: setattr(catalogs.garbage, "_remove_objects", die),
-    "half of the objects removed": die_half_way,
+    "decided, nothing removed": die_while_removing(call=1, every=0),
+    "half of the unrecorded objects removed": die_while_removing(call=1, every=2),
+    "unrecorded objects removed, nothing recorded": lambda _: setattr(catalogs.garbage, "_removal", die),
+    "recorded, no forgotten object removed": die_while_removing(call=2, every=0),
+    "half of the forgotten objects removed": die_while_removing(call=2, every=2),
     "objects removed, no other file": lambda _: setattr(catalogs.garbage, "_remove_files", die),
     "all removed, nothing merged": lambda _: setattr(catalogs.log.CommitLog, "compact", die),
 }
@@ -441,7 +451,7 @@ def test_gc_killed_at_any_point_leaves_a_whole_workspace_and_the_next_one_finish
     catalog = Catalog.open(catalog.home)
     assert verify(catalog) == []
     assert catalog.find(kept.key) == kept
-    forgotten = point != "decided, nothing recorded"
+    forgotten = list(GC_POINTS).index(point) > 2
     assert all((catalog.find(execution.key) is None) == forgotten for execution in stale)
     collect_garbage(catalog, dry_run=False)
     assert verify(catalog) == []
