@@ -29,6 +29,7 @@ EARTH_RADIUS_M = 6_371_008.8
 _READERS = 4
 _THINNED = 20  # fixes are thinned to one per radius / 20, ...
 _REACH = 1.2  # ... and so compared within 1.2 radii, which misses no pair within the radius
+_PLAIN_GREY_LEVELS = 3.0  # standard deviation, of 255
 _LIKE_BITS = 16  # of the 256 bits of a first frame's hash; unrelated frames differ in about 128
 # Made of many sources, or the same for all (the empty truth of plain videos): sharing them does not make clips alike.
 _NO_ORIGIN = ("Model", "Lineage", "Truth")
@@ -316,19 +317,23 @@ def _near_positions(tracks: Mapping[str, np.ndarray], splits: Mapping[str, str],
 
 
 def _like_frames(catalog: "Catalog", clips: Mapping[str, Sequence[ArtifactRef]], splits: Mapping[str, str]) -> list[Leak]:
+    """Compare the first frames of every two clips; nearly plain ones (a fade from black) say nothing and are left out."""
     hashes: dict[str, np.ndarray] = {}
-    for clip, starts in clips.items():
-        for ref in starts:
+    for clip, starts in sorted(clips.items()):
+        for ref in (ref for ref in starts if ref.kind == "Clip"):
             artifact = catalog.load(ref.digest)
-            if isinstance(artifact, Clip) and len(artifact.frames):
-                hashes[clip] = first_frame_hash(next(iter(artifact.frames)))
+            assert isinstance(artifact, Clip)
+            frame = next(iter(artifact.frames), None)
+            if frame is not None and frame.std() >= _PLAIN_GREY_LEVELS:
+                hashes[clip] = first_frame_hash(frame)
     found = []
-    names = sorted(hashes)
+    names, bits = list(hashes), np.array(list(hashes.values()))
     for index, clip in enumerate(names):
-        for other in names[index + 1 :]:
-            bits = int((hashes[clip] != hashes[other]).sum())
-            if bits <= _LIKE_BITS and splits[clip] != splits[other]:
-                shared = f"first frames alike in {len(hashes[clip]) - bits} of {len(hashes[clip])} bits"
+        apart = (bits[index + 1 :] != bits[index]).sum(axis=1)
+        for offset in np.flatnonzero(apart <= _LIKE_BITS):
+            other = names[index + 1 + offset]
+            if splits[clip] != splits[other]:
+                shared = f"first frames alike in {bits.shape[1] - apart[offset]} of {bits.shape[1]} bits"
                 found.append(Leak("frame", shared, {clip: splits[clip], other: splits[other]}))
     return found
 

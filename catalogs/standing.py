@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from catalogs.log import CommitLog
-from catalogs.records import DatasetVersion, Note, note_row, read_dataset, read_heading
+from catalogs.records import RECORDS, DatasetVersion, Note, note_row, read_dataset, read_heading, read_note
 from schemas.errors import WorldlineError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _shown(text: str) -> str:
 def standing(log: CommitLog, name: str | None = None) -> list[Standing]:
     """Return how the versions stand that were not deleted, of one dataset or of all, by name and version."""
     deleted = {note.subject for note in log.notes("deleted")}
-    verdicts = {note.subject: note for note in log.notes("review") if "@" in note.subject}
+    verdicts = _verdicts(log)
     tags = _tags(log)
     query = "SELECT fingerprint, heading FROM datasets WHERE name = coalesce(?, name) ORDER BY name, version"
     rows = []
@@ -83,6 +83,13 @@ def standing(log: CommitLog, name: str | None = None) -> list[Standing]:
             held, named = _held(heading.held, verdicts.get(reference)), tuple(tags.get(reference, ()))
             rows.append(Standing(heading.name, heading.version, heading.published_at, fingerprint, held, named))
     return rows
+
+
+def _verdicts(log: CommitLog) -> dict[str, Note]:
+    """Return what people said of versions; of samples and questions they may have said much more."""
+    query = "SELECT body FROM notes WHERE record = 'review' AND subject LIKE ?"
+    notes = [read_note({**dict.fromkeys(RECORDS.names), **json.loads(body)}) for (body,) in log.rows(query, ("%@%",))]
+    return {note.subject: note for note in notes}
 
 
 def _held(by_gate: str | None, verdict: Note | None) -> str | None:

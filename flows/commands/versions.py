@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.printing import Add, open_catalog, print_json, print_table, show_rows
+from flows.printing import Add, open_catalog, print_json, print_table
 from schemas.errors import WorldlineError
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ def _splits(options: argparse.Namespace) -> None:
         looked = f"sources, worlds, named places, positions within {radius_m:g} m{', first frames' if options.frames else ''}"
         print(f"looked for clips of different splits that share {looked}: {len(found) or 'nothing'} found")
         if found:
-            show_rows(options, ["shared", "what", "clips"], [[leak.why, leak.shared[:40], _clips(leak.clips)] for leak in found])
+            rows = [[leak.why, leak.shared[:40], _clips(leak.clips)] for leak in found]
+            print_table(["shared", "what", "clips"], rows[:_SHOWN])
     if found:
         raise WorldlineError(
             f"{len(found)} things are shared by clips of different splits of {version.reference}: build it again, "

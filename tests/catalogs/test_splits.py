@@ -280,6 +280,16 @@ def test_the_same_frames_under_two_names_are_found(catalog: Catalog, tmp_path: P
     assert (leak.why, leak.clips) == ("frame", {"one": "train", "two": "test"})
 
 
+def test_clips_that_fade_in_from_black_are_not_taken_for_the_same(catalog: Catalog, tmp_path: Path) -> None:
+    clips = {}
+    for index, name in enumerate(("one", "two")):
+        frames = np.random.default_rng(index).integers(0, 3, (2, 32, 48, 3), dtype=np.uint8)
+        clip = Clip(Video.from_array(frames), np.array([0.0, 0.5]), name)
+        clips[name] = made(catalog, "ingest.toy", clip, {"source": video(catalog, tmp_path, f"{name}.mp4")})
+    torn = with_splits(published(catalog, clips), one="train", two="test")
+    assert leaks(catalog, torn, frames=True) == []
+
+
 def test_the_hash_of_a_frame_survives_scaling_and_tells_frames_apart() -> None:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 255, (16, 17, 3), dtype=np.uint8)
