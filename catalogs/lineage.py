@@ -222,6 +222,16 @@ def _find_question(catalog: "Catalog", identifier: str) -> Subject | None:
     return Subject("question", identifier, (), (questions[0],)) if questions else None
 
 
+def summary_of(catalog: "Catalog", keys: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Return stage, number of executions and number of distinct states of the code, by stage, of many executions."""
+    counts: dict[str, int] = {}
+    codes: dict[str, set[int]] = {}
+    for stage, code in rows_in(catalog.log, "SELECT stage, code_files FROM executions WHERE key IN", keys):
+        counts[stage] = counts.get(stage, 0) + 1
+        codes.setdefault(stage, set()).add(code)
+    return [(stage, count, len(codes[stage])) for stage, count in sorted(counts.items())]
+
+
 def questions_like(catalog: "Catalog", identifier: str) -> list[str]:
     """Return the digests of the artifacts with a question of this id, or whose id begins so."""
     quoted = identifier.replace("'", "''")

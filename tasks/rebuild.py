@@ -271,7 +271,9 @@ def judge(
         for before, after in zip(recorded.outputs, refs, strict=True)
     )
     level = max((item.level for item in artifacts), key=LEVELS.index)
-    cause = "" if level in ("identical", "same content") else likely_cause(recorded, now, config, upstream)
+    cause = "" if level == "identical" else likely_cause(recorded, now, config, upstream)
+    if level == "same content":
+        cause = f"the same values in other bytes: {cause}"
     return Verdict(stage.name, recorded.key, level, artifacts, cause, other_code)
 
 
@@ -296,10 +298,9 @@ def _compare(
 def _manifest_of(catalog: Catalog, reference: str) -> Manifest:
     """Read the manifest of a version, with the machines that the log remembers of its executions."""
     version = catalog.dataset(reference)
-    path = catalog.objects.path(version.manifest)
-    if not path.exists() or not catalog.objects.verify(version.manifest):
-        raise WorldlineError(f"the manifest of {version.reference} ({path}) is missing or damaged: restore it from a backup")
-    manifest = read_manifest(path.read_bytes())
+    if not catalog.objects.verify(version.manifest):
+        raise WorldlineError(f"the manifest of {version.reference} ({version.manifest[:12]}) is missing or damaged: restore it")
+    manifest = read_manifest(catalog.objects.path(version.manifest).read_bytes())
     known = read_executions(catalog.log, [execution.key for execution in manifest.executions])
     executions = tuple(
         dataclasses.replace(item, machine=known[item.key].machine) if item.key in known else item for item in manifest.executions
@@ -348,11 +349,8 @@ def copy_artifact(catalog: Catalog, fresh: Catalog, digest: str) -> None:
     if known is not None and fresh.whole(known):
         return
     for name, sha256 in ref.parts.items():
-        path = catalog.objects.path(sha256)
-        if not path.exists() or fresh.objects.put(path) != sha256:
-            raise WorldlineError(
-                f"part {name} of {ref.kind} {digest[:12]} ({path}) is missing or damaged: restore or build it again"
-            )
+        if not catalog.objects.exists(sha256) or fresh.objects.put(catalog.objects.path(sha256)) != sha256:
+            raise WorldlineError(f"part {name} of {ref.kind} {digest[:12]} is missing or damaged: restore it or build it again")
     fresh.adopt(ref)
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from catalogs.catalog import Catalog
     from tasks.rebuild import Rebuilt, Verdict
 
+_LISTED = 1000  # executions that a table for people lists one by one
+
 
 def add_commands(add: Add) -> None:
     """Add these commands to the command line."""
@@ -48,8 +50,14 @@ def _lineage(options: argparse.Namespace) -> None:
 
 
 def _print_up(options: argparse.Namespace, catalog: "Catalog") -> None:
-    from catalogs.lineage import lineage_of
+    from catalogs.lineage import identify, lineage_of, summary_of
 
+    if not options.json:
+        subject = identify(catalog, options.identifier)
+        if len(subject.keys) > _LISTED:
+            print(f"{subject.name} came from {len(subject.keys)} executions; with --json each is listed")
+            print_table(["stage", "executions", "states of its code"], summary_of(catalog, subject.keys))
+            return
     lineage = lineage_of(catalog, options.identifier)
     edges: dict[tuple[str, str], list[str]] = {}
     for edge in lineage.edges.to_pylist():

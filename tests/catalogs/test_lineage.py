@@ -41,7 +41,8 @@ def city(catalog: Catalog, folder: Path) -> dict[str, Execution]:
         made[f"{name}/clip"] = ran(catalog, f"{name}/clip", "toy.clip", figures(10 + number), {"source": source.digest})
         made[f"{name}/boxes"] = ran(
             catalog, f"{name}/boxes", "toy.detect", figures(20 + number), {"clip": only(made[f"{name}/clip"])},
-            version=number + 1, code_files={"stages/toy.py": f"f{number}1", "stages/toy.py:LIMIT": f"0.{number}", "stages/boxes.py": "b"},
+            version=number + 1, code_files={"stages/toy.py": f"f{number}1", "stages/toy.py:LIMIT": f"0.{number}",
+                                           "stages/boxes.py": "b"},
             packages={"numpy": f"2.{number}.3"}, config={"model": f"acme/detector-{number}", "tiles": [1, 2]},
         )  # fmt: skip
         made[f"{name}/count"] = ran(
@@ -58,6 +59,7 @@ def touched(found: Downstream) -> tuple[set[str], set[str]]:
 # -- up ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_dialects
 def test_the_closure_lists_makers_before_users_whatever_the_order_of_recording(catalog: Catalog, tmp_path: Path) -> None:
     made = city(catalog, tmp_path)
     found = upstream(catalog.log, [only(made["south/count"]), only(made["north/count"])])
@@ -79,6 +81,7 @@ def test_an_execution_recorded_again_after_its_objects_were_lost_is_still_the_ma
     assert [item.stage for item in upstream(catalog.log, [put(catalog, figures(2)).digest])] == ["toy.first", "toy.second"]
 
 
+@pytest.mark.both_dialects
 def test_many_executions_are_read_as_they_were_recorded(catalog: Catalog) -> None:
     made = [ran(catalog, f"run {number}", "toy.make", figures(number), machine={"cores": number % 3}) for number in range(7)]
     assert read_executions(catalog.log, [item.key for item in made] + ["0" * 64]) == {item.key: item for item in made}
@@ -100,6 +103,7 @@ def test_reading_lineage_takes_a_number_of_queries_that_grows_with_depth_and_not
     assert queries(40) == queries(4)
 
 
+@pytest.mark.both_dialects
 def test_a_manifest_is_read_back_and_keeps_equal_documents_once(catalog: Catalog, tmp_path: Path) -> None:
     made = city(catalog, tmp_path)
     version = publish(catalog, "both", {"a": 1}, {name: only(made[f"{name}/count"]) for name in ("north", "south")}, {"b": 2})
@@ -163,6 +167,7 @@ def test_what_a_stage_code_package_or_model_touched(
     }
 
 
+@pytest.mark.both_dialects
 def test_what_a_source_touched_is_found_by_its_path_its_name_and_its_digest(catalog: Catalog, tmp_path: Path) -> None:
     made = city(catalog, tmp_path)
     everything = {key_of(f"north/{stage}") for stage in ("clip", "boxes", "count")}
@@ -181,6 +186,7 @@ def test_an_artifact_touched_what_used_it_and_a_dataset_what_used_its_artifacts(
     assert touched(downstream_of(catalog, "north@1")) == ({key_of("north/boxes"), key_of("north/count")}, {"north@1"})
 
 
+@pytest.mark.both_dialects
 def test_held_and_deleted_versions_are_told_too_and_how_they_stand(catalog: Catalog, tmp_path: Path) -> None:
     made = city(catalog, tmp_path)
     for build in range(3):

@@ -1,5 +1,6 @@
 """A rebuild says how equal every stage came out, where it first differs, and why."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from toy_stages import Toys
 from catalogs.catalog import Catalog
 from catalogs.upkeep import verify
 from flows.command_line import main
+from schemas import codec
 from schemas.errors import WorldlineError
 from tasks import build as build_module
 from tasks import edge
@@ -38,6 +40,15 @@ def test_what_can_be_made_again_is_identical_to_the_last_bit(toys):
     assert toys.runs() == ["measure", "smooth", "page"]
     assert rebuilt.identical_share == 1.0
     assert rebuilt.differing == ()
+
+
+def test_the_same_values_in_other_bytes_are_the_same_content(toys, monkeypatch):
+    toys.build()
+    monkeypatch.setattr(codec.pq, "write_table", functools.partial(codec.pq.write_table, data_page_version="2.0"))
+    rebuilt = rebuild(toys)
+    assert {verdict.level for verdict in rebuilt.verdicts} == {"same content"}
+    assert (rebuilt.identical_share, rebuilt.differing) == (0.0, ())
+    assert rebuilt.verdicts[0].cause == "the same values in other bytes: not reproducible on the same code, packages and machine"
 
 
 def test_what_was_rebuilt_is_a_dataset_version_of_the_new_workspace(toys):
