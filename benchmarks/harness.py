@@ -246,7 +246,7 @@ def measure_case(name: str, case_name: str, work: str, size: str, answer: str) -
         import traceback
 
         traceback.print_exc()
-        found, status = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]}, 1
+        found, status = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}, 1
     Path(answer).write_text(json.dumps(found))
     return status
 
