@@ -4,6 +4,9 @@ What is compared: our loader cuts windows out of the clips of a version where th
 peer reads tar shards in which every window was stored as a video of its own beforehand (a second copy of the data, of
 one fixed length), one shard after the other through a shuffle buffer: what WebDataset is best at. Both decode the same
 FFV1 frames with PyAV, one thread per worker, into uint8 `[T, H, W, 3]`, and collate the same batches in two workers.
+(PyAV converts colours in threads of its own unless told not to. On a machine with more to do than cores, a process
+that sleeps and wakes so often was given three times the CPU time per second of one that only computes, at equal CPU
+time per window: readers of one thread each are compared, and CPU times are told beside rates.)
 The third reader takes the same random windows out of the same shards of whole clips: what the peer has to do where
 windows are not cut beforehand.
 """
@@ -11,6 +14,8 @@ windows are not cut beforehand.
 import contextlib
 import io
 import json
+import os
+import resource
 import statistics
 import sys
 import tarfile
@@ -59,30 +64,40 @@ def loader_benchmark(folder: Path, clips: int = 48, frames: int = 64, window: in
     whole = _shards(folder, dataset, frames, "clips")
     readers = {"ours": _ours(windows), "peer": _peer(shards, len(windows), window), "uncut": _peer(whole, len(windows), window)}
     rates: dict[str, list[float]] = {name: [] for name in readers}
-    for number in range(rounds + 1):
+    work: dict[str, list[float]] = {name: [] for name in readers}
+    for number in range(rounds):
         for name, epoch in readers.items():
-            begin = time.perf_counter()
+            begin, worked = time.perf_counter(), _workers_s()
             seen = sum(len(batch) for batch in epoch(number))
             if seen != len(windows):
                 raise RuntimeError(f"{name} read {seen} windows of {len(windows)}")
-            if number:  # the first epoch starts the workers
-                rates[name].append(seen / (time.perf_counter() - begin))
-        print(f"loader: round {number} of {rounds}", file=sys.stderr)
-    middle = {name: statistics.median(values) for name, values in rates.items()}
+            rates[name].append(seen / (time.perf_counter() - begin))
+            work[name].append((_workers_s() - worked) / seen)
+        print(f"loader: round {number + 1} of {rounds}", file=sys.stderr)
+    rate = {name: statistics.median(values) for name, values in rates.items()}
+    cpu_ms = {name: 1e3 * statistics.median(values) for name, values in work.items()}
     share = _decoding_share(windows)
     shape = f"windows of {window} frames {HEIGHT}x{WIDTH} out of {clips} clips of {frames}; {WORKERS} workers, batches of {BATCH}"
-    told = f"{shape}; median of {rounds} epochs"
+    told = f"{shape}; median of {rounds} epochs; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     ratios = [ours / peer for ours, peer in zip(rates["ours"], rates["peer"], strict=True)]
+    spread = f"by round {min(ratios):.2f} to {max(ratios):.2f}"
     return [
-        figure("catalog.loader_clips_per_s", middle["ours"], "1/s", f"{middle['peer']:.1f}/s WebDataset", told),
+        figure("catalog.loader_clips_per_s", rate["ours"], "1/s", f"{rate['peer']:.1f}/s WebDataset, {rate['uncut']:.1f}/s uncut",
+               told),
         figure("catalog.loader_ratio_to_peer", statistics.median(ratios), "", "1 (WebDataset, windows cut beforehand)",
-               f"random access against shuffled shards, same encoded frames, same decoder; by round {min(ratios):.2f} to "
-               f"{max(ratios):.2f}; {shape}"),
-        figure("catalog.loader_ratio_to_uncut_peer", middle["ours"] / middle["uncut"], "", "1 (WebDataset, whole clips)",
-               f"windows in random order out of each clip as it comes; {shape}"),
+               f"random access against shuffled shards, same encoded frames, same decoder; {spread}; {told}"),
+        figure("catalog.loader_cpu_ms_per_clip", cpu_ms["ours"], "ms",
+               f"{cpu_ms['peer']:.1f} ms WebDataset, {cpu_ms['uncut']:.1f} ms uncut",
+               f"CPU time of the workers, which other work on the machine does not change; {told}"),
         figure("catalog.loader_decoding_share", share, "", "1 (nothing but decoding)",
-               f"of the time that one process spends on random windows; the rest is ours; {shape}"),
+               f"FFmpeg's share of the CPU time that one process spends on random windows; {shape}"),
     ]  # fmt: skip
+
+
+def _workers_s() -> float:
+    """Return the CPU time in seconds of the workers that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # -- what is read -----------------------------------------------------------------------------------------------------
@@ -154,9 +169,7 @@ Epoch = Callable[[int], Iterator[list[str]]]
 
 def _ours(windows: Windows) -> Epoch:
     order = windows.order(seed=0)
-    loader: Iterable[Any] = DataLoader(
-        windows, batch_size=BATCH, sampler=order, num_workers=WORKERS, persistent_workers=True, collate_fn=collate
-    )
+    loader: Iterable[Any] = DataLoader(windows, batch_size=BATCH, sampler=order, num_workers=WORKERS, collate_fn=collate)
 
     def epoch(number: int) -> Iterator[list[str]]:
         order.set_epoch(number)
@@ -173,9 +186,7 @@ def _peer(shards: list[str], windows: int, window: int) -> Epoch:
         .shuffle(windows // 4)
         .compose(_Cutter(window))
     )
-    loader: Iterable[Any] = DataLoader(
-        pipeline, batch_size=BATCH, num_workers=WORKERS, persistent_workers=True, collate_fn=collate
-    )
+    loader: Iterable[Any] = DataLoader(pipeline, batch_size=BATCH, num_workers=WORKERS, collate_fn=collate)
 
     def epoch(number: int) -> Iterator[list[str]]:
         for batch in loader:
@@ -212,7 +223,7 @@ def _decode(data: bytes, first: int, count: int) -> np.ndarray:
         pictures = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
         decoded = container.decode(stream)
         for index in range(count):
-            pictures[index] = next(decoded).to_ndarray(format="rgb24")
+            pictures[index] = next(decoded).to_ndarray(format="rgb24", threads=1)
         return pictures
 
 
