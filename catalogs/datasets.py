@@ -21,6 +21,7 @@ import pyarrow as pa
 from catalogs.contents import artifact_refs, clip_of
 from catalogs.records import ArtifactRef, DatasetVersion
 from catalogs.tables import CONTENT_TABLES
+from catalogs.takedowns import removed_roles
 from schemas.artifact import Artifact
 from schemas.errors import WorldlineError
 
@@ -71,13 +72,7 @@ class Dataset(DatasetVersion):
     @functools.cached_property
     def missing(self) -> dict[str, str]:
         """Why an artifact of the version is not there any more, by role."""
-        gone = {role: digest for role, digest in self.artifacts.items() if role not in self.members}
-        if not gone:
-            return {}
-        reasons: dict[str, str] = {}
-        for note in self.catalog.log.notes("removal"):
-            reasons |= dict.fromkeys(note.body["digests"], f"removed ({note.reason})" if note.reason else "removed")
-        return {role: reasons.get(digest, "removed") for role, digest in gone.items()}
+        return removed_roles(self.catalog.log, self)
 
     @functools.cached_property
     def clips(self) -> dict[str, ClipMembers]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from catalogs.consolidation import consolidate
@@ -151,7 +150,7 @@ def removed_roles(log: CommitLog, version: DatasetVersion) -> dict[str, str]:
 
 
 def _reason(removal: Note) -> str:
-    return f"taken down: {removal.reason}" if removal.subject.startswith(_TAKEDOWN) else f"removed: {removal.reason}"
+    return f"{'taken down' if removal.subject.startswith(_TAKEDOWN) else 'removed'} ({removal.reason or 'nobody says why'})"
 
 
 def _source_like(catalog: "Catalog", identifier: str) -> str:
@@ -252,6 +251,8 @@ def _objects_of_executions(log: CommitLog, keys: Iterable[str]) -> set[str]:
 
 def _spoilt_records(log: CommitLog, digests: set[str], keys: set[str]) -> tuple[set[str], set[str]]:
     """Return objects of drifted outputs, which the index does not know, and keys of failed executions."""
+    import pyarrow.dataset as pads  # here, because it takes a quarter of a second and few need it
+
     files = [str(path) for path in log.files()]
     wanted = pads.field("record").isin(["drift", "error"])
     columns = ["record", "key", "inputs", "outputs"]

@@ -48,13 +48,12 @@ def _datasets(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
     from catalogs.contents import artifact_refs
     from catalogs.governance import licences_of
-    from catalogs.takedowns import removed_roles
     from catalogs.versions import latest, standing
 
     catalog = open_catalog(options)
     version = catalog.dataset(options.dataset)
     stands = next(item for item in standing(catalog.log, version.name) if item.version == version.version)
-    gone = removed_roles(catalog.log, version)
+    gone = version.missing
     there = sorted(version.artifacts.keys() - gone.keys())
     shown = there[: None if options.json or options.all else _SHOWN]
     refs = artifact_refs(catalog.log, [version.artifacts[role] for role in shown])
