@@ -125,7 +125,7 @@ def _fill_while(victim: Any, disk: Path, dice: random.Random, *, at_once: bool) 
 
 def _fill(ballast: Path, free: int) -> None:
     """Write until only so many bytes are left on the disk."""
-    with ballast.open("ab") as stream, suppress(OSError):
+    with suppress(OSError), ballast.open("ab") as stream:
         status = os.statvfs(ballast)
         stream.write(bytes(max(0, status.f_bavail * status.f_frsize - free)))
         stream.flush()
