@@ -178,14 +178,14 @@ class CommitLog:
         for row in table.to_pylist():
             _apply(self.database, row)
         self._register(name.removeprefix("tables/"), first, last, table.num_rows, sha256)
-        self._keep_copy(name.removeprefix("tables/"), self.store.local(name))
+        self._keep_copy(name.removeprefix("tables/"), self.store.local(name).read_bytes())
 
     def _register(self, name: str, first: int, last: int, rows: int, sha256: str) -> None:
         self.database.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?)", (name, first, last, rows, sha256))
 
-    def _keep_copy(self, name: str, path: Path) -> None:
-        if path.stat().st_size <= _COPIED_BYTES:
-            self.database.execute("INSERT INTO copies VALUES (?, ?)", (name, zlib.compress(path.read_bytes(), 1)))
+    def _keep_copy(self, name: str, data: bytes) -> None:
+        if len(data) <= _COPIED_BYTES:
+            self.database.execute("INSERT INTO copies VALUES (?, ?)", (name, zlib.compress(data, 1)))
 
     def restore(self, name: str) -> bool:
         """Write a damaged or missing file of the log again from the copy in the database; return whether there was one.
@@ -256,10 +256,13 @@ class CommitLog:
 
     def _place(self, table: pa.Table, name: str, layout: dict[str, Any], undo: Undo) -> str:
         """Write a file of the log that no other writer can have replaced, and return the SHA-256 of its bytes."""
+        with pa.BufferOutputStream() as stream:
+            pq.write_table(table, stream, **layout)
+            data = stream.getvalue().to_pybytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._keep_copy(name.removeprefix("tables/"), data)
         with self.store.new_file() as path:
-            pq.write_table(table, path, **layout)
-            sha256 = hash_file(path)
-            self._keep_copy(name.removeprefix("tables/"), path)
+            path.write_bytes(data)
             try:
                 self.store.place(path, name, new=True)
             except FileExistsError as error:
@@ -307,7 +310,7 @@ class CommitLog:
             sha256 = self._place(table, f"tables/{name}", {"compression": "zstd"}, undo)
         else:  # by a merger that died, or was cut off, before its transaction
             kept, sha256 = self.read(merged)
-            self._keep_copy(merged, self.store.local(f"tables/{merged}"))
+            self._keep_copy(merged, self.store.local(f"tables/{merged}").read_bytes())
             if not kept.equals(table):
                 raise WorldlineError(f"tables/{merged} in {self.store.address} is damaged: delete it, nothing refers to it")
         self._register(name, first, last, table.num_rows, sha256)
