@@ -57,7 +57,9 @@ def disk_full(rounds: int, folder: Path) -> dict[str, Any]:
     done, skipped = 0, None
     try:
         while done < rounds:
-            with _small_disk(folder / "disk") as disk:
+            # Each at its own path: a connection to an earlier disk that is closed late would remove the write-ahead log
+            # of the next at the same path, because SQLite knows the file by its inode number, which new disks repeat.
+            with _small_disk(folder / f"disk{done}") as disk:
                 for number in range(done, min(done + _ROUNDS_PER_DISK, rounds)):
                     promises, ending = folder / f"{number}.promises", folder / f"{number}.ending"
                     victim = context.Process(target=_build_until_full, args=(disk / "home", promises, ending, number))
@@ -178,8 +180,7 @@ def byte_flips(folder: Path, flips_per_kind: int = _FLIPS_PER_KIND) -> dict[str,
     missed, unhealed = list[str](), list[str]()
     for kind, name in files:
         for _ in range(flips_per_kind):
-            home = folder / "home"
-            shutil.rmtree(home, ignore_errors=True)
+            home = folder / f"flip{flips.total() + harmless}"
             shutil.copytree(pristine, home)
             place = _flip(home / name, dice)
             names = _named(home)
@@ -194,6 +195,7 @@ def byte_flips(folder: Path, flips_per_kind: int = _FLIPS_PER_KIND) -> dict[str,
             left = _heal(home, folder)
             healed += not left
             unhealed += [f"{kind} {name}, byte {place}: {left}"[:300]] if left else []
+            shutil.rmtree(home)
     kinds = {kind: f"{found[kind]} of {count}" for kind, count in flips.items()}
     return {
         "flips": flips.total(), "found": found.total(), "healed": healed, "harmless": harmless, "kinds": kinds,
