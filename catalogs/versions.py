@@ -87,12 +87,18 @@ def publish(
     with catalog.log.lease(exclusive=False):  # so that `gc` does not take what is written before the record
         while True:
             seen = _Seen.of(catalog.log, name)
-            draft, fingerprint, refs = _draft(catalog, seen, name, recipe, artifacts, lock, split_rule or SplitRule())
+            refs = whole_refs(catalog, name, artifacts)
+            draft, executions = _draft(catalog, seen, name, recipe, artifacts, refs, lock, split_rule or SplitRule())
+            fingerprint = _fingerprint(draft)
             known = _already_published(catalog.log, seen, draft, fingerprint)
             if known is not None:
                 return known
+            draft = dataclasses.replace(draft, manifest=_stored_manifest(catalog, draft, executions))
+            del executions  # half a gigabyte for 100,000 of them
             tables = consolidate(catalog, draft.artifacts)
-            contents = measure(catalog, draft.artifacts, draft.rejected, tables, refs)
+            contents = measure(
+                catalog, draft.artifacts, draft.rejected, tables, {digest: refs[digest] for digest in draft.artifacts.values()}
+            )
             draft = dataclasses.replace(draft, held=_judged(catalog, gate, name, contents), facts=_facts(contents, draft.splits))
             with catalog.log.write() as commit:
                 if _Seen.of(catalog.log, name) != seen:
@@ -123,28 +129,39 @@ def _draft(
     name: str,
     recipe: dict[str, Any],
     artifacts: dict[str, str],
+    refs: Mapping[str, ArtifactRef],
     lock: dict[str, Any],
     split_rule: SplitRule,
-) -> tuple[DatasetVersion, str, dict[str, ArtifactRef]]:
-    """Return the next version as it would be published, its fingerprint and its artifacts; its manifest is stored."""
-    refs = whole_refs(catalog, name, artifacts)
+) -> tuple[DatasetVersion, list[Execution]]:
+    """Return the next version as it would be published, without its manifest, and everything upstream of it."""
     executions = lineage.upstream(catalog.log, sorted(set(artifacts.values())))
     kept, rejected = without_rejected(catalog, artifacts, executions, seen.rejected)
     if artifacts and not kept:
         raise WorldlineError(f"{name} cannot be published: people rejected everything in it ({len(artifacts)} artifacts)")
     if len(kept) < len(artifacts):
         executions = lineage.upstream(catalog.log, sorted(set(kept.values())))
-    fingerprint = TaggedHash("dataset/1").json(recipe).json(kept)
-    if rejected:
-        fingerprint.json(rejected)
-    number = seen.highest + 1
     splits = split(catalog, {role: refs[digest] for role, digest in kept.items()}, executions, split_rule)
-    manifest = lineage.manifest(name, number, recipe, kept, executions, lock, catalog.log)
-    manifest |= {"splits": splits, "rejected": list(rejected)}
-    stored = catalog.objects.put_bytes(_canonical(manifest).encode())
     keys = tuple(execution.key for execution in executions)
-    draft = DatasetVersion(name, number, recipe, kept, keys, lock, stored, 0.0, splits=splits, rejected=rejected)
-    return draft, fingerprint.hexdigest(), {digest: refs[digest] for digest in kept.values()}
+    draft = DatasetVersion(name, seen.highest + 1, recipe, kept, keys, lock, "", 0.0, splits=splits, rejected=rejected)
+    return draft, executions
+
+
+def _fingerprint(draft: DatasetVersion) -> str:
+    fingerprint = TaggedHash("dataset/1").json(draft.recipe).json(draft.artifacts)
+    if draft.rejected:  # else as it was before people could reject
+        fingerprint.json(draft.rejected)
+    return fingerprint.hexdigest()
+
+
+def _stored_manifest(catalog: "Catalog", draft: DatasetVersion, executions: Sequence[Execution]) -> str:
+    """Store the manifest and return its SHA-256."""
+    manifest = lineage.manifest(draft.name, draft.version, draft.recipe, draft.artifacts, executions, draft.lock, catalog.log) | {
+        "splits": draft.splits,
+        "rejected": list(draft.rejected),
+    }
+    # What records hold is in JSON's types already; `canonical_json` would walk 100,000 executions for seconds.
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return catalog.objects.put_bytes(text.encode())
 
 
 def _already_published(log: CommitLog, seen: _Seen, draft: DatasetVersion, fingerprint: str) -> DatasetVersion | None:
@@ -188,11 +205,6 @@ def whole_refs(catalog: "Catalog", name: str, artifacts: Mapping[str, str]) -> d
         parts = "has lost parts" if missing[0][1] in refs else "is not in the catalog"
         raise WorldlineError(f"{name} cannot be published: its {named}{more} {parts}; build it again")
     return refs
-
-
-def _canonical(manifest: dict[str, Any]) -> str:
-    """Return `canonical_json` of what is in JSON's types already, as records are; for 100,000 executions it takes seconds."""
-    return json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def without_rejected(
