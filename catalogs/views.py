@@ -33,10 +33,10 @@ _FETCHERS = 16  # files fetched at once from a remote store
 
 
 _CONSTANTS = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("latest", pa.bool_())])
+_HOLDERS = pa.schema([("path", pa.string()), *_CONSTANTS])
 _PLACES = pa.schema([("artifact", pa.string()), ("path", pa.string())])
 _OWNERS = pa.schema([("artifact", pa.string()), *_CONSTANTS])
 _REJECTABLE = ("question_id", "artifact")
-_REJECTED = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("id", pa.string())])
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,9 @@ _SUPERSEDED = (
     "GROUP BY key HAVING count(*) > 1"
 )
 _RECORDED_VERSIONS = (
-    "CREATE VIEW recorded_versions AS SELECT records.dataset, living_versions.version, latest, roles, splits FROM records "
-    "JOIN living_versions ON records.dataset = living_versions.dataset AND dataset_version = living_versions.version "
+    "CREATE VIEW recorded_versions AS "
+    "SELECT records.dataset, living_versions.version, latest, roles, splits, rejected FROM records JOIN living_versions "
+    "ON records.dataset = living_versions.dataset AND dataset_version = living_versions.version "
     "WHERE record = 'dataset'"
 )
 _FROM_RECORDS = {
@@ -188,20 +189,9 @@ class Views:
     def show_content(self, name: str, versions: Sequence[Shown], *, loose: bool) -> None:
         """Create the view of a content table over these versions and, if asked, over what no living version holds."""
         table = CONTENT_TABLES[name]
-        branches: list[str] = []
-        in_parts: list[Shown] = []
-        for item in versions:
-            paths = self._consolidated(name, item)
-            if paths is None:
-                in_parts.append(item)
-            elif paths:
-                source = self._parquet(paths, with_artifact(table.columns))
-                dataset, version, latest = item.constants.values()
-                rejected = self._rejected(name, [item])
-                branches.append(
-                    f"SELECT *, {_text(dataset)} AS dataset, {version}::INTEGER AS version, {latest} AS latest "
-                    f"FROM ({source}) AS rows{rejected}"
-                )
+        files = {item: self._consolidated(name, item) for item in versions}
+        in_parts = [item for item, paths in files.items() if paths is None]
+        branches = self._files_branch(name, {item: paths for item, paths in files.items() if paths})
         if table.from_facts and (in_parts or loose):
             branches.append(self._facts_branch(table, in_parts, loose=loose))
         elif in_parts or loose:
@@ -210,6 +200,25 @@ class Views:
             self._connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(branches)}")
         else:
             create_empty(self._connection, name, content_columns(table))
+
+    def _files_branch(self, name: str, files: Mapping[Shown, Sequence[str]]) -> list[str]:
+        """Return a SELECT over the consolidated files of versions; a file that several of them share is read once."""
+        columns = with_artifact(CONTENT_TABLES[name].columns)
+        rejected = self._rejected(name, list(files))
+        if not files:
+            return []
+        if len(files) == 1:
+            ((item, paths),) = files.items()
+            dataset, version, latest = item.constants.values()
+            constants = f"{_text(dataset)} AS dataset, {version}::INTEGER AS version, {latest} AS latest"
+            return [f"SELECT * FROM (SELECT *, {constants} FROM ({self._parquet(paths, columns)})) AS rows{rejected}"]
+        holders = [{"path": path, **item.constants} for item, paths in files.items() for path in paths]
+        source = self._parquet(sorted({path for paths in files.values() for path in paths}), columns, filename=True)
+        held = (
+            "SELECT read.* EXCLUDE (filename), holder.dataset, holder.version, holder.latest "
+            f"FROM ({source}) AS read JOIN {self._given(_HOLDERS, holders)} AS holder ON holder.path = read.filename"
+        )
+        return [f"SELECT * FROM ({held}) AS rows{rejected}"]
 
     def _consolidated(self, name: str, item: Shown) -> list[str] | None:
         """Return the paths of a version's files for a table; None where it has none, or some are lost."""
@@ -263,15 +272,12 @@ class Views:
 
     def _rejected(self, name: str, items: Sequence[Shown]) -> str:
         """Return the clause that leaves out the labels that people had rejected when a version was published."""
-        rejected = [
-            (item, found) for item in items if item.heading.rejected for found in read_version(self._log, item.standing).rejected
-        ]
-        if name != "labels" or not rejected:
+        if name != "labels" or not any(item.heading.rejected for item in items):
             return ""
-        rows = [{"dataset": item.heading.name, "version": item.heading.version, "id": found} for item, found in rejected]
-        table = self._given(_REJECTED, rows)
-        same = "" if len(items) == 1 else "known.dataset = rows.dataset AND known.version = rows.version AND "
-        clauses = (f"NOT EXISTS (FROM {table} AS known WHERE {same}known.id = rows.{column})" for column in _REJECTABLE)
+        self._show_from_records("recorded_versions")
+        known = "SELECT dataset, version, unnest(rejected) AS id FROM recorded_versions"
+        same = "known.dataset = rows.dataset AND known.version = rows.version"
+        clauses = (f"NOT EXISTS (FROM ({known}) AS known WHERE {same} AND known.id = rows.{column})" for column in _REJECTABLE)
         return f" WHERE {' AND '.join(clauses)}"
 
     def _facts_branch(self, table: ContentTable, versions: Sequence[Shown], *, loose: bool) -> str:

@@ -78,6 +78,21 @@ def test_a_query_about_a_consolidated_version_opens_no_part(catalog: Catalog) ->
     assert rows(catalog, "SELECT count(*) FROM labels") == [(15,)]  # and no artifact is loose
 
 
+def test_a_query_about_one_version_opens_no_file_of_another(catalog: Catalog, caplog: pytest.LogCaptureFixture) -> None:
+    old, new, loose = ([record(catalog, asked(number)) for number in some] for some in ((1, 2), (3, 4), (5, 6)))
+    (lost,) = show(catalog, "streets", 1, old)
+    show(catalog, "streets", 2, new)
+    catalog.objects.path(lost).unlink()
+    for digest in (*old, *loose):
+        lose_rows(catalog, digest)
+    for condition in ("latest", "dataset = 'streets' AND version = 2", "version > 1"):
+        assert rows(catalog, f"SELECT count(*) FROM labels WHERE {condition}") == [(6,)]
+    assert caplog.text == ""
+    assert rows(catalog, "SELECT count(*) FROM labels") == [(6,)]
+    assert "lost" in caplog.text  # this one looked for all of them
+    assert "not on disk" in caplog.text
+
+
 def test_a_label_is_found_by_its_id_in_one_row_group(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consolidation, "ROW_GROUP_ROWS", 10)
     digests = [record(catalog, asked(number, 10)) for number in (7, 3, 9, 1)]
