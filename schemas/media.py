@@ -54,6 +54,11 @@ class Video:
         return self.shape[0]
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        """Decode in order.
+
+        Raises:
+            WorldlineError: if the file is damaged.
+        """
         if self._array is not None:
             yield from self._array
             return
@@ -61,10 +66,20 @@ class Video:
         exchange, _ = _LAYOUTS[self.layout]
         import av  # here and below: 40 ms that a look into the catalog does not pay
 
-        with av.open(str(self.path)) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
-                yield frame.to_ndarray(format=exchange)
+        decoded = 0
+        try:
+            with av.open(str(self.path), "r") as container:
+                container.streams.video[0].thread_type = "AUTO"
+                for packet in container.demux(video=0):
+                    if packet.size and not slices_intact(bytes(packet)):
+                        raise _damaged(self.path, packet.pts)
+                    for frame in packet.decode():
+                        decoded += 1
+                        yield frame.to_ndarray(format=exchange)
+        except av.error.FFmpegError as error:
+            raise _damaged(self.path, decoded) from error
+        if decoded != len(self):
+            raise _damaged(self.path, decoded)
 
     def at(self, indices: Sequence[int]) -> np.ndarray:
         """Return the frames of these indices, in this order, decoding no others; see `FrameReader` for many calls.
@@ -192,7 +207,11 @@ class FrameReader:
 
     def _damaged(self, index: int) -> WorldlineError:
         self._next = -_FARTHEST_STEP - 1  # where the file stands is unknown: the next read seeks
-        return WorldlineError(f"frame {index} of {self.path} is damaged: delete the file and build it again")
+        return _damaged(self.path, index)
+
+
+def _damaged(path: Path, index: int | None) -> WorldlineError:
+    return WorldlineError(f"frame {index} of {path} is damaged: delete the file and build it again")
 
 
 _BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))

@@ -82,6 +82,16 @@ def test_a_flipped_bit_is_found_and_the_other_frames_are_read(video):
             assert np.array_equal(reader.read([8, 6]), FRAMES[[8, 6]])
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_what_is_damaged_or_cut_off_is_found_when_all_frames_are_read(video, share):
+    whole = video.path.read_bytes()
+    place = int(share * len(whole))
+    for broken in (whole[:place], whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]):
+        video.path.write_bytes(broken)
+        with pytest.raises(WorldlineError, match=r"of .*frames\.mkv is damaged"):
+            list(Video.open(video.path, FRAMES.shape))
+
+
 def test_a_file_that_is_no_video_is_named(video):
     video.path.write_bytes(b"not a video")
     with pytest.raises(WorldlineError, match=r"frames\.mkv cannot be read as a video"):
