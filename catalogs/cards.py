@@ -39,6 +39,16 @@ _ROWS = {
     "models": "models",
 }
 
+_VIDEOS = (
+    "They are lossless (FFV1 in Matroska); the column `video` of the table clips names the file, and the table frames has "
+    "the exact times."
+)
+_UNITS = (
+    'Lengths are in metres and speeds in m/s where `scale_source` is not "none", else in scene units; labels tell their unit '
+    "in `answer_unit`. Angles are in radians, times in seconds from the start of the clip. Every row tells its `clip`, "
+    "`split`, `licence`, `attribution` and the `artifact` it came from."
+)
+
 
 def card(selection: "Selection", report: "Export", origins: Sequence[Origin], folder: Path) -> str:
     """Return the text of README.md.
@@ -82,16 +92,15 @@ def _what(report: "Export", splits: Mapping[str, Sequence[str]]) -> list[str]:
     lines = ["## What it holds", "", "| table | rows | what a row is | splits |", "|---|---|---|---|"]
     for table, count in report.rows.items():
         lines.append(f"| {table} | {count} | {_ROWS[table]} | {', '.join(splits[table])} |")
-    lines += ["", f"{report.clips} clips lie in `videos/` as lossless video (FFV1 in Matroska); the column `video` of the table "
-              "clips names the file, and the table frames has the exact times.", ""]  # fmt: skip
-    lines += ["Lengths are in metres and speeds in m/s where `scale_source` is not \"none\", else in scene units; angles are in "
-              "radians, times in seconds from the start of the clip. Every row tells its `clip`, `split`, `licence`, "
-              "`attribution` and the `artifact` it came from.", ""]  # fmt: skip
+    lines += ["", f"The frames of {report.clips} clips lie in `videos/`. {_VIDEOS}", "", _UNITS, ""]
     if report.split:
         lines += [f"Only the split {report.split} was exported.", ""]
     for item in report.left_out:
         rows = ", ".join(f"{count} rows of {table}" for table, count in item.rows.items()) or "no rows"
         lines += [f"Left out, because {item.licence} does not allow {report.licence} use: {item.clips} clips, {rows}.", ""]
+    if report.others:
+        others = ", ".join(f"{count} {kind}" for kind, count in report.others.items())
+        lines += [f"The version also holds {others}, for which {report.format} has no place.", ""]
     if report.missing:
         lines += [f"Taken down or lost since it was published: {len(report.missing)} artifacts.", ""]
     return lines

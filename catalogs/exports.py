@@ -102,7 +102,8 @@ class Export:
         clips, rows: how many, rows by table.
         bytes: size of all files.
         licences: number of artifacts by licence expression.
-        left_out: by licence expression.
+        left_out: what the licence kept out, by licence expression.
+        others: number of artifacts by kind that the format has no place for.
         missing: roles whose artifacts are not there any more.
     """
 
@@ -116,6 +117,7 @@ class Export:
     bytes: int
     licences: dict[str, int]
     left_out: tuple[LeftOut, ...]
+    others: dict[str, int]
     missing: tuple[str, ...]
 
 
@@ -243,10 +245,13 @@ def export(
         selection = Selection(catalog, version, tuple(kept))
         with _new_folder(destination) as folder:
             rows = FORMATS[form](selection, folder)
-            weights = Counter(member.licences.expression for member in kept)
-            report = Export(version.reference, form, destination, licence, split, _clips(kept), rows, 0,
-                            dict(sorted(weights.items())), left_out, tuple(sorted(missing)))  # fmt: skip
-            _describe(selection, report, folder)
+            kinds = {CONTENT_TABLES[table].kind for table in rows}
+            written = [member for member in kept if member.ref.kind in kinds]
+            others = Counter(member.ref.kind for member in kept if member.ref.kind not in kinds)
+            weights = Counter(member.licences.expression for member in written)
+            report = Export(version.reference, form, destination, licence, split, _clips(written), rows, 0,
+                            _sorted(weights), left_out, _sorted(others), tuple(sorted(missing)))  # fmt: skip
+            _describe(Selection(catalog, version, tuple(written)), report, folder)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return dataclasses.replace(report, bytes=size)
 
@@ -290,6 +295,10 @@ def _allowed(
         rows = measure(catalog, {member.role: member.ref.digest for member in group}, version.rejected).rows
         left_out.append(LeftOut(expression, len(group), _clips(group), {name: count for name, count in rows.items() if count}))
     return [member for member in members if allowed[member.licences]], tuple(left_out)
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
 
 
 def _clips(members: Sequence[Member]) -> int:

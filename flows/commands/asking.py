@@ -127,12 +127,11 @@ def _query(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    catalog = open_catalog(options)
-    version = catalog.dataset(options.dataset)
+    version = open_catalog(options).dataset(options.dataset)
     if "report" not in version.artifacts:
         raise WorldlineError(f"{version.name}@{version.version} has no report")
     destination = options.destination or Path(f"{version.name}-{version.version}.html")
-    report: Any = catalog.load(version.artifacts["report"])
+    report: Any = version.load("report")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(report.files["report.html"], destination)

@@ -117,6 +117,9 @@ def _export(options: argparse.Namespace) -> None:
     for item in report.left_out:
         told = ", ".join(f"{count} rows of {table}" for table, count in item.rows.items()) or "no rows"
         print(f"left out  {item.clips} clips, {told}: {item.licence} does not allow {report.licence} use")
+    if report.others:
+        others = ", ".join(f"{count} {kind}" for kind, count in report.others.items())
+        print(f"not in    {others}: {report.format} has no place for these")
     if report.missing:
         print(f"missing   {len(report.missing)} artifacts that were taken down or lost since {report.reference} was published")
     print(f"wrote     {report.destination} ({report.clips} clips, {report.bytes / 1e6:.2f} MB)")
