@@ -38,6 +38,12 @@ def _rebuild(folder: Path, quick: bool) -> Sequence[Figure]:
     return measure_rebuild(folder, quick)
 
 
+def _changed_constant(folder: Path, quick: bool) -> Sequence[Figure]:
+    from benchmarks.catalog_rebuild import measure_changed_constant
+
+    return measure_changed_constant(folder, quick)
+
+
 def _disk_full(folder: Path, quick: bool) -> Sequence[Figure]:
     from benchmarks.catalog_faults import disk_full
 
@@ -101,4 +107,5 @@ CASES = (
     Case("queries", (*(f"catalog.query.{kind}_s" for kind in _QUESTIONS), "catalog.query_rss_mb"), _queries),
     Case("loader", ("catalog.loader_clips_per_s", "catalog.loader_ratio_to_peer"), _loader),
     Case("rebuild", ("catalog.rebuild.identical_share",), _rebuild, limit_s=7200.0),
+    Case("changed_constant", ("catalog.rebuild.changed_constant_named",), _changed_constant),
 )

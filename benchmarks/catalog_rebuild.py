@@ -3,12 +3,13 @@
 import collections
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.harness import Figure, figure
+from benchmarks.harness import ROOT, Figure, figure
 
 # A short, small, coarse world: everything real, nothing good.
 SMALL = (
@@ -23,6 +24,8 @@ SMALL = (
     "reconstruct.gaussian_flow.max_side=128",
     "export.report.max_side=320",
 )
+_CODE = ("schemas", "worldline", "stages", "catalogs", "tasks", "flows", "conf", "benchmarks")
+_CHANGE = ("stages/generate/world.py", "DEPTH_UNIT_M = 0.002", "DEPTH_UNIT_M = 0.004")  # of the truth's depth maps
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 _REBUILD = "import sys; from benchmarks.catalog_rebuild import rebuild_here; rebuild_here(*sys.argv[1:])"
 
@@ -46,6 +49,27 @@ def measure_rebuild(folder: Path, quick: bool) -> list[Figure]:
         f"another folder on one core with one thread in {rebuilt:.0f} s{told['differing']}"
     )
     return [figure("catalog.rebuild.identical_share", told["share"], "share", "1 asked: the recorded bits", detail)]
+
+
+def measure_changed_constant(folder: Path, quick: bool) -> list[Figure]:
+    """Build a small street, change one constant of one stage in a copy of the code, and rebuild the street with that copy."""
+    home, copy, answer = folder / "home", folder / "changed", folder / "verdicts.json"
+    command = [sys.executable, "-m", "worldline", "build", "pseudo_labels", *SMALL, "--home", str(home)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    file, before, after = _CHANGE
+    for package in _CODE:
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (copy / file).read_text()
+    if before not in text:
+        raise RuntimeError(f"{file} no longer has the line {before}: choose another constant to change")
+    (copy / file).write_text(text.replace(before, after))
+    command = [sys.executable, "-c", _REBUILD, str(home), "small_street", str(folder / "elsewhere"), str(answer)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(copy)}, cwd=copy)
+    told = json.loads(answer.read_text())["differing"]
+    name, old, new = before.partition(" = ")[0], before.partition(" = ")[2], after.partition(" = ")[2]
+    named = file in told and f"{name} {old} -> {new}" in told
+    detail = f"{file}: {before} changed to {new}; the verdicts say{told or ' nothing'}"
+    return [figure("catalog.rebuild.changed_constant_named", named, "", "1 asked: file, constant and both values named", detail)]
 
 
 def rebuild_here(home: str, reference: str, into: str, answer: str) -> None:
