@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _LISTED_MISSING = 3
+_ASKED_AT_ONCE = 32
 # A rejected sample does not condemn the model that it once trained, nor the empty truth that all plain videos share.
 _UNCONDEMNED = ("Model", "Truth")
 
@@ -197,7 +200,8 @@ def whole_refs(catalog: "Catalog", name: str, artifacts: Mapping[str, str]) -> d
         WorldlineError: if some are unknown or have lost parts, naming their roles.
     """
     refs = artifact_refs(catalog.log, artifacts.values())
-    whole = {digest for digest, ref in refs.items() if catalog.whole(ref)}
+    sizes = _sizes(catalog, {name for ref in refs.values() for name in ref.parts.values()})
+    whole = {digest for digest, ref in refs.items() if sum(sizes[name] for name in ref.parts.values()) == ref.bytes}
     missing = [(role, digest) for role, digest in sorted(artifacts.items()) if digest not in whole]
     if missing:
         named = ", ".join(f"{role} {digest[:12]}" for role, digest in missing[:_LISTED_MISSING])
@@ -205,6 +209,13 @@ def whole_refs(catalog: "Catalog", name: str, artifacts: Mapping[str, str]) -> d
         parts = "has lost parts" if missing[0][1] in refs else "is not in the catalog"
         raise WorldlineError(f"{name} cannot be published: its {named}{more} {parts}; build it again")
     return refs
+
+
+def _sizes(catalog: "Catalog", names: set[str]) -> dict[str, float]:
+    """Return the size of each object in bytes, not a number where it is lost; a remote store is asked for many at once."""
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        sizes = pool.map(catalog.objects.size, names) if catalog.store.remote else map(catalog.objects.size, names)
+        return {name: math.nan if size is None else size for name, size in zip(names, sizes, strict=True)}
 
 
 def without_rejected(
