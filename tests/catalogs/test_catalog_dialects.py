@@ -399,6 +399,33 @@ def test_a_lost_connection_is_made_again_between_questions_and_told_within_a_com
     assert index_difference(catalog.log) is None
 
 
+@pytest.mark.parametrize("home", ["postgres+s3"], indirect=True)
+@pytest.mark.parametrize("overtaken", [True, False])
+def test_a_writer_that_lost_its_lock_while_it_uploads_overwrites_nothing(home: Path, overtaken: bool) -> None:
+    slow, other = Catalog.open(home), Catalog.open(home)
+    ref, place = put(slow, figures(1)), slow.store.place
+    promised = []
+
+    def late(path: Path, name: str, *, new: bool = False) -> None:
+        other.log.database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid != pg_backend_pid() AND granted "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        if overtaken:
+            promised.append(make(other, "fast", 2))
+        place(path, name, new=new)
+
+    slow.store.place = late  # type: ignore[method-assign]
+    with pytest.raises(WorldlineError, match="run this again"):
+        slow.adopt(ref)
+    promised.append(make(other, "later", 3))
+    again = Catalog.open(home)
+    assert [again.find(execution.key) for execution in promised] == promised
+    assert (again.log.artifact(ref.digest) is None) == overtaken  # whole and not overtaken: taken in by the next writer
+    assert bad_files(again.log) == []
+    assert index_difference(again.log) is None
+
+
 def test_ten_thousand_lookups_take_less_than_two_seconds(catalog: Catalog) -> None:
     made = make(catalog, "a", 1)
     with catalog.log.write() as commit:
