@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from catalogs.contents import artifact_refs
+from catalogs.objects import ObjectStore
 from catalogs.records import ArtifactRef
 from catalogs.standing import standing
 from catalogs.tables import CONTENT_TABLES, ContentTable, read_rows, with_artifact
@@ -156,12 +157,22 @@ def _rows(
         for digest in wanted:
             del missing[digest]
 
-    def read(ref: ArtifactRef) -> pa.Table:
-        return read_rows(table, ref, {name: catalog.objects.path(ref.parts[name]) for name in table.needs})
+    yield from rows_of_parts(catalog.objects, table, missing.values())
 
-    refs = (ref for ref in missing.values() if table.readable(ref))
+
+def rows_of_parts(objects: ObjectStore, table: ContentTable, refs: Iterable[ArtifactRef]) -> Iterator[pa.Table]:
+    """Yield the rows of artifacts from their own parts, a few artifacts at a time.
+
+    Raises:
+        FileNotFoundError: if a part is lost.
+    """
+
+    def read(ref: ArtifactRef) -> pa.Table:
+        return read_rows(table, ref, {name: objects.path(ref.parts[name]) for name in table.needs})
+
+    readable = (ref for ref in refs if table.readable(ref))
     with ThreadPoolExecutor(_READERS) as pool:
-        while some := list(islice(refs, _PARTS_AT_ONCE)):
+        while some := list(islice(readable, _PARTS_AT_ONCE)):
             yield pa.concat_tables(pool.map(read, some))
 
 
@@ -169,7 +180,7 @@ def _write(catalog: "Catalog", table: ContentTable, rows: Iterator[pa.Table]) ->
     """Store rows as segments and return their names."""
     written: list[str] = []
     with catalog.scratch_folder() as scratch:
-        for segment in _gathered(rows):
+        for segment in gathered(rows):
             path = scratch / f"{len(written)}.parquet"
             write_segment(table, segment, path)
             written.append(catalog.objects.put(path, take=True))
@@ -182,8 +193,8 @@ def write_segment(table: ContentTable, rows: pa.Table, path: Path) -> None:
     pq.write_table(rows.sort_by(order), path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
 
 
-def _gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Gather small tables into ones of a segment's size."""
+def gathered(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Gather small tables into ones of a segment's size, so that memory is bounded by it."""
     waiting: list[pa.Table] = []
     rows = size = 0
     for some in tables:

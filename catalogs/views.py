@@ -29,10 +29,12 @@ from schemas.canonical import canonical_json
 
 _INSERTED_ROWS = 200
 _KEPT_FROM = 1000  # artifacts of a kind, from which on it is worth keeping which of them are loose
+_PACKED_FROM = 2048  # loose artifacts, from which on whole blocks of them are packed
 _FETCHERS = 16  # files fetched at once from a remote store
 
 
 _CONSTANTS = pa.schema([("dataset", pa.string()), ("version", pa.int32()), ("latest", pa.bool_())])
+_NONE = "NULL::VARCHAR AS dataset, NULL::INTEGER AS version, false AS latest"  # of what is in no version
 _HOLDERS = pa.schema([("path", pa.string()), *_CONSTANTS])
 _PLACES = pa.schema([("artifact", pa.string()), ("path", pa.string())])
 _OWNERS = pa.schema([("artifact", pa.string()), *_CONSTANTS])
@@ -195,7 +197,11 @@ class Views:
         if table.from_facts and (in_parts or loose):
             branches.append(self._facts_branch(table, in_parts, loose=loose))
         elif in_parts or loose:
-            branches += self._parts_branch(name, self._members(table, in_parts, loose=loose), in_parts)
+            unheld = self._loose(table.kind) if loose else []
+            if len(unheld) >= _PACKED_FROM:
+                packed, unheld = self._packed(name, unheld)
+                branches += packed
+            branches += self._parts_branch(name, self._members(table, in_parts, unheld), in_parts)
         if branches:
             self._connection.execute(f"CREATE VIEW {name} AS {' UNION ALL '.join(branches)}")
         else:
@@ -234,12 +240,24 @@ class Views:
             return None
         return [paths[sha256] for sha256 in wanted]
 
-    def _members(self, table: ContentTable, versions: Sequence[Shown], *, loose: bool) -> list[tuple[ArtifactRef, Shown | None]]:
+    def _packed(self, name: str, loose: list[str]) -> tuple[list[str], list[str]]:
+        """Return a SELECT over what is packed of many loose artifacts, and those that are not."""
+        from catalogs.packing import packed
+
+        folder = self._log.home / "derived" / name
+        paths, rest = packed(folder, name, loose, self._objects, lambda some: artifact_refs(self._log, some))
+        if not paths:
+            return [], rest
+        source = self._parquet(paths, with_artifact(CONTENT_TABLES[name].columns))
+        return [f"SELECT *, {_NONE} FROM ({source}) AS rows"], rest
+
+    def _members(
+        self, table: ContentTable, versions: Sequence[Shown], loose: Sequence[str]
+    ) -> list[tuple[ArtifactRef, Shown | None]]:
         """Return the artifacts of a table's kind in each of these versions, and the loose ones with None."""
         digests = {item: sorted(set(read_version(self._log, item.standing).artifacts.values())) for item in versions}
-        unheld = self._loose(table.kind) if loose else []
-        refs = artifact_refs(self._log, [*unheld, *(digest for held in digests.values() for digest in held)])
-        pairs: list[tuple[ArtifactRef | None, Shown | None]] = [(refs.get(digest), None) for digest in unheld]
+        refs = artifact_refs(self._log, [*loose, *(digest for held in digests.values() for digest in held)])
+        pairs: list[tuple[ArtifactRef | None, Shown | None]] = [(refs.get(digest), None) for digest in loose]
         pairs += [(refs.get(digest), item) for item, held in digests.items() for digest in held]
         return [(ref, item) for ref, item in pairs if ref is not None and ref.kind == table.kind and table.readable(ref)]
 
@@ -251,10 +269,13 @@ class Views:
             known = json.loads(kept.read_text())
             if known["commit"] == commit:
                 return list(known["digests"])
-        recorded = [digest for (digest,) in self._log.rows("SELECT digest FROM artifacts WHERE kind = ?", (kind,))]
+        recorded = [
+            digest for (digest,) in self._log.rows("SELECT digest FROM artifacts WHERE kind = ? ORDER BY number, digest", (kind,))
+        ]
         if not recorded or not self._versions:
             return recorded
-        loose = self._unheld(recorded)
+        unheld = self._unheld(recorded)
+        loose = [digest for digest in recorded if digest in unheld]
         if len(recorded) > _KEPT_FROM:
             with contextlib.suppress(OSError):  # a full disk or a read-only folder: it is worked out each time
                 kept.parent.mkdir(exist_ok=True)
@@ -263,12 +284,12 @@ class Views:
                 temporary.replace(kept)
         return loose
 
-    def _unheld(self, digests: list[str]) -> list[str]:
+    def _unheld(self, digests: list[str]) -> set[str]:
         self._show_from_records("recorded_versions")
         given = self._given(pa.schema([("digest", pa.string())]), [{"digest": digest} for digest in digests])
         held = "SELECT unnest(roles).digest AS held FROM recorded_versions"
-        found = self._connection.execute(f"SELECT digest FROM {given} ANTI JOIN ({held}) ON held = digest ORDER BY digest")
-        return [digest for (digest,) in found.fetchall()]
+        found = self._connection.execute(f"SELECT digest FROM {given} ANTI JOIN ({held}) ON held = digest")
+        return {digest for (digest,) in found.fetchall()}
 
     def _rejected(self, name: str, items: Sequence[Shown]) -> str:
         """Return the clause that leaves out the labels that people had rejected when a version was published."""
@@ -288,7 +309,6 @@ class Views:
         some = f"SELECT {', '.join(columns)}, digest AS artifact"
         held = "SELECT dataset, version, latest, unnest(roles).digest AS held FROM recorded_versions"
         wanted = " OR ".join(f"(dataset, version) = ({_text(item.heading.name)}, {item.heading.version})" for item in versions)
-        none = "NULL::VARCHAR AS dataset, NULL::INTEGER AS version, false AS latest"
         branches = []
         if versions:
             members = f"SELECT DISTINCT dataset, version, latest, held FROM ({held}) WHERE {wanted}"
@@ -297,7 +317,7 @@ class Views:
             )
         if loose:
             branches.append(
-                f"{some}, {none} FROM artifacts ANTI JOIN ({held}) AS members ON held = digest WHERE kind = '{table.kind}'"
+                f"{some}, {_NONE} FROM artifacts ANTI JOIN ({held}) AS members ON held = digest WHERE kind = '{table.kind}'"
             )
         return " UNION ALL ".join(branches)
 

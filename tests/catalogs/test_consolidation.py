@@ -364,3 +364,42 @@ def test_models_are_told_from_the_facts_of_whatever_artifact_is_one(catalog: Cat
     digest = record(catalog, Model(np.zeros(3)))
     found = rows(catalog, "SELECT name, trained_on, facts->>'parameters', artifact FROM models")
     assert found == [("small-tracker", "streets@3", "1200", digest)]
+
+
+# -- many loose artifacts -------------------------------------------------------------------------------------------------
+
+
+def test_many_loose_artifacts_are_packed_once_and_show_the_same_rows(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = [record(catalog, asked(number)) for number in range(7)]
+    before = catalog.sql("SELECT * FROM labels ORDER BY ALL")
+    monkeypatch.setattr("catalogs.views._PACKED_FROM", 4)
+    monkeypatch.setattr("catalogs.packing.BLOCK", 3)
+    assert catalog.sql("SELECT * FROM labels ORDER BY ALL").equals(before)
+    files = sorted((catalog.home / "derived" / "labels").rglob("*.parquet"))
+    assert [pq.read_metadata(path).num_rows for path in files] == [9, 9]
+    for digest in digests[:6]:
+        lose_rows(catalog, digest)  # their rows are packed
+    record(catalog, asked(7))
+    assert rows(catalog, "SELECT count(*) FROM labels") == [(24,)]
+    assert sorted((catalog.home / "derived" / "labels").rglob("*.parquet")) == files
+
+
+def test_what_is_packed_goes_when_it_is_loose_no_more(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catalogs.views._PACKED_FROM", 2)
+    monkeypatch.setattr("catalogs.packing.BLOCK", 2)
+    digests = [record(catalog, asked(number)) for number in range(6)]
+    assert rows(catalog, "SELECT count(*) FROM labels") == [(18,)]
+    show(catalog, "streets", 1, digests[:3])
+    assert rows(catalog, "SELECT dataset, count(*) FROM labels GROUP BY 1 ORDER BY 1") == [("streets", 9), (None, 9)]
+    assert len(list((catalog.home / "derived" / "labels").iterdir())) == 1
+
+
+def test_a_block_with_a_lost_part_is_not_packed(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("catalogs.views._PACKED_FROM", 2)
+    monkeypatch.setattr("catalogs.packing.BLOCK", 2)
+    digests = [record(catalog, asked(number)) for number in range(4)]
+    lose_rows(catalog, digests[0])
+    assert rows(catalog, "SELECT count(*) FROM labels") == [(9,)]
+    assert "1 of 2 artifacts behind table labels are not on disk" in caplog.text
