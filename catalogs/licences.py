@@ -57,6 +57,7 @@ _KNOWN = {
     **dict.fromkeys(("ODbL-1.0", "CDLA-Sharing-1.0", "MPL-2.0", "LGPL-3.0-only", "LGPL-3.0-or-later"), _COPYLEFT),
     **dict.fromkeys(("GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later"), _COPYLEFT),
     **dict.fromkeys(("AGPL-3.0-only", "AGPL-3.0-or-later"), _COPYLEFT),
+    "LicenseRef-Own": _FREE,  # whoever exports has all rights in it: footage of their own fleet, say
     "LicenseRef-OpenRAIL": _RAIL,
     "LicenseRef-OpenRAIL-M": _RAIL,
     "LicenseRef-CreativeML-OpenRAIL-M": _RAIL,
@@ -77,6 +78,7 @@ _ALIASES = {
     "bigscience-openrail-m": "LicenseRef-BigScience-OpenRAIL-M",
     "bigscience-bloom-rail-1.0": "LicenseRef-BigScience-BLOOM-RAIL-1.0",
     "cc0": "CC0-1.0",
+    "own": "LicenseRef-Own",
     "nuscenes": "CC-BY-NC-SA-4.0",
     "argoverse-2": "CC-BY-NC-SA-4.0",
     "kitti": "CC-BY-NC-SA-3.0",

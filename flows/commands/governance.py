@@ -17,7 +17,9 @@ def add_commands(add: Add) -> None:
     """Add these commands to the command line."""
     parser = add("terms", _terms, "say what holds for a source, model or generated clip; or show what holds for anything")
     parser.add_argument("subject", metavar="ID", help="digest or name of a source, model:NAME, or NAME[@V] to show")
-    parser.add_argument("--licence", metavar="SPDX", help="such as CC-BY-4.0, 'MIT OR Apache-2.0', LicenseRef-OURS or nuscenes")
+    parser.add_argument(
+        "--licence", metavar="SPDX", help="such as CC-BY-4.0, 'MIT OR Apache-2.0', LicenseRef-NAME, nuscenes, own"
+    )
     parser.add_argument("--terms", metavar="TEXT", help="what else holds, in words or as a web address")
     parser.add_argument("--attribution", metavar="TEXT", help="whom to name")
     parser.add_argument("--place", metavar="NAME", help="where it was recorded; versions are split by place")
