@@ -106,7 +106,7 @@ def takedown(catalog: "Catalog", source: str, *, reason: str, author: str | None
     with catalog.log.lease(exclusive=True) as held:
         if not held:
             raise WorldlineError(
-                f"{source} cannot be taken down while something builds or exports in {catalog.home}: wait until it is done, or stop it"
+                f"{source} cannot be taken down while {catalog.home} is built in or exported from: wait until that is done"
             )
         finish_takedowns(catalog)
         digest = _source_like(catalog, source)

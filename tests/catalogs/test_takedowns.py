@@ -201,7 +201,7 @@ def test_reports_and_checkpoints_of_what_was_taken_down_go_too(catalog, streets,
 
 
 def test_a_takedown_waits_for_nobody_while_something_builds(catalog, streets):
-    with catalog.log.lease(exclusive=False), pytest.raises(WorldlineError, match="builds"):
+    with catalog.log.lease(exclusive=False), pytest.raises(WorldlineError, match="wait until that is done"):
         takedown(catalog, "ann.mp4", reason="Ann asked")
     assert removed(catalog, streets) == set()
 
