@@ -13,6 +13,7 @@ from catalogs.lineage import lineage_of, read_executions, read_manifest, upstrea
 from catalogs.records import execution_row
 from catalogs.traces import Step, trace
 from catalogs.versions import publish
+from flows.command_line import main
 from schemas.artifact import Files, rows_to_table
 from schemas.clips import Clip, Source
 from schemas.errors import WorldlineError
@@ -285,3 +286,27 @@ def test_a_label_that_is_none_or_several_is_refused(catalog: Catalog, tmp_path: 
     ran(catalog, "same", "toy.ask", question(answer="60 km/h"))
     with pytest.raises(WorldlineError, match="feedbeef01 is in 2 artifacts"):
         trace(catalog, "feedbeef01")
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_what_was_touched_and_the_story_of_a_label(
+    catalog: Catalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    city(catalog, tmp_path)
+    street(catalog, tmp_path)
+    home = ["--home", str(catalog.home)]
+    assert main(["lineage", "toy.detect@2", "--down", *home]) == 0
+    assert "stage version toy.detect@2 touched 2 executions, 2 artifacts and 1 dataset versions" in capsys.readouterr().out
+    assert main(["lineage", "toy.detect@2", "--down", "--json", *home]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["datasets"] == [{"reference": "south@1", "state": "latest", "roles": ["count"], "artifacts": 2}]
+    assert main(["lineage", "feedbeef01", "--trace", "--json", *home]) == 0
+    assert {"what": "scale", "value": "gps", "detail": "scale_sigma 2 %; lengths in metres"} in json.loads(
+        capsys.readouterr().out
+    )
+    assert main(["lineage", "feedbeef01", "--json", *home]) == 0
+    assert [row["stage"] for row in json.loads(capsys.readouterr().out)] == ["toy.clip", "toy.ask"]
+    assert main(["lineage", "toy.detect@9", "--down", *home]) == 1
+    assert capsys.readouterr().err == "worldline: toy.detect never ran as version 9: it ran as 1, 2\n"
