@@ -5,11 +5,13 @@ saw one of them has seen the others. They form a group, and a group goes to one 
 clips that come later move no other group.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -146,9 +148,7 @@ def _origins(catalog: "Catalog", digests: set[str], executions: Sequence[Executi
     for digest, ref in artifact_refs(catalog.log, given - made).items():
         if ref.kind in _NO_ORIGIN or ref.facts.get("files") == 0:  # a source without files stands for "none"
             continue
-        origins[digest] = {Origin("source", digest)}
-        if digest in places:
-            origins[digest].add(Origin("place", str(places[digest])))
+        origins[digest] = {Origin("source", digest)} | _named_place(places, digest)
         if ref.kind == "Clip":
             origins[digest] |= _of_given_clip(catalog, ref)
     for execution in executions:
@@ -159,8 +159,12 @@ def _origins(catalog: "Catalog", digests: set[str], executions: Sequence[Executi
             if ref.kind not in _NO_ORIGIN and ref.digest not in origins:
                 own = {Origin("clip", ref.digest)} if ref.kind == "Clip" and not reached else set()
                 gps = {Origin("gps", ref.digest)} if ref.kind == "Clip" and "gps.parquet" in ref.parts else set()
-                origins[ref.digest] = reached | own | gps
+                origins[ref.digest] = reached | own | gps | _named_place(places, ref.digest)
     return origins
+
+
+def _named_place(places: Mapping[str, Any], digest: str) -> set[Origin]:
+    return {Origin("place", str(places[digest]))} if digest in places else set()
 
 
 def world_origin(layout: Any, seed: Any) -> Origin:
@@ -179,8 +183,15 @@ def _of_given_clip(catalog: "Catalog", ref: ArtifactRef) -> set[Origin]:
 
 def provenance_of(catalog: "Catalog", ref: ArtifactRef) -> dict[str, Any]:
     """Return how a clip says that its frames came to be, without decoding it."""
-    meta = json.loads(catalog.objects.path(ref.parts["meta.json"]).read_text())
+    meta = json.loads(_part(catalog, ref, "meta.json").read_text())
     return dict(meta["fields"].get("provenance") or {})
+
+
+def _part(catalog: "Catalog", ref: ArtifactRef, name: str) -> Path:
+    with contextlib.suppress(FileNotFoundError):
+        if (path := catalog.objects.path(ref.parts[name])).is_file():
+            return path
+    raise WorldlineError(f"{ref.kind} {ref.digest[:12]} has lost its part {name}, which splits are made by: build it again")
 
 
 class _Joined:
@@ -234,7 +245,9 @@ def leaks(catalog: "Catalog", version: DatasetVersion, *, radius_m: float = 100.
     tracks: dict[str, list[np.ndarray]] = {}
     for clip, starts in clips.items():
         for digest in set[str]().union(*(above[ref.digest] for ref in starts)):
-            ref = reached_refs[digest]
+            ref = reached_refs.get(digest)
+            if ref is None:  # it was taken down
+                continue
             if digest in places:
                 sharing.setdefault(("place", str(places[digest])), set()).add(clip)
             if ref.kind == "Source" and ref.facts.get("files"):
@@ -360,7 +373,7 @@ def _positions(catalog: "Catalog", clips: Iterable[ArtifactRef]) -> dict[str, np
     """Return the positions of clips with satellite fixes, by digest."""
 
     def read(ref: ArtifactRef) -> np.ndarray:
-        part = pq.ParquetFile(catalog.objects.path(ref.parts["gps.parquet"]))
+        part = pq.ParquetFile(_part(catalog, ref, "gps.parquet"))
         table = part.read(columns=["latitude_deg", "longitude_deg"], use_threads=False)
         return on_the_globe(*(table.column(name).to_numpy() for name in ("latitude_deg", "longitude_deg")))
 

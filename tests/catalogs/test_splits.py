@@ -83,6 +83,23 @@ def test_clips_of_one_named_place_are_in_one_split(catalog: Catalog, tmp_path: P
     assert again.version == 2  # the same artifacts, but the first version leaks
 
 
+def test_a_place_may_be_named_of_a_generated_clip_too(catalog: Catalog) -> None:
+    clips = {f"w{seed}": clip_of_source(catalog, {}, stage="generate.world", config={"layout": "curve"}, seed=seed)
+             for seed in range(8)}  # fmt: skip
+    assert len(set(published(catalog, clips, half_and_half()).splits.values())) == 2
+    for clip in clips.values():
+        catalog.note(Note("terms", clip, {"place": "Lombard Street"}))
+    assert len(set(published(catalog, clips, half_and_half()).splits.values())) == 1
+
+
+def test_positions_that_are_lost_are_named(catalog: Catalog, tmp_path: Path) -> None:
+    clip = clip_of_source(catalog, {"source": video(catalog, tmp_path, "a.mp4")}, (48.0, 11.0))
+    labels = label(catalog, clip)
+    catalog.objects.path(catalog.artifact(clip).parts["gps.parquet"]).unlink()
+    with pytest.raises(WorldlineError, match=f"Clip {clip[:12]} has lost its part gps.parquet, which splits are made by"):
+        publish(catalog, "streets", {}, {"a/labels": labels}, {})
+
+
 @pytest.mark.both_dialects
 def test_clips_that_come_near_each_other_are_in_one_split_and_distant_ones_need_not(catalog: Catalog, tmp_path: Path) -> None:
     degree_m = 2 * math.pi * 6_371_008.8 / 360
