@@ -130,6 +130,7 @@ def finish_takedowns(catalog: "Catalog") -> int:
     if not unfinished:
         return 0
     needed = referenced(catalog)
+    shutil.rmtree(catalog.home / "derived", ignore_errors=True)  # packed rows of loose artifacts; made again when asked for
     for note in unfinished:
         catalog.objects.discard(sorted(set(note.body["objects"]) - needed))
         for name in note.body["files"]:
