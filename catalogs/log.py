@@ -42,9 +42,9 @@ from catalogs.stores import Store
 from schemas.canonical import hash_file
 from schemas.errors import WorldlineError
 
-# 2: artifacts.kind; 3: notes, headings, hashes of files. An older log is made anew from the Parquet files, which is
-# every migration there is.
-LOG_VERSION = 3
+# 2: artifacts.kind; 3: notes; 4: headings, hashes and copies of files. An older log is made anew from the Parquet files,
+# which is every migration there is.
+LOG_VERSION = 4
 _SEGMENT_ROWS = 1_000_000  # larger segments are not merged again
 _RETIRED_SECONDS = 600.0  # a query that listed its files before a merge may still open them for this long
 _DOCUMENTS = ("code_files", "machine", "packages")  # equal in thousands of executions: kept once

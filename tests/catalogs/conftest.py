@@ -5,7 +5,9 @@ Tests that bear the mark `both_dialects` run on both; the servers are started on
 
 import itertools
 import multiprocessing
+import multiprocessing.forkserver
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
@@ -71,6 +73,10 @@ def catalog(home: Path) -> Catalog:
 
 @pytest.fixture(scope="session")
 def processes() -> ForkServerContext:
+    """Other processes, forked from one that has imported everything already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["catalog_workers"])
+    with pytest.MonkeyPatch.context() as patch:  # Python 3.11 does not hand the path on to the server before it imports
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        multiprocessing.forkserver.ensure_running()
     return context

@@ -251,6 +251,20 @@ def test_old_and_new_records_answer_one_query_before_and_after_they_are_merged(r
     assert index_difference(catalog.log) is None
 
 
+def test_a_workspace_of_the_first_log_is_brought_up_to_date_without_loss(catalog: Catalog) -> None:
+    first = make(catalog, "a", 1)
+    publish(catalog, "nightly", {}, {"figures": first.outputs[0].digest}, {})
+    log = catalog.log.database
+    for statement in ("DROP INDEX artifacts_kind", "ALTER TABLE artifacts DROP COLUMN kind", "DROP TABLE notes",
+                      "DROP TABLE copies", "DROP TABLE workspace", "PRAGMA user_version = 1"):  # fmt: skip
+        log.execute(statement)
+    catalog.store.remove(["tables/workspace"])
+    again = Catalog.open(catalog.home)
+    assert again.find(first.key) == first
+    assert again.dataset("nightly").artifacts == {"figures": first.outputs[0].digest}
+    assert verify(again) == []
+
+
 # -- repair ------------------------------------------------------------------------------------------------------------
 
 
