@@ -24,6 +24,7 @@ def add_commands(add: Add) -> None:
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--down", action="store_true", help="every execution, artifact and dataset version that it touched")
     ways.add_argument("--trace", action="store_true", help="the story of one label: frames, scale, source, terms, stages")
+    ways.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest of NAME[@V], which alone rebuilds it")
     parser = add("rebuild", _rebuild, "make a dataset version again in an empty workspace and compare")
     parser.add_argument("dataset", nargs="?", metavar="NAME[@V]")
     parser.add_argument("--into", type=Path, metavar="FOLDER", help="keep the new workspace here (default: discard it)")
@@ -45,6 +46,8 @@ def _lineage(options: argparse.Namespace) -> None:
         _print_down(options, catalog)
     elif options.trace:
         _print_trace(options, catalog)
+    elif options.manifest:
+        _write_manifest(options, catalog)
     else:
         _print_up(options, catalog)
 
@@ -111,6 +114,23 @@ def _print_down(options: argparse.Namespace, catalog: "Catalog") -> None:
         count[0] += item.direct
         count[1] += not item.direct
     print_table(["stage", "version", "touched directly", "downstream"], [[*stage, *count] for stage, count in counts.items()])
+
+
+def _write_manifest(options: argparse.Namespace, catalog: "Catalog") -> None:
+    version = catalog.dataset(options.identifier)
+    if not catalog.objects.verify(version.manifest):
+        raise WorldlineError(f"the manifest of {version.reference} ({version.manifest[:12]}) is missing or damaged: restore it")
+    try:
+        with options.manifest.open("xb") as stream:
+            stream.write(catalog.objects.path(version.manifest).read_bytes())
+    except OSError as error:
+        raise WorldlineError(
+            f"the manifest cannot be written to {options.manifest} ({error.strerror}): name a new file"
+        ) from None
+    if options.json:
+        print_json({"dataset": version.reference, "manifest": str(options.manifest), "sha256": version.manifest})
+    else:
+        print(options.manifest)
 
 
 def _few(names: tuple[str, ...]) -> str:

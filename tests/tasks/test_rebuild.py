@@ -279,6 +279,17 @@ def test_the_command_prints_verdicts_and_the_share_and_fails_where_anything_diff
     assert [path.name for path in toys.home.glob("rebuild-*")] == []
 
 
+def test_a_manifest_is_written_to_a_new_file_and_rebuilt_from_there(toys, capsys):
+    toys.build()
+    file, films = toys.folder / "toys.json", toys.folder / "films"
+    assert main(["lineage", "toys@1", "--manifest", str(file), "--home", str(toys.home)]) == 0
+    assert main(["lineage", "toys@1", "--manifest", str(file), "--home", str(toys.home)]) == 1
+    assert "name a new file" in capsys.readouterr().err
+    command = ["rebuild", "--manifest", str(file), "--sources", str(films), "--into", str(toys.folder / "new"), "--json"]
+    assert main([*command, "--home", str(toys.folder / "nowhere")]) == 0
+    assert json.loads(capsys.readouterr().out)["published"] == "toys@1"
+
+
 def test_the_command_needs_either_a_dataset_or_a_manifest(toys, capsys):
     toys.build()
     assert main(["rebuild", "--home", str(toys.home)]) == 1
