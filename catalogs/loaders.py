@@ -68,6 +68,9 @@ class Windows(Dataset[Any]):
         """Why a clip has no windows here, by clip."""
         return self.samples.left_out
 
+    def __repr__(self) -> str:
+        return repr(self.samples)
+
     def __len__(self) -> int:
         return len(self.samples)
 

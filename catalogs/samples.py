@@ -279,6 +279,11 @@ class Samples:
         self.__dict__.update(state)
         self._own()
 
+    def __repr__(self) -> str:
+        what = "windows" if isinstance(self.cut, Cut) else "labels"
+        text = f"{len(self)} {what} of {len(self.clips)} clips, {self.cut.window} frames each, with {', '.join(self.include)}"
+        return f"{text}; {len(self.left_out)} clips left out" if self.left_out else text
+
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 

@@ -138,6 +138,11 @@ def test_only_what_was_asked_for_is_in_a_sample(dataset: Dataset, made: Any) -> 
     assert set(windows[0]) == {"clip", "split", "frame_index", "times_s", "labels"}
 
 
+def test_windows_print_as_what_they_are(dataset: Dataset) -> None:
+    windows = dataset.to_torch(window=8, include=("frames", "labels"))
+    assert repr(windows) == "4 windows of 2 clips, 8 frames each, with frames, labels; 1 clips left out"
+
+
 def test_a_split_takes_its_own_clips_alone(dataset: Dataset, made: Any) -> None:
     for split in sorted(set(dataset.splits.values())):
         windows = dataset.to_torch(window=4, include=("labels",), split=split)
