@@ -141,9 +141,8 @@ def _generate(catalog: Catalog, questions: int, clips: int) -> dict[str, str]:
                 commit.append(row)
     files, label = _label_files(catalog, questions, clips)
     for version, share in ((1, 0.9), (2, 1.0)):
-        held = int(len(files) * share) or 1
-        count = clips if share == 1.0 else held * (SEGMENT_ROWS // questions)
-        _publish(catalog, version, min(count, clips), files[:held])
+        held = round(len(files) * share)
+        _publish(catalog, version, min(held * _clips_per_file(questions, clips), clips), files[:held])
     _sample(catalog)
     catalog.log.compact(minimum=1)
     return {"label": label, "artifact": _digest("labels", clips // 2)}
@@ -200,9 +199,13 @@ def _publish(catalog: Catalog, version: int, clips: int, files: list[str]) -> No
         commit.append(note_row(Note("tables", published.reference, {"tables": tables})))
 
 
+def _clips_per_file(questions: int, clips: int) -> int:
+    return min(SEGMENT_ROWS // questions, -(-clips // 10))
+
+
 def _label_files(catalog: Catalog, questions: int, clips: int) -> tuple[list[str], str]:
     """Store the labels of all clips as consolidated files; return their names and the id of one label."""
-    step = max(SEGMENT_ROWS // questions, 1)
+    step = _clips_per_file(questions, clips)
     files = []
     label = ""
     with catalog.scratch_folder() as scratch:
