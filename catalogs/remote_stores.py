@@ -298,6 +298,14 @@ class RemoteStore:
 
 
 @functools.cache
+def remote_store(
+    url: str, options: tuple[tuple[str, str], ...], cache_folder: Path, cache_gb: float, _process: int
+) -> RemoteStore:
+    """Return the one `RemoteStore` of a process for a workspace, however often that is opened: it remembers what exists."""
+    return RemoteStore(url, dict(options), cache_folder, cache_gb=cache_gb)
+
+
+@functools.cache
 def _client(url: str, options: tuple[tuple[str, str], ...]) -> tuple[Any, int]:
     """Return the client of a store, which keeps connections (and `memory://` its files), and the process that it works in."""
     if url.startswith("memory:"):

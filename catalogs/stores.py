@@ -310,7 +310,7 @@ def open_store(home: Path, settings: Settings) -> Store:
     """
     if settings.store is None:
         return LocalStore(home)
-    from catalogs.remote_stores import CACHE_GB, RemoteStore  # a client that a workspace on a disk need not load
+    from catalogs.remote_stores import CACHE_GB, remote_store  # a client that a workspace on a disk need not load
 
     options = dict(settings.store_options)
     given = options.pop("cache_gb", str(CACHE_GB))
@@ -318,4 +318,4 @@ def open_store(home: Path, settings: Settings) -> Store:
         cache_gb = float(given)
     except ValueError:
         raise WorldlineError(f"cache_gb of the workspace {home} must be a number of gigabytes, not {given!r}") from None
-    return RemoteStore(settings.store, options, home / "cache", cache_gb=cache_gb)
+    return remote_store(settings.store, tuple(sorted(options.items())), home / "cache", cache_gb, os.getpid())

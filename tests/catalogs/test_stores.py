@@ -339,6 +339,14 @@ def counted(monkeypatch: pytest.MonkeyPatch, function: str) -> list[object]:
     return calls
 
 
+def test_a_process_opens_a_store_once_however_often_its_workspace_is_opened(tmp_path: Path) -> None:
+    settings = Settings(store=f"memory://{tmp_path}")
+    opened = [open_store(tmp_path, settings) for _ in range(50)]
+    assert all(store is opened[0] for store in opened)
+    assert len(list((tmp_path / "cache" / "users").iterdir())) == 1
+    assert open_store(tmp_path / "another", settings) is not opened[0]
+
+
 def test_a_store_that_cannot_be_used_is_told_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(WorldlineError, match="endpont"):
         open_store(tmp_path, Settings(store="s3://bucket", store_options={"endpont": "http://x"}))

@@ -492,7 +492,10 @@ def without_copies(catalog: Catalog) -> None:
 def test_a_lost_remote_object_is_made_again_by_the_next_build(catalog: Catalog) -> None:
     execution = make(catalog, "a", 1)
     sha256 = execution.outputs[0].parts["figures.parquet"]
-    other = Catalog.open(catalog.home)  # another process, which looked before the object was lost
+    settings = (catalog.home / "worldline.toml").read_text()
+    (catalog.home.with_name("other host")).mkdir()
+    (catalog.home.with_name("other host") / "worldline.toml").write_text(settings)
+    other = Catalog.open(catalog.home.with_name("other host"))  # it looked before the object was lost
     assert other.find(execution.key) == execution
     catalog.objects.discard([sha256])
     assert bad(catalog) == [(sha256, "missing")]
