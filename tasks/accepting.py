@@ -6,10 +6,8 @@ packages and times of the execution that really ran, and with a note in `machine
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from catalogs.catalog import Catalog, Execution
@@ -145,8 +143,8 @@ def _run_again(catalog: Catalog, chosen: Sequence[Execution], quiet: bool) -> li
     """Run executions on their recorded inputs in a workspace of their own, which vanishes at the end."""
     verdicts = []
     known = read_artifacts(catalog.log, [digest for execution in chosen for digest in execution.inputs.values()])
-    with tempfile.TemporaryDirectory(dir=catalog.home, prefix="accept-") as folder:
-        fresh = Catalog.open(Path(folder))
+    with catalog.scratch_folder() as folder:
+        fresh = Catalog.open(folder / "workspace")
         for number, recorded in enumerate(chosen, 1):
             for digest in recorded.inputs.values():
                 if digest not in known:

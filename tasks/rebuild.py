@@ -121,8 +121,9 @@ def rebuild_dataset(catalog: Catalog, reference: str, home: Path, *, quiet: bool
     Raises:
         WorldlineError: if the version is not whole, `home` holds anything else, or a stage that made it is gone.
     """
-    manifest = _manifest_of(catalog, reference)
-    return _replay(manifest, _new_workspace(home, manifest, catalog), _copying(catalog), catalog.load, quiet)
+    with catalog.log.lease(exclusive=False):
+        manifest = _manifest_of(catalog, reference)
+        return _replay(manifest, _new_workspace(home, manifest, catalog), _copying(catalog), catalog.load, quiet)
 
 
 def rebuild_manifest(file: Path, sources: Path | None, home: Path, *, quiet: bool) -> Rebuilt:
@@ -162,14 +163,15 @@ def rebuild_sample(catalog: Catalog, reference: str, share: float, seed: int, ho
     Raises:
         WorldlineError: if the share is out of range, or a recorded input is missing or damaged.
     """
-    manifest = _manifest_of(catalog, reference)
-    chosen = sample(manifest.executions, share, seed)
-    fresh = _new_workspace(home, manifest, catalog)
     verdicts = []
-    for recorded in chosen:
-        for digest in recorded.inputs.values():
-            copy_artifact(catalog, fresh, digest)
-        verdicts.append(judge(recorded, recorded.inputs, fresh, catalog.load, f"sampling {reference}", quiet))
+    with catalog.log.lease(exclusive=False):
+        manifest = _manifest_of(catalog, reference)
+        chosen = sample(manifest.executions, share, seed)
+        fresh = _new_workspace(home, manifest, catalog)
+        for recorded in chosen:
+            for digest in recorded.inputs.values():
+                copy_artifact(catalog, fresh, digest)
+            verdicts.append(judge(recorded, recorded.inputs, fresh, catalog.load, f"sampling {reference}", quiet))
     return Rebuilt(f"{manifest.name}@{manifest.version}", tuple(verdicts), sum(len(item.outputs) for item in chosen))
 
 

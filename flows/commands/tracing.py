@@ -150,8 +150,8 @@ def _rebuild(options: argparse.Namespace) -> None:
             rebuilt = rebuild_manifest(options.manifest, options.sources, options.into or Path(temporary), quiet=quiet)
     else:
         catalog = open_catalog(options)
-        with tempfile.TemporaryDirectory(dir=catalog.home, prefix="rebuild-") as temporary:
-            home = options.into or Path(temporary)
+        with catalog.scratch_folder() as temporary:  # swept by the next command, should this one be killed
+            home = options.into or temporary / "workspace"
             if options.sample is None:
                 rebuilt = rebuild_dataset(catalog, options.dataset, home, quiet=quiet)
             else:

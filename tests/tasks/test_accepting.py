@@ -71,7 +71,7 @@ def test_where_one_disagrees_it_is_named_and_nothing_is_changed(toys):
     with pytest.raises(WorldlineError, match=rf"nothing was accepted: 1 of 8 executions of toy\.measure .* {difference}"):
         accept(toys.catalog, "toy.measure", 1.0, 0, quiet=True)
     assert toys.catalog.sql("SELECT max(commit) AS n FROM executions") == commits
-    assert [path.name for path in toys.home.glob("accept-*")] == []
+    assert list((toys.home / "scratch").iterdir()) == []
 
 
 def test_a_raised_version_is_never_accepted(toys):

@@ -276,7 +276,7 @@ def test_the_command_prints_verdicts_and_the_share_and_fails_where_anything_diff
     printed = capsys.readouterr()
     assert "identical  0 of 3 artifacts of toys@1 have the same bits" in printed.out
     assert "first toy.measure: code changed in stages/toys.py (SCALE 3.0 -> 4.0)" in printed.err
-    assert [path.name for path in toys.home.glob("rebuild-*")] == []
+    assert list((toys.home / "scratch").iterdir()) == []
 
 
 def test_a_manifest_is_written_to_a_new_file_and_rebuilt_from_there(toys, capsys):
