@@ -38,7 +38,7 @@ from catalogs.records import (
     read_note,
     read_output,
 )
-from catalogs.stores import Store
+from catalogs.stores import Store, hash_blocks
 from schemas.canonical import hash_file
 from schemas.errors import WorldlineError
 
@@ -118,24 +118,45 @@ class CommitLog:
 
     def _claim_store(self) -> str:
         """Return whose store this is; a store that nobody has used yet becomes that of this log."""
-        with contextlib.suppress(FileNotFoundError):
-            return b"".join(self.store.blocks(_IDENTITY)).decode()
         identity = uuid.uuid4().hex
-        with self.store.new_file() as path:
-            path.write_text(identity)
-            self.store.place(path, _IDENTITY, new=True)
+        try:
+            self._mark_store(identity, new=True)
+        except FileExistsError:
+            return self._stored_identity() or identity
         return identity
 
+    def _stored_identity(self) -> str | None:
+        try:
+            return b"".join(self.store.blocks(_IDENTITY)).decode(errors="replace")
+        except FileNotFoundError:
+            return None
+
+    def _mark_store(self, identity: str, *, new: bool = False) -> None:
+        with self.store.new_file() as path:
+            path.write_text(identity)
+            self.store.place(path, _IDENTITY, new=new)
+
     def _check_identity(self) -> None:
-        """Refuse a store that belongs to another log, before either is damaged."""
+        """Refuse a store that belongs to another log, before either is damaged; mark one again that has lost its mark."""
         ((identity,),) = self.database.execute("SELECT identity FROM workspace")
-        with contextlib.suppress(FileNotFoundError):
-            if b"".join(self.store.blocks(_IDENTITY)).decode() == identity:
-                return
+        stored = self._stored_identity()
+        if stored == identity:
+            return
+        newest = self.database.execute("SELECT name, sha256 FROM files ORDER BY last DESC LIMIT 1")
+        if self._holds(*newest[0]) if newest else stored is None:
+            self._mark_store(identity)
+            return
         raise WorldlineError(
             f"the log {self.database.where} and the store {self.store.address} belong to different workspaces: correct "
             f"`store` or `log` in {self.home / 'worldline.toml'}"
         )
+
+    def _holds(self, name: str, sha256: str) -> bool:
+        """Return whether the store has one of this log's files."""
+        try:
+            return hash_blocks(self.store.blocks(f"tables/{name}")) == sha256
+        except FileNotFoundError:
+            return False
 
     def _check_order(self) -> None:
         """Take in what lies beyond the log, and refuse where that can only be done by rebuilding it."""

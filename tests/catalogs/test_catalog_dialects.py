@@ -210,6 +210,17 @@ def test_two_logs_cannot_share_one_store(catalog: Catalog, tmp_path: Path, postg
         Catalog.open(catalog.home)
 
 
+@BOTH
+def test_a_store_that_lost_its_mark_gets_it_again(catalog: Catalog) -> None:
+    made = make(catalog, "a", 1)
+    mark = b"".join(catalog.store.blocks("tables/workspace"))
+    overwrite(catalog, "tables/workspace", b"\xff" + mark[1:])
+    assert Catalog.open(catalog.home).find(made.key) == made
+    catalog.store.remove(["tables/workspace"])
+    assert Catalog.open(catalog.home).find(made.key) == made
+    assert b"".join(catalog.store.blocks("tables/workspace")) == mark
+
+
 @pytest.mark.parametrize("released", RELEASED, ids=lambda path: path.name)
 def test_everything_in_a_released_workspace_is_there_today(released: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
