@@ -151,16 +151,36 @@ def _origins(catalog: "Catalog", digests: set[str], executions: Sequence[Executi
         origins[digest] = {Origin("source", digest)} | _named_place(places, digest)
         if ref.kind == "Clip":
             origins[digest] |= _of_given_clip(catalog, ref)
+    common = _common_inputs(catalog, made)
     for execution in executions:
-        reached = set[Origin]().union(*(origins.get(digest, ()) for digest in execution.inputs.values()))
+        world = set()
         if not execution.inputs and "layout" in execution.config:
-            reached.add(world_origin(execution.config["layout"], execution.seed))
+            world.add(world_origin(execution.config["layout"], execution.seed))
         for ref in execution.outputs:
             if ref.kind not in _NO_ORIGIN and ref.digest not in origins:
+                used = set(execution.inputs.values())
+                if ref.kind != "Clip":  # a clip stays where its first maker put it, whoever makes it again
+                    used = common.get(ref.digest, used)
+                reached = world.union(*(origins.get(digest, ()) for digest in used))
                 own = {Origin("clip", ref.digest)} if ref.kind == "Clip" and not reached else set()
                 gps = {Origin("gps", ref.digest)} if ref.kind == "Clip" and "gps.parquet" in ref.parts else set()
                 origins[ref.digest] = reached | own | gps | _named_place(places, ref.digest)
     return origins
+
+
+def _common_inputs(catalog: "Catalog", digests: set[str]) -> dict[str, set[str]]:
+    """Return what all makers of an artifact used, for those that several executions made.
+
+    The masks of two clips in which nothing moves are the same artifact; that says nothing of where either was filmed.
+    """
+    makers: dict[str, set[str]] = {}
+    for digest, key in rows_in(catalog.log, "SELECT digest, key FROM edges WHERE direction = 'out' AND digest IN", digests):
+        makers.setdefault(digest, set()).add(key)
+    several = {digest: keys for digest, keys in makers.items() if len(keys) > 1}
+    inputs: dict[str, set[str]] = {key: set() for keys in several.values() for key in keys}
+    for key, digest in rows_in(catalog.log, "SELECT key, digest FROM edges WHERE direction = 'in' AND key IN", inputs):
+        inputs[key].add(digest)
+    return {digest: set.intersection(*(inputs[key] for key in keys)) for digest, keys in several.items()}
 
 
 def _named_place(places: Mapping[str, Any], digest: str) -> set[Origin]:
@@ -278,13 +298,16 @@ def _upstream_by_edges(catalog: "Catalog", starts: set[str]) -> dict[str, set[st
     """Return each artifact with all that lies upstream of it (weights and lineages aside), level by level in SQL."""
     makers: dict[str, set[str]] = {}
     level = set(starts)
+    query = (
+        "SELECT o.digest, o.key, i.digest FROM edges o JOIN edges i ON i.key = o.key AND i.direction = 'in' "
+        "WHERE o.direction = 'out' AND o.digest IN"
+    )
     while level:
-        query = (
-            "SELECT o.digest, i.digest FROM edges o JOIN edges i ON i.key = o.key AND i.direction = 'in' "
-            "WHERE o.direction = 'out' AND o.digest IN"
-        )
-        for digest, above in rows_in(catalog.log, query, level):
-            makers.setdefault(digest, set()).add(above)
+        used: dict[str, dict[str, set[str]]] = {}
+        for digest, key, above in rows_in(catalog.log, query, level):
+            used.setdefault(digest, {}).setdefault(key, set()).add(above)
+        # what several executions made, it has only from what all of them used
+        makers |= {digest: set.intersection(*by_key.values()) for digest, by_key in used.items()}
         new = {above for digest in level for above in makers.get(digest, ())} - makers.keys() - level
         ignored = {digest for digest, ref in artifact_refs(catalog.log, new).items() if ref.kind in _NO_ORIGIN}
         for digest in level:

@@ -144,6 +144,19 @@ def test_sharing_weights_or_an_empty_source_or_a_common_report_does_not_join_cli
     assert leaks(catalog, version) == []
 
 
+def test_what_comes_out_the_same_for_every_clip_does_not_join_them(catalog: Catalog, tmp_path: Path) -> None:
+    nothing_moves = figures(0, rows=1)
+    artifacts = {}
+    for index in range(8):
+        clip = clip_of_source(catalog, {"source": video(catalog, tmp_path, f"{index}.mp4")})
+        for _ in range(2):  # with two versions of the stage, so that one clip has two makers too
+            masks = made(catalog, "toy.masks", nothing_moves, {"clip": clip})
+        artifacts[f"{index}/clip"] = clip_of_source(catalog, {"clip": clip, "masks": masks}, stage="toy.render")
+    version = publish(catalog, "streets", {}, artifacts, {}, split_rule=half_and_half())
+    assert len(set(version.splits.values())) == 2
+    assert leaks(catalog, version) == []
+
+
 def test_a_version_of_one_clip_has_one_split(catalog: Catalog, tmp_path: Path) -> None:
     clip = clip_of_source(catalog, {"source": video(catalog, tmp_path, "a.mp4")})
     version = publish(catalog, "one", {}, {"clip": clip, "labels": label(catalog, clip)}, {})
