@@ -40,7 +40,8 @@ def answer(sql: str, log: CommitLog, objects: ObjectStore) -> pa.Table:
         for name in sorted(named & set(CONTENT_TABLES)):
             shown = [item for index, item in enumerate(versions) if f"{name}_{index}" in read]
             views.show_content(name, shown, loose=f"{name}_{_LOOSE}" in read)
-        views.show_records(named & set(RECORD_TABLES))
+        views.show_records(named & read & set(RECORD_TABLES))
+        views.show_empty((named - read) & set(RECORD_TABLES))
         # From here on the query can neither write nor read outside the files behind its tables.
         connection.execute("SET allowed_paths = $files", {"files": sorted(views.files)})
         _lock(connection)

@@ -157,6 +157,12 @@ class Views:
             else:
                 self._show_from_records(name)
 
+    def show_empty(self, names: Iterable[str]) -> None:
+        """Create record tables of which no row is asked for."""
+        for name in names:
+            if name not in self._shown:
+                create_empty(self._connection, name, RECORD_TABLES[name])
+
     def _show_from_records(self, name: str) -> None:
         """Create a view over the log's Parquet files, after those that it needs."""
         if name in self._shown:
