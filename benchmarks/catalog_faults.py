@@ -19,7 +19,6 @@ from benchmarks.catalog_kills import Toll, check
 from benchmarks.toys import toy_build, toy_figures
 from benchmarks.victims import run_victim
 from catalogs.catalog import Catalog
-from catalogs.consolidation import consolidate
 from catalogs.records import Note
 from catalogs.repair import repair
 from catalogs.stores import object_name
@@ -31,7 +30,7 @@ from schemas.errors import WorldlineError
 _DISK_MB = 32
 _MOST_FREE_BYTES = 1_500_000  # about 40 executions
 _ROUNDS_PER_DISK = 8
-_CLIPS, _DEPTH = 8, 10  # 80 artifacts: enough for consolidated tables
+_CLIPS, _DEPTH = 24, 5  # 72 tables of figures: enough of one kind for consolidated tables
 _FLIPS_PER_KIND = 6
 
 
@@ -211,8 +210,6 @@ def _make_workspace(home: Path, folder: Path) -> list[tuple[str, str]]:
     with catalog.scratch_folder() as scratch:
         orphan = catalog.put(toy_figures(123_456), scratch)
     version = catalog.dataset("flipped")
-    if catalog.log.note("tables", version.reference) is None:
-        catalog.note(Note("tables", version.reference, {"tables": consolidate(catalog, version.artifacts)}))
     catalog.note(Note("tag", "flipped@good", {"version": version.version}))
     source = next(ref for ref in catalog.log.artifacts(Source.kind))
     figures = catalog.artifact(version.artifacts["000000/metrics0"])
