@@ -29,8 +29,8 @@ from catalogs.cards import card
 from catalogs.contents import artifact_refs, clip_of, measure
 from catalogs.governance import Licences, licences_of
 from catalogs.licences import USES
-from catalogs.objects import sync_folder
 from catalogs.records import ArtifactRef, DatasetVersion, listed
+from catalogs.stores import sync_folder
 from catalogs.tables import CONTENT_TABLES, ContentTable, read_rows, with_artifact
 from schemas.canonical import hash_file
 from schemas.errors import WorldlineError

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from catalogs.stores import Store, file_blocks, hash_blocks, object_digest, object_name, written
-from catalogs.stores import sync_folder as sync_folder  # the log's, until it places its files through the store
 from schemas.canonical import hash_file
 from schemas.errors import WorldlineError
 

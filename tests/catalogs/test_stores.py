@@ -285,7 +285,7 @@ def test_the_cache_forgets_what_was_used_longest_ago_and_nothing_that_a_living_p
 
 
 def test_thousands_of_objects_are_checked_with_a_few_requests(memory: RemoteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [place_object(memory, str(number).encode()) for number in range(3000)]
+    names = [place_object(memory, str(number).encode()) for number in range(1500)]
     fresh = RemoteStore(memory.url, {}, memory.cache_folder)
     heads, lists = counted(monkeypatch, "head"), counted(monkeypatch, "list")
     assert all(fresh.size(name) for name in names)
