@@ -39,9 +39,9 @@ class Garbage:
     """Something that goes.
 
     Attributes:
-        kind: "object", "execution", "source", "report" or "checkpoint".
+        kind: "object", "execution", "artifact" (made by one), "source", "report" or "checkpoint".
         name: SHA-256, execution key, digest, or path in the workspace.
-        bytes: what removing it frees; executions and sources free what their objects do.
+        bytes: what removing it frees; executions, artifacts and sources free what their objects do.
         reason: why it is not needed.
     """
 
