@@ -161,6 +161,10 @@ class Sqlite:
             if self.execute("SELECT 1 FROM sqlite_master WHERE name = 'executions_stage'"):
                 raise sqlite3.DatabaseError("its header has changed")
             raise WorldlineError(f"{self.path} was not made by Worldline: choose another workspace folder with --home")
+        if self.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'") and self.execute("SELECT version FROM log") != [
+            (version,)
+        ]:
+            raise sqlite3.DatabaseError("its header has changed")  # one flipped bit is not a newer version
         return int(version)
 
     def prepare(self) -> None:
@@ -174,6 +178,8 @@ class Sqlite:
             self.execute(f"DROP TABLE {name}")
         for statement in statements:
             self.execute(statement)
+        self.execute("CREATE TABLE log (version INTEGER)")
+        self.execute("INSERT INTO log VALUES (?)", (version,))
         self.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         self.execute(f"PRAGMA user_version = {version}")
 

@@ -1,5 +1,6 @@
 """Where a workspace may lie, what its settings may say, and how a log of another day, tool or state is met."""
 
+import copy
 import os
 import random
 import shutil
@@ -186,8 +187,9 @@ def test_the_schema_of_another_tool_is_refused_and_left_alone(home: Path, postgr
 @BOTH
 def test_a_workspace_of_a_newer_version_is_refused(catalog: Catalog) -> None:
     first = make(catalog, "a", 1)
-    newer = "UPDATE log SET version = 99" if (catalog.home / "worldline.toml").exists() else "PRAGMA user_version = 99"
-    catalog.log.database.execute(newer)
+    catalog.log.database.execute("UPDATE log SET version = 99")
+    if not (catalog.home / "worldline.toml").exists():
+        catalog.log.database.execute("PRAGMA user_version = 99")
     for use in (Catalog.open, repair):
         with pytest.raises(WorldlineError, match=r"written by a newer Worldline .log version 99"):
             use(catalog.home)
@@ -267,7 +269,7 @@ def test_a_workspace_of_the_first_log_is_brought_up_to_date_without_loss(catalog
     publish(catalog, "nightly", {}, {"figures": first.outputs[0].digest}, {})
     log = catalog.log.database
     for statement in ("DROP INDEX artifacts_kind", "ALTER TABLE artifacts DROP COLUMN kind", "DROP TABLE notes",
-                      "DROP TABLE copies", "DROP TABLE workspace", "PRAGMA user_version = 1"):  # fmt: skip
+                      "DROP TABLE copies", "DROP TABLE workspace", "DROP TABLE log", "PRAGMA user_version = 1"):  # fmt: skip
         log.execute(statement)
     catalog.store.remove(["tables/workspace"])
     again = Catalog.open(catalog.home)
@@ -440,7 +442,8 @@ def test_a_writer_that_lost_its_lock_while_it_uploads_overwrites_nothing(home: P
             promised.append(make(other, "fast", 2))
         place(path, name, new=new)
 
-    slow.store.place = late  # type: ignore[method-assign]
+    slow.log.store = copy.copy(slow.store)  # the process shares one store otherwise
+    slow.log.store.place = late  # type: ignore[method-assign]
     with pytest.raises(WorldlineError, match="run this again"):
         slow.adopt(ref)
     promised.append(make(other, "later", 3))
