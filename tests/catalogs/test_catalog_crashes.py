@@ -131,12 +131,16 @@ MOMENTS = {
     "gc": {"commit file named", "object file about to be removed", "object file removed"},
     "takedown": {"commit file named", "object file about to be removed", "object file removed"},
 }
-REMOTE = [
-    pytest.param("postgres+s3", action, marks=[] if action in ("record", "publish") else pytest.mark.slow) for action in ACTIONS
+QUICK = [("sqlite+folder", name) for name in ("record", "publish", "compact", "gc")]
+QUICK += [("postgres+s3", name) for name in ("record", "publish")]
+EVERY = [
+    pytest.param(dialect, name, marks=() if (dialect, name) in QUICK else pytest.mark.slow)
+    for dialect in DIALECTS
+    for name in ACTIONS
 ]
 
 
-@pytest.mark.parametrize(("home", "action"), [*(("sqlite+folder", action) for action in ACTIONS), *REMOTE], indirect=["home"])
+@pytest.mark.parametrize(("home", "action"), EVERY, indirect=["home"])
 def test_a_process_killed_at_any_moment_of_an_action_leaves_a_whole_catalog(
     home: Path, action: str, processes: ForkServerContext
 ) -> None:
