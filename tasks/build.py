@@ -25,11 +25,11 @@ from catalogs.lineage import as_artifact, upstream
 from catalogs.splits import SplitRule
 from catalogs.versions import publish
 from schemas.artifact import Artifact, Files
-from schemas.canonical import to_plain
+from schemas.canonical import hash_file, to_plain
 from schemas.clips import Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
-from schemas.reports import Lineage, Metrics, Report
+from schemas.reports import Lineage, Report
 from stages.contract import STAGES, load_stages
 from stages.fingerprint import fingerprint_stage, list_definitions
 from stages.generate.diffusers_video import DiffusersConfig, pin_model
@@ -224,29 +224,37 @@ class Build:
         lock = {"machine": machine(), "packages": packages()}
         gate, split_rule = read_gate(self.recipe.get("gate", {})), SplitRule(**self.recipe.get("splits", {}))
         version = publish(self.catalog, self.recipe["name"], dict(self.recipe), digests, lock, gate=gate, split_rule=split_rule)
-        figures: list[dict[str, Any]] = []
-        for role in sorted(digests):
-            if artifacts[role].kind == Metrics.kind:
-                metrics: Any = self.catalog.load(digests[role])
-                figures += [{"clip": role.rpartition("/")[0]} | row for row in metrics.figures.to_pylist()]
         self._lease.close()
         return outcome | {
             "dataset": version.reference,
             "held": version.held,
             "artifacts": digests,
             "reports": [str(self._link_report(version, role)) for role in sorted(digests) if artifacts[role].kind == Report.kind],
-            "figures": figures,
+            "figures": self._figures(version),
         }
 
+    def _figures(self, version: DatasetVersion) -> list[dict[str, Any]]:
+        """Return the rows of all metrics of a version with the clip that each was measured on, by role and name."""
+        rows = self.catalog.dataset(version.reference).table("metrics").to_pylist()
+        by_digest: dict[str, list[dict[str, Any]]] = {}
+        for row in sorted(rows, key=lambda row: str(row["name"])):
+            by_digest.setdefault(row.pop("artifact"), []).append(row)
+        return [
+            {"clip": role.rpartition("/")[0]} | row
+            for role, digest in sorted(version.artifacts.items())
+            for row in by_digest.get(digest, [])
+        ]
+
     def _link_report(self, version: DatasetVersion, role: str) -> Path:
-        """Link a report to a name that people can find."""
+        """Copy a report to a name that people can find."""
         report: Any = self.catalog.load(version.artifacts[role])
         clip = role.rpartition("/")[0]
         link = self.home / "reports" / f"{version.name}-{version.version}{'-' if clip else ''}{clip}.html"
         link.parent.mkdir(parents=True, exist_ok=True)
-        temporary = link.with_suffix(f".{os.getpid()}")
-        shutil.copyfile(report.files["report.html"], temporary)
-        os.replace(temporary, link)
+        if not link.exists() or hash_file(link) != self.catalog.artifact(version.artifacts[role]).parts["files/report.html"]:
+            temporary = link.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(report.files["report.html"], temporary)
+            os.replace(temporary, link)
         return link
 
     def _given(self, artifact: Artifact) -> Handle:

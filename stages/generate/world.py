@@ -16,7 +16,7 @@ from schemas.errors import WorldlineError
 from schemas.media import Video
 from schemas.tracks import TRUTH_BOXES, Truth
 from stages.contract import Progress, no_progress, stage
-from worldline.worlds import LAYOUTS, Lens, Renderer, Scene, build_street
+from worldline.worlds import LAYOUTS, Lens, Scene, build_street
 from worldline.worlds.sensor import expose, exposure_gains, gps_fixes
 from worldline.worlds.truth import boxes_at
 
@@ -119,6 +119,8 @@ def _draw(
     shape = (len(times), lens.height, lens.width)
     rgb, depth, ids = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint16), np.empty(shape, np.uint16)
     gains = exposure_gains(rng, len(times), config.exposure_variation)
+    from worldline.worlds.renderer import Renderer  # here, because VTK takes 1.4 s to load, and most builds draw nothing
+
     with Renderer(scene, lens) as renderer:
         for index, time in enumerate(times):
             view = renderer.draw(scene.world_from_camera(float(time)), float(time))

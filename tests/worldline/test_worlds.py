@@ -6,7 +6,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.spatial import ConvexHull
 
-from worldline.worlds import LAYOUTS, Lens, Renderer, build_street
+from worldline.worlds import LAYOUTS, Lens, build_street
+from worldline.worlds.renderer import Renderer
 from worldline.worlds.scene import Motion, Route
 from worldline.worlds.truth import box_corners, projected_extent
 
