@@ -21,6 +21,7 @@ import pyarrow as pa
 from catalogs.catalog import ArtifactRef, Catalog, DatasetVersion
 from catalogs.gates import Gate
 from catalogs.governance import give_terms
+from catalogs.licences import normalise
 from catalogs.lineage import as_artifact, upstream
 from catalogs.splits import SplitRule
 from catalogs.versions import publish
@@ -190,6 +191,8 @@ class Build:
     def _give_rights(self, origin: Handle) -> None:
         """Record the recipe's rights as the terms of where a clip came from, unless they stand there already."""
         rights = {name: value for name, value in self.recipe.get("rights", {}).items() if value is not None}
+        if "licence" in rights:
+            rights["licence"] = normalise(rights["licence"])
         if self.explain or not rights or origin.digest is None:
             return
         known = self.catalog.log.note("terms", origin.digest)
