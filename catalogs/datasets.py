@@ -21,7 +21,6 @@ import pyarrow as pa
 from catalogs.contents import artifact_refs, clip_of
 from catalogs.records import ArtifactRef, DatasetVersion
 from catalogs.tables import CONTENT_TABLES
-from catalogs.takedowns import removed_roles
 from schemas.artifact import Artifact
 from schemas.errors import WorldlineError
 
@@ -72,6 +71,8 @@ class Dataset(DatasetVersion):
     @functools.cached_property
     def missing(self) -> dict[str, str]:
         """Why an artifact of the version is not there any more, by role."""
+        from catalogs.takedowns import removed_roles  # here, because other reading needs none of it (20 ms)
+
         return removed_roles(self.catalog.log, self)
 
     @functools.cached_property

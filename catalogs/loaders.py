@@ -56,7 +56,7 @@ State = dict[str, int | bool]
 class Windows(Dataset[Any]):
     """Windows of a version, by number; what a sample holds is told at `Samples.sample`, arrays are tensors here.
 
-    Any number of threads and worker processes (fork, forkserver, spawn) may read at once.
+    Any number of threads and worker processes may read at once (fork, forkserver, spawn; on a remote store not fork).
     """
 
     def __init__(self, samples: Samples, transform: Callable[[dict[str, Any]], Any] | None = None) -> None:
