@@ -71,9 +71,9 @@ def card(selection: "Selection", report: "Export", origins: Sequence[Origin], fo
             "`sha256sum -c SHA256SUMS` checks every file.",
             "",
             *_what(report, splits),
+            *_how_to_load(report, splits),
             *_whose(report, origins),
             *_how_made(selection),
-            *_how_to_load(report, splits),
         ]
     )
 
@@ -92,7 +92,7 @@ def _what(report: "Export", splits: Mapping[str, Sequence[str]]) -> list[str]:
     lines = ["## What it holds", "", "| table | rows | what a row is | splits |", "|---|---|---|---|"]
     for table, count in report.rows.items():
         lines.append(f"| {table} | {count} | {_ROWS[table]} | {', '.join(splits[table])} |")
-    lines += ["", f"The frames of {report.clips} clips lie in `videos/`. {_VIDEOS}", "", _UNITS, ""]
+    lines += ["", f"The frames of the clips ({report.clips}) lie in `videos/`. {_VIDEOS}", "", _UNITS, ""]
     if report.split:
         lines += [f"Only the split {report.split} was exported.", ""]
     for item in report.left_out:
@@ -127,8 +127,8 @@ def _how_made(selection: "Selection") -> list[str]:
     stages = Counter(stage for (stage,) in found)
     ran = ", ".join(f"{stage} ({count})" for stage, count in sorted(stages.items())) or "no recorded execution"
     recipe = json.dumps(version.recipe, indent=2, ensure_ascii=False, sort_keys=True)
-    return ["## How it was made", "", f"Stages and how often each ran for this version: {ran}.", "", "Recipe:", "", "```json",
-            recipe, "```", ""]  # fmt: skip
+    return ["## How it was made", "", f"Stages and how often each ran for this version: {ran}.", "",
+            "<details><summary>Recipe</summary>", "", "```json", recipe, "```", "", "</details>", ""]  # fmt: skip
 
 
 def _how_to_load(report: "Export", splits: Mapping[str, Sequence[str]]) -> list[str]:
@@ -141,9 +141,13 @@ def _how_to_load(report: "Export", splits: Mapping[str, Sequence[str]]) -> list[
         "## How to load it",
         "",
         "```python",
-        f'import pandas; rows = pandas.read_parquet("{table}")  # all splits',
-        f"import duckdb; rows = duckdb.sql(\"SELECT * FROM '{table}/*.parquet'\")",
-        f'import datasets; rows = datasets.load_dataset(".", "{table}", split="{split}")',
+        "import datasets",
+        "import duckdb",
+        "import pandas",
+        "",
+        f'rows = pandas.read_parquet("{table}")  # all splits',
+        f"rows = duckdb.sql(\"SELECT * FROM '{table}/*.parquet'\")",
+        f'rows = datasets.load_dataset(".", "{table}", split="{split}")',
         "```",
         "",
     ]

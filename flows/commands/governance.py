@@ -124,4 +124,4 @@ def _export(options: argparse.Namespace) -> None:
         print(f"not in    {others}: {report.format} has no place for these")
     if report.missing:
         print(f"missing   {len(report.missing)} artifacts that were taken down or lost since {report.reference} was published")
-    print(f"wrote     {report.destination} ({report.clips} clips, {report.bytes / 1e6:.2f} MB)")
+    print(f"wrote     {report.destination} (clips: {report.clips}; {report.bytes / 1e6:.2f} MB)")
