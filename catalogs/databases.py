@@ -153,19 +153,34 @@ class Sqlite:
 
     def version(self) -> int | None:
         """Return the version of the log, or None where there is none."""
-        ((version,),) = self.execute("PRAGMA user_version")
-        ((application,),) = self.execute("PRAGMA application_id")
-        if version == 0 and application == 0 and not self.execute("SELECT 1 FROM sqlite_master LIMIT 1"):
-            return None
-        if application != _APPLICATION_ID:
-            if self.execute("SELECT 1 FROM sqlite_master WHERE name = 'executions_stage'"):
-                raise sqlite3.DatabaseError("its header has changed")
-            raise WorldlineError(f"{self.path} was not made by Worldline: choose another workspace folder with --home")
-        if self.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'") and self.execute("SELECT version FROM log") != [
-            (version,)
-        ]:
-            raise sqlite3.DatabaseError("its header has changed")  # one flipped bit is not a newer version
-        return int(version)
+        with self._snapshot():
+            ((version,),) = self.execute("PRAGMA user_version")
+            ((application,),) = self.execute("PRAGMA application_id")
+            if version == 0 and application == 0 and not self.execute("SELECT 1 FROM sqlite_master LIMIT 1"):
+                return None
+            if application != _APPLICATION_ID:
+                if self.execute("SELECT 1 FROM sqlite_master WHERE name = 'executions_stage'"):
+                    raise sqlite3.DatabaseError("its header has changed")
+                raise WorldlineError(f"{self.path} was not made by Worldline: choose another workspace folder with --home")
+            if self.execute("SELECT 1 FROM sqlite_master WHERE name = 'log'") and self.execute("SELECT version FROM log") != [
+                (version,)
+            ]:
+                raise sqlite3.DatabaseError("its header has changed")  # one flipped bit is not a newer version
+            return int(version)
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """Read several things as of one moment: another process may be creating the log between them."""
+        connection = self._connection()
+        if connection.in_transaction:
+            yield
+            return
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if connection.in_transaction:
+                self.execute("ROLLBACK")
 
     def prepare(self) -> None:
         """Choose write-ahead logging."""

@@ -7,17 +7,19 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from catalog_workers import commit_many, figures, hold_lease, key_of, make, put, run_of
 
 from benchmarks import servers
 from catalogs.catalog import Catalog
-from catalogs.databases import open_database
+from catalogs.databases import Sqlite, open_database
 from catalogs.records import Note, execution_row
 from catalogs.repair import bad_files, index_difference, repair
 from catalogs.upkeep import verify
@@ -182,6 +184,26 @@ def test_the_schema_of_another_tool_is_refused_and_left_alone(home: Path, postgr
     with pytest.raises(WorldlineError, match=r"schema worldline in theirs on .* was not made by Worldline"):
         Catalog.open(home)
     assert other.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'worldline'") == [("maps",)]
+
+
+def test_a_log_that_another_process_creates_meanwhile_is_not_taken_for_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, execute = tmp_path / "home", Sqlite.execute
+    others: list[threading.Thread] = []
+
+    def execute_and_let_another_create(self: Sqlite, sql: str, parameters: Sequence[Any] = ()) -> Any:
+        rows = execute(self, sql, parameters)
+        if sql == "PRAGMA user_version" and not others:
+            others.append(threading.Thread(target=Catalog.open, args=(home,)))
+            others[0].start()
+            others[0].join(1.0)
+        return rows
+
+    monkeypatch.setattr(Sqlite, "execute", execute_and_let_another_create)
+    catalog = Catalog.open(home)
+    others[0].join(60.0)
+    assert make(catalog, "a", 1) == Catalog.open(home).find(key_of("a"))
 
 
 @BOTH
