@@ -32,7 +32,19 @@ def main() -> None:
 
 def write_page(documents: Sequence[dict[str, Any]]) -> str:
     """Return the page for the documents of some benches."""
-    return INTRODUCTION + "\n".join(describe(document) for document in documents)
+    return INTRODUCTION + "\n".join(describe(document) for document in _joined(documents))
+
+
+def _joined(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Join the files of runs with `--only` that measured parts of the same bench on the same machine at the same size."""
+    joined: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        same = json.dumps([document["bench"], document["quick"], document["machine"]], sort_keys=True)
+        if same in joined:
+            joined[same] |= {part: joined[same][part] + document[part] for part in ("cases", "figures")}
+        else:
+            joined[same] = document
+    return list(joined.values())
 
 
 def describe(document: dict[str, Any]) -> str:

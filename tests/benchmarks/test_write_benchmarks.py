@@ -35,6 +35,14 @@ def test_the_page_says_where_when_and_how_it_was_measured(tmp_path, write_page):
     assert f"duckdb {document['machine']['packages']['duckdb']}" in page
 
 
+def test_files_that_hold_parts_of_one_bench_share_a_section(tmp_path, write_page):
+    only = ("toy.size", "toy.broken")
+    documents = [run_bench("toy_benches.ways_to_fail", tmp_path / name, quick=True, only=name) for name in only]
+    page = write_page(documents)
+    assert page.count("\n## ") == 1
+    assert all(f"| `{name}` |" in page for name in only)
+
+
 def test_a_bar_in_a_text_does_not_break_the_table(tmp_path, write_page):
     document = run_bench("toy_benches.ways_to_fail", tmp_path, only="toy.size")
     document["figures"][0]["detail"] = "a | b\nc"
