@@ -231,8 +231,10 @@ class Build:
         return outcome | {
             "dataset": version.reference,
             "held": version.held,
-            "artifacts": digests,
-            "reports": [str(self._link_report(version, role)) for role in sorted(digests) if artifacts[role].kind == Report.kind],
+            "artifacts": version.artifacts,  # without what people rejected
+            "reports": [
+                str(self._link_report(version, role)) for role in version.artifacts if artifacts[role].kind == Report.kind
+            ],
             "figures": self._figures(version),
         }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from catalogs.governance import review
 from schemas.errors import WorldlineError
 from schemas.motion import PointTracks
 from stages import contract
@@ -266,3 +267,10 @@ def test_a_gate_that_cannot_be_read_is_refused_by_name(figures):
 def test_a_gate_reads_several_limits_of_one_figure():
     gate = read_gate({"figures": "pose.ate_m >= 0.5, pose.ate_m<=3, labels.tracks >= 1"})
     assert gate.figures == {"pose.ate_m": {"min": 0.5, "max": 3.0}, "labels.tracks": {"min": 1.0}}
+
+
+def test_what_a_person_rejected_is_in_no_outcome_of_the_next_build(tmp_path):
+    build = Build({"name": "toy", "seed": 0, "source": ["world:a", "world:b"], "toy": {}}, tmp_path, Display(quiet=True))
+    made = {f"{name}/number": build.run("toy.number", {"value": value})[0] for name, value in (("a", 1.0), ("b", 2.0))}
+    review(build.catalog, made["a/number"].digest, "reject", reason="blurred")
+    assert list(build.finish(made)["artifacts"]) == ["b/number"]
