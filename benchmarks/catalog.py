@@ -1,47 +1,20 @@
 """The bench `catalog`: nothing lost, everything explained, any dataset rebuilt; how fast, and beside what."""
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.harness import Case, Figure, figure
 
-# Every case imports what it measures when it runs, in its own process, so that listing cases needs none of it.
 
+def _of(module: str, function: str) -> Callable[[Path, bool], Sequence[Figure]]:
+    """Return what measures a case, imported when it runs in its own process, so that listing cases needs none of it."""
 
-def _commits(folder: Path, quick: bool) -> Sequence[Figure]:
-    from benchmarks.catalog_commits import measure_commits
+    def measure(folder: Path, quick: bool) -> Sequence[Figure]:
+        figures: Sequence[Figure] = getattr(importlib.import_module(f"benchmarks.{module}"), function)(folder, quick)
+        return figures
 
-    return measure_commits(folder, quick)
-
-
-def _kills(folder: Path, quick: bool) -> Sequence[Figure]:
-    from benchmarks.catalog_kills import measure_kills
-
-    return measure_kills(folder, quick)
-
-
-def _noop(folder: Path, quick: bool) -> Sequence[Figure]:
-    from benchmarks.catalog_noop import measure_noop
-
-    return measure_noop(folder, quick)
-
-
-def _s3(folder: Path, quick: bool) -> Sequence[Figure]:
-    from benchmarks.catalog_commits import measure_s3
-
-    return measure_s3(folder, quick)
-
-
-def _rebuild(folder: Path, quick: bool) -> Sequence[Figure]:
-    from benchmarks.catalog_rebuild import measure_rebuild
-
-    return measure_rebuild(folder, quick)
-
-
-def _changed_constant(folder: Path, quick: bool) -> Sequence[Figure]:
-    from benchmarks.catalog_rebuild import measure_changed_constant
-
-    return measure_changed_constant(folder, quick)
+    return measure
 
 
 def _disk_full(folder: Path, quick: bool) -> Sequence[Figure]:
@@ -89,23 +62,25 @@ def _queries(folder: Path, quick: bool) -> Sequence[Figure]:
     return [figure(**row) for row in query_benchmark(folder, rows, artifacts)]
 
 
-def _loader(folder: Path, quick: bool) -> Sequence[Figure]:
-    from benchmarks.catalog_loader import measure_loader
-
-    return measure_loader(folder, quick)
-
-
 _QUESTIONS = ("point", "lineage", "group", "top", "time_travel", "datasets", "show", "artifact_lineage")
 
 CASES = (
-    Case("commits", ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"), _commits),
-    Case("s3", ("catalog.s3.commits_per_s", "catalog.s3.lost", "catalog.s3.partial", "catalog.s3.caller_errors"), _s3),
-    Case("kill9", ("catalog.kill9.rounds", "catalog.kill9.lost", "catalog.kill9.unclean"), _kills),
+    Case(
+        "commits",
+        ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"),
+        _of("catalog_commits", "measure_commits"),
+    ),
+    Case(
+        "s3",
+        ("catalog.s3.commits_per_s", "catalog.s3.lost", "catalog.s3.partial", "catalog.s3.caller_errors"),
+        _of("catalog_commits", "measure_s3"),
+    ),
+    Case("kill9", ("catalog.kill9.rounds", "catalog.kill9.lost", "catalog.kill9.unclean"), _of("catalog_kills", "measure_kills")),
     Case("diskfull", ("catalog.diskfull.lost", "catalog.diskfull.unclean", "catalog.diskfull.unclear"), _disk_full),
     Case("flips", ("catalog.flips.found_share", "catalog.flips.healed_share"), _flips),
-    Case("noop", ("catalog.noop_1000_s", "catalog.noop_10000_s"), _noop, limit_s=7200.0),
+    Case("noop", ("catalog.noop_1000_s", "catalog.noop_10000_s"), _of("catalog_noop", "measure_noop"), limit_s=7200.0),
     Case("queries", (*(f"catalog.query.{kind}_s" for kind in _QUESTIONS), "catalog.query_rss_mb"), _queries),
-    Case("loader", ("catalog.loader_clips_per_s", "catalog.loader_ratio_to_peer"), _loader),
-    Case("rebuild", ("catalog.rebuild.identical_share",), _rebuild, limit_s=7200.0),
-    Case("changed_constant", ("catalog.rebuild.changed_constant_named",), _changed_constant),
+    Case("loader", ("catalog.loader_clips_per_s", "catalog.loader_ratio_to_peer"), _of("catalog_loader", "measure_loader")),
+    Case("rebuild", ("catalog.rebuild.identical_share",), _of("catalog_rebuild", "measure_rebuild"), limit_s=7200.0),
+    Case("changed_constant", ("catalog.rebuild.changed_constant_named",), _of("catalog_rebuild", "measure_changed_constant")),
 )

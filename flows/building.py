@@ -30,7 +30,7 @@ def begin(name: str, overrides: Sequence[str], home: str, *, explain: bool, quie
     Raises:
         WorldlineError: what is wrong with the settings, in one sentence.
     """
-    recipe = compose_recipe(name, tuple(overrides))
+    recipe = compose_recipe(name, overrides)
     del recipe["execute"]  # where a flow runs is no part of what it makes
     return Build(recipe, Path(home).absolute(), Display(quiet=quiet or explain), explain=explain)
 
@@ -38,7 +38,7 @@ def begin(name: str, overrides: Sequence[str], home: str, *, explain: bool, quie
 def run_flow(name: str, overrides: Sequence[str], home: Path, *, explain: bool = False, quiet: bool = False) -> dict[str, Any]:
     """Run a flow where its `execute` setting says and return its outcome, with the wall time in `seconds`."""
     started = time.monotonic()
-    executor = compose_recipe(name, tuple(overrides))["execute"]
+    executor = compose_recipe(name, overrides)["execute"]
     if executor not in _EXECUTORS:
         raise WorldlineError(f"execute={executor} is not known{nearest(str(executor), _EXECUTORS)}")
     if executor == "auto":

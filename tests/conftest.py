@@ -7,22 +7,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.catalog_rebuild import SMALL
+
 os.environ.pop("PREFECT_API_URL", None)
 
-# A short, small, coarse world: everything real, nothing good.
-SMALL_WORLD = (
-    "name=small_street",
-    "generate.world.frames=30",
-    "generate.world.width=320",
-    "generate.world.height=180",
-    "generate.world.texture_detail=0.4",
-    "pose.colmap.overlap=4",
-    "reconstruct.gaussian_flow.steps=120",
-    "reconstruct.gaussian_flow.gaussians=1500",
-    "reconstruct.gaussian_flow.max_side=128",
-    "reconstruct.gaussian_flow.checkpoint_every=20",
-    "export.report.max_side=320",
-)
+SMALL_WORLD = (*SMALL, "reconstruct.gaussian_flow.checkpoint_every=20")
 
 
 @dataclass(frozen=True)
