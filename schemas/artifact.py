@@ -17,6 +17,10 @@ import jaxtyping
 import numpy as np
 import pyarrow as pa
 
+# Metadata of a field that its type did not have at first: None by default, and no part of digests while it is None, so
+# that artifacts from before keep theirs.
+ADDED: Mapping[str, bool] = types.MappingProxyType({"added": True})
+
 ARTIFACT_TYPES: dict[str, type["Artifact"]] = {}
 
 

@@ -26,8 +26,11 @@ _META, _ARRAYS = "meta.json", "arrays.safetensors"
 
 
 def _fields(artifact: Artifact) -> Iterator[tuple[str, Any]]:
+    """Yield an artifact's fields by name, without those that were added later and are not set."""
     for field in sorted(dataclasses.fields(artifact), key=lambda field: field.name):  # type: ignore[arg-type]
-        yield field.name, getattr(artifact, field.name)
+        value = getattr(artifact, field.name)
+        if value is not None or "added" not in field.metadata:
+            yield field.name, value
 
 
 def _is_array_dict(value: Any) -> bool:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from schemas.scenes import Scene4D
 from worldline.motion import state_at
-from worldline.splatting import rasterization
+from worldline.splatting import Cameras, rasterize
 
 # Gaussians whose centre is nearer than this share of the scene's typical depth are not drawn: a fit leaves unseen
 # ones there, and a camera that passes through one sees nothing else.
@@ -35,9 +35,7 @@ def draw_scene(
     depths = gaussians.means.double().numpy() @ camera_from_world[2, :3] + camera_from_world[2, 3]
     ahead = depths[depths > 0]
     near = NEAR_SHARE * float(np.median(ahead)) if len(ahead) else 0.01
-    pose, matrix = (torch.from_numpy(array.astype(np.float32))[None] for array in (camera_from_world, intrinsics))
+    camera = Cameras.single(camera_from_world, intrinsics, width, height)
     with torch.no_grad():
-        images, _, _ = rasterization(
-            *gaussians, pose, matrix, width, height, near_plane=near, backgrounds=background[None], rasterize_mode="antialiased"
-        )
-    return images[0].clamp(0.0, 1.0)
+        rendering = rasterize(gaussians, camera, near_plane=near, backgrounds=background[None], antialiased=True)
+    return rendering.colors[0].clamp(0.0, 1.0)

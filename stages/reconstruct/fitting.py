@@ -17,11 +17,12 @@ from stages.reconstruct.optimizer import adam_step, choose_relocations, share_op
 from stages.reconstruct.seeding import Seeds
 from stages.reconstruct.views import Views
 from worldline.cameras import rotation_from_quaternion
+from worldline.gaussians import Gaussians
 from worldline.metrics import ssim
 from worldline.metrics.images import WINDOW
-from worldline.motion import Gaussians, gaussian_flow
+from worldline.motion import gaussian_flow
 from worldline.scenes import NEAR_SHARE
-from worldline.splatting import rasterization
+from worldline.splatting import Cameras, rasterize
 
 # Step sizes of Adam. Positions (and what moves them) are multiplied with the distance to the nearest camera, so that one
 # step is the same number of pixels for near and far Gaussians.
@@ -136,20 +137,9 @@ def one_torch_thread() -> Iterator[None]:
 
 def draw(gaussians: Gaussians, views: Views, view: int, background: Tensor) -> tuple[Tensor, dict]:
     """Rasterise one view: image `[H, W, 3]` and the rasteriser's `meta`."""
-    width, height = views.size
-    pose = torch.from_numpy(views.camera_from_world[view].astype(np.float32))[None]
-    intrinsics = torch.from_numpy(views.intrinsics.astype(np.float32))[None]
-    images, _, meta = rasterization(
-        *gaussians,
-        pose,
-        intrinsics,
-        width,
-        height,
-        near_plane=NEAR_SHARE,
-        backgrounds=background[None],
-        rasterize_mode="antialiased",
-    )
-    return images[0], meta
+    camera = Cameras.single(views.camera_from_world[view], views.intrinsics, *views.size)
+    rendering = rasterize(gaussians, camera, near_plane=NEAR_SHARE, backgrounds=background[None], antialiased=True)
+    return rendering.colors[0], rendering.meta
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from schemas.scenes import Scene4D
+from worldline.gaussians import Gaussians
 from worldline.motion import gaussian_flow, static
-from worldline.motion.gaussians import Gaussians
 
 __all__ = ["MODELS", "Gaussians", "state_at", "velocity_at"]
 
@@ -45,4 +45,7 @@ def _normalised(scene: Scene4D, time_s: float) -> float:
 
 def _tensors(scene: Scene4D) -> tuple[Gaussians, dict[str, Tensor]]:
     arrays = (scene.means, scene.quats, scene.scales, scene.opacities, scene.colors)
-    return Gaussians(*map(torch.from_numpy, arrays)), {name: torch.from_numpy(array) for name, array in scene.motion.items()}
+    canonical = Gaussians(*map(torch.from_numpy, arrays))
+    if scene.harmonics is not None:
+        canonical = canonical._replace(harmonics=torch.from_numpy(scene.harmonics))
+    return canonical, {name: torch.from_numpy(array) for name, array in scene.motion.items()}

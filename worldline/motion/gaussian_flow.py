@@ -18,11 +18,12 @@ Arrays of `motion`, for M moving Gaussians among N:
 
 import math
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from worldline.motion.gaussians import Gaussians
+from worldline.gaussians import Gaussians
 
 # The paper's "adaptive timestamp scaling": the first Fourier term completes half a period over the clip, so a motion
 # need not return to where it began.
@@ -58,11 +59,10 @@ def state_at(canonical: Gaussians, motion: Mapping[str, Tensor], time: float) ->
     moving = motion["moving"]
     if not len(moving):
         return canonical
-    return Gaussians(
+    quats = cast(Tensor, canonical.quats)
+    return canonical._replace(
         means=canonical.means.index_add(0, moving, _series(motion, "position", time)),
-        quats=torch.nn.functional.normalize(canonical.quats.index_add(0, moving, _series(motion, "rotation", time)), dim=-1),
-        scales=canonical.scales,
-        opacities=canonical.opacities,
+        quats=torch.nn.functional.normalize(quats.index_add(0, moving, _series(motion, "rotation", time)), dim=-1),
         colors=canonical.colors.index_add(0, moving, _series(motion, "color", time)).clamp(0.0, 1.0),
     )
 

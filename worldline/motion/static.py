@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from worldline.motion.gaussians import Gaussians
+from worldline.gaussians import Gaussians
 
 
 def state_at(canonical: Gaussians, motion: Mapping[str, Tensor], time: float) -> Gaussians:

@@ -1,10 +1,12 @@
-"""`rasterization`: the one entry point, with the signature and conventions of gsplat 1.5.3."""
+"""Draw Gaussians: `rasterize` on our own types, and `rasterization` with the signature of gsplat 1.5.3 under it."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from worldline.gaussians import Gaussians
+from worldline.splatting.cameras import Cameras
 from worldline.splatting.compositing import Composite
 from worldline.splatting.projection import Project
 
@@ -24,6 +26,83 @@ _OFF: dict[str, Any] = {
     "ftheta_coeffs": None,
     "viewmats_rs": None,
 }
+
+
+class Rendering(NamedTuple):
+    """Images of Gaussians.
+
+    Attributes:
+        colors: `[..., C, H, W, 3]`.
+        alphas: `[..., C, H, W, 1]`.
+        depths: `[..., C, H, W, 1]` mean camera z of what a pixel shows, weighted by its share, or None.
+        features: `[..., C, H, W, F]` composited like colours before black, or None.
+        meta: what the rasteriser knows of the projected Gaussians; see `rasterization`.
+    """
+
+    colors: Tensor
+    alphas: Tensor
+    depths: Tensor | None
+    features: Tensor | None
+    meta: dict[str, Any]
+
+
+def rasterize(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    *,
+    features: Tensor | None = None,
+    depths: bool = False,
+    backgrounds: Tensor | None = None,
+    antialiased: bool = False,
+    near_plane: float = 0.01,
+    far_plane: float = 1e10,
+    eps2d: float = 0.3,
+    radius_clip: float = 0.0,
+) -> Rendering:
+    """Draw Gaussians into cameras, differentiably.
+
+    Args:
+        gaussians: at one moment, or at several with leading batch dimensions.
+        cameras: with the same leading dimensions.
+        features: `[..., N, F]` further channels: velocities, one-hot instances, anything.
+        depths: whether to return depths.
+        backgrounds: `[..., C, 3]` colours behind; black where not given.
+        antialiased: dim small Gaussians by what `eps2d` blows them up (Mip-Splatting).
+        near_plane: Gaussians whose centre is nearer are not drawn.
+        far_plane: Gaussians whose centre is farther are not drawn.
+        eps2d: variance in square pixels added to every projected Gaussian.
+        radius_clip: Gaussians with a radius in pixels of at most this are not drawn.
+    """
+    channels = gaussians.colors if features is None else torch.cat([gaussians.colors, features], dim=-1)
+    if backgrounds is not None and features is not None:
+        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(*backgrounds.shape[:-1], features.shape[-1])], dim=-1)
+    images, alphas, meta = rasterization(
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales,
+        gaussians.opacities,
+        channels,
+        cameras.camera_from_world,
+        cameras.intrinsics,
+        cameras.width,
+        cameras.height,
+        near_plane=near_plane,
+        far_plane=far_plane,
+        radius_clip=radius_clip,
+        eps2d=eps2d,
+        backgrounds=backgrounds,
+        render_mode="RGB+ED" if depths else "RGB",
+        rasterize_mode="antialiased" if antialiased else "classic",
+        camera_model=cameras.model,
+        covars=gaussians.covars,
+    )
+    return Rendering(
+        colors=images[..., :3],
+        alphas=alphas,
+        depths=images[..., -1:] if depths else None,
+        features=None if features is None else images[..., 3 : 3 + features.shape[-1]],
+        meta=meta,
+    )
 
 
 def rasterization(
