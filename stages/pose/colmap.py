@@ -149,7 +149,10 @@ def run_mapping(folder: Path, on_step: Callable[[int, str], None]) -> None:
     """
     command = [sys.executable, "-m", "stages.pose.mapping", str(folder)]
     root = str(Path(__file__).resolve().parents[2])  # the child must find our `stages` whatever folder we run in
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        "OMP_NUM_THREADS": "1",  # the linear algebra inside COLMAP must not sum in an order that depends on load
+    }
     with (folder / "stderr.txt").open("wb") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment

@@ -138,12 +138,16 @@ def map_globally(pycolmap: Any, folder: Path, request: MapRequest) -> list[Any]:
         pycolmap.calibrate_view_graph(database, calibration)
     options = pycolmap.GlobalPipelineOptions()
     options.num_threads = options.mapper.num_threads = 1
-    options.random_seed = options.mapper.random_seed = request.seed
+    # every part has a seed of its own, and by default draws from a generator that others share
+    mapper = options.mapper
+    for part in (options, mapper, mapper.rotation_averaging, mapper.global_positioning, mapper.retriangulation):
+        part.random_seed = request.seed
     # a few hundred long tracks per view fix the cameras; the others are triangulated afterwards. Twice as fast as all
     options.mapper.track_required_tracks_per_view = request.tracks_per_view
     options.mapper.global_positioning.use_gpu = False
     adjustment = options.mapper.bundle_adjustment
     adjustment.ceres.use_gpu = False
+    adjustment.ceres.solver_options.num_threads = 1
     adjustment.refine_focal_length = adjustment.refine_extra_params = not request.calibrated
     output = folder / "global"
     output.mkdir()
