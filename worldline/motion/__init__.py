@@ -12,11 +12,17 @@ from torch import Tensor
 
 from schemas.scenes import Scene4D
 from worldline.gaussians import Gaussians
-from worldline.motion import gaussian_flow, static
+from worldline.motion import gaussian_flow, native_4d, periodic_vibration, rigid_agents, static
 
 __all__ = ["MODELS", "Gaussians", "state_at", "velocity_at"]
 
-MODELS: Mapping[str, ModuleType] = {"static": static, "gaussian_flow": gaussian_flow}
+MODELS: Mapping[str, ModuleType] = {
+    "static": static,
+    "gaussian_flow": gaussian_flow,
+    "native_4d": native_4d,
+    "periodic_vibration": periodic_vibration,
+    "rigid_agents": rigid_agents,
+}
 
 
 def state_at(scene: Scene4D, time_s: float) -> Gaussians:
