@@ -28,11 +28,13 @@ picture: demo
 figures: demo
 	$(BIN)/python docs/write_figures.py worldline-data pseudo_labels
 
-# Measure the catalog (see docs/benchmarks.md for how long it takes) and write the page; run again to go on where it stopped.
+# Measure everything (see docs/benchmarks.md for how long it takes) and write the page; run again to go on where it stopped.
+BENCHES := catalog splat reconstruct
+
 bench: env
 	mkdir -p worldline-bench
-	-$(BIN)/worldline bench catalog --json worldline-bench/catalog.json
-	$(BIN)/python docs/write_benchmarks.py worldline-bench/catalog.json
+	-for name in $(BENCHES); do $(BIN)/worldline bench $$name --json worldline-bench/$$name.json; done
+	$(BIN)/python docs/write_benchmarks.py $(BENCHES:%=worldline-bench/%.json)
 
 test: env
 	$(BIN)/python -m pytest

@@ -35,7 +35,7 @@ from schemas.errors import WorldlineError
 ROOT = Path(__file__).resolve().parent.parent
 _MEASURED = ("schemas", "worldline", "stages", "catalogs", "tasks", "flows", "conf", "benchmarks")
 _CASE = "import sys; from benchmarks.harness import measure_case; sys.exit(measure_case(*sys.argv[1:]))"
-_PACKAGES = ("duckdb", "numpy", "obstore", "pg8000", "prefect", "pyarrow", "torch")
+_PACKAGES = ("duckdb", "gsplat", "numba", "numpy", "obstore", "pg8000", "prefect", "pyarrow", "torch")
 
 
 class Figure(TypedDict):

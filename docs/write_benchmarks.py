@@ -1,6 +1,8 @@
 """Write docs/benchmarks.md: the figures of one or more files of `worldline bench NAME --json FILE`.
 
 python docs/write_benchmarks.py FILE [FILE ...]
+
+Benches that none of the files holds keep the section that they have.
 """
 
 import json
@@ -26,13 +28,16 @@ def main() -> None:
     documents = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
     if not documents:
         sys.exit("name the files that worldline bench --json wrote")
-    PAGE.write_text(write_page(documents))
+    PAGE.write_text(write_page(documents, PAGE.read_text() if PAGE.exists() else ""))
     print(PAGE)
 
 
-def write_page(documents: Sequence[dict[str, Any]]) -> str:
-    """Return the page for the documents of some benches."""
-    return INTRODUCTION + "\n".join(describe(document) for document in _joined(documents))
+def write_page(documents: Sequence[dict[str, Any]], before: str = "") -> str:
+    """Return the page for the documents of some benches; sections of other benches are taken from the page `before`."""
+    measured = {document["bench"] for document in documents}
+    kept = [part for part in ("\n" + before).split("\n## ")[1:] if part.split("\n", 1)[0] not in measured]
+    sections = [f"## {part.rstrip()}\n" for part in kept] + [describe(document) for document in _joined(documents)]
+    return INTRODUCTION + "\n".join(sections)
 
 
 def _joined(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

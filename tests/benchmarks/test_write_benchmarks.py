@@ -43,6 +43,14 @@ def test_files_that_hold_parts_of_one_bench_share_a_section(tmp_path, write_page
     assert all(f"| `{name}` |" in page for name in only)
 
 
+def test_a_bench_that_was_not_measured_again_keeps_its_section(tmp_path, write_page):
+    document = run_bench("toy_benches.ways_to_fail", tmp_path, quick=True, only="toy.size")
+    other = {**document, "bench": "other", "figures": [{**document["figures"][0], "id": "other.size"}]}
+    page = write_page([document], before=write_page([other, document]))
+    assert page.count("\n## ") == 2
+    assert page.count("`other.size`") == page.count("`toy.size`") == 1
+
+
 def test_a_bar_in_a_text_does_not_break_the_table(tmp_path, write_page):
     document = run_bench("toy_benches.ways_to_fail", tmp_path, only="toy.size")
     document["figures"][0]["detail"] = "a | b\nc"
