@@ -12,7 +12,7 @@ from torch import Tensor
 
 from schemas.scenes import Scene4D
 from worldline.gaussians import Gaussians
-from worldline.motion import gaussian_flow, native_4d, periodic_vibration, rigid_agents, static
+from worldline.motion import gaussian_birth, gaussian_flow, native_4d, periodic_vibration, rigid_agents, static
 
 __all__ = ["MODELS", "Gaussians", "state_at", "velocity_at"]
 
@@ -22,6 +22,7 @@ MODELS: Mapping[str, ModuleType] = {
     "native_4d": native_4d,
     "periodic_vibration": periodic_vibration,
     "rigid_agents": rigid_agents,
+    "gaussian_birth": gaussian_birth,
 }
 
 

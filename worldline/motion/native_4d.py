@@ -32,33 +32,9 @@ import torch
 from torch import Tensor
 
 from worldline.gaussians import Gaussians
+from worldline.motion.cuts import cut_gaussians, product_tables
 
 CULLED = 0.05  # of the peak opacity: what is weaker at a time is not there
-
-# Axes are (x, y, z, t) and quaternions (w, x, y, z), so a point is the quaternion (t, x, y, z).
-_AXIS_OF_COMPONENT = (3, 0, 1, 2)
-# e_a e_b = sign e_c for the quaternion units (1, i, j, k), as `_UNITS[a][b] = (c, sign)`.
-_UNITS = (
-    ((0, 1), (1, 1), (2, 1), (3, 1)),
-    ((1, 1), (0, -1), (3, 1), (2, -1)),
-    ((2, 1), (3, -1), (0, -1), (1, 1)),
-    ((3, 1), (2, 1), (1, -1), (0, -1)),
-)
-
-
-def _products() -> tuple[Tensor, Tensor]:
-    """Return `[16, 4]` twice: the entries of the matrices of v -> q v and of v -> v conj(q), linear in q."""
-    left, right = torch.zeros(4, 4, 4), torch.zeros(4, 4, 4)
-    for a in range(4):
-        for b in range(4):
-            c, sign = _UNITS[a][b]
-            left[_AXIS_OF_COMPONENT[c], _AXIS_OF_COMPONENT[b], a] = sign
-            right[_AXIS_OF_COMPONENT[c], _AXIS_OF_COMPONENT[a], b] = sign * (1 if b == 0 else -1)
-    return left.reshape(16, 4), right.reshape(16, 4)
-
-
-_LEFT, _RIGHT = _products()
-
 
 class Cut(NamedTuple):
     """What a 4D Gaussian is in every slice of space.
@@ -79,19 +55,23 @@ def rotation_4d(left: Tensor, right: Tensor) -> Tensor:
 
     The rotation is v -> left v conj(right): equal quaternions turn space alone.
     """
-    left_matrix, right_matrix = (
-        (table.to(quats) @ torch.nn.functional.normalize(quats, dim=-1).T).reshape(4, 4, -1)
-        for table, quats in ((_LEFT, left), (_RIGHT, right))
-    )
+    left_index, left_sign, right_index, right_sign = map(torch.from_numpy, product_tables())
+    unit_left, unit_right = (torch.nn.functional.normalize(quats, dim=-1).T for quats in (left, right))
+    left_matrix = left_sign.to(left)[:, :, None] * unit_left[left_index.to(left.device)]
+    right_matrix = right_sign.to(right)[:, :, None] * unit_right[right_index.to(right.device)]
     # The Gaussians lie last: ten thousand products of 4x4 matrices are slow one by one and fast entry by entry.
     return (left_matrix[:, :, None] * right_matrix[None]).sum(dim=1)
 
 
-def cut(canonical: Gaussians, motion: Mapping[str, Tensor]) -> Cut:
-    """Condition the 4D Gaussians on time; differentiable by all tensors."""
-    quats, scales = cast(Tensor, canonical.quats), cast(Tensor, canonical.scales)
-    sizes = torch.cat([scales.T, motion["time_scales"][None]])
-    factor = rotation_4d(quats, motion["right_quats"]) * sizes  # Sigma = factor factor^T
+def cut(left: Tensor, right: Tensor, sizes: Tensor) -> Cut:
+    """Condition 4D Gaussians on time; differentiable. `cut_gaussians` is its fast twin.
+
+    Args:
+        left: `[N, 4]` quaternions of any length.
+        right: `[N, 4]` the same.
+        sizes: `[N, 4]` standard deviations along x, y, z and time before rotation.
+    """
+    factor = rotation_4d(left, right) * sizes.T  # Sigma = factor factor^T
     space, time = factor[:3], factor[3]
     variances = time.square().sum(dim=0)
     velocities = (space * time).sum(dim=1) / variances
@@ -105,7 +85,7 @@ def cut(canonical: Gaussians, motion: Mapping[str, Tensor]) -> Cut:
 def state_at(canonical: Gaussians, motion: Mapping[str, Tensor], time: float) -> Gaussians:
     """Return the Gaussians at a normalised time, as means and covariances; differentiable by all tensors."""
     since = time - motion["times"]
-    velocities, variances, covars = cut(canonical, motion)
+    velocities, variances, covars = _cut(canonical, motion)
     presence = torch.exp(-0.5 * since.square() / variances)
     presence = torch.where(presence > CULLED, presence, torch.zeros_like(presence))
     colors, harmonics = canonical.colors, canonical.harmonics
@@ -126,7 +106,7 @@ def state_at(canonical: Gaussians, motion: Mapping[str, Tensor], time: float) ->
 
 def velocity_at(canonical: Gaussians, motion: Mapping[str, Tensor], time: float) -> Tensor:
     """Return `[N, 3]` Sigma_xt / Sigma_tt by the normalised time: each Gaussian flies straight."""
-    return cut(canonical, motion).velocities
+    return _cut(canonical, motion).velocities
 
 
 def spread(canonical: Gaussians, motion: Mapping[str, Tensor], noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,10 +114,20 @@ def spread(canonical: Gaussians, motion: Mapping[str, Tensor], noise: Tensor) ->
 
     Where a Gaussian is split its children go apart in time as well (Yang et al. 2024, section 3.4).
     """
-    quats, scales = cast(Tensor, canonical.quats), cast(Tensor, canonical.scales)
-    sizes = torch.cat([scales, motion["time_scales"][:, None]], dim=1)
-    offsets = (rotation_4d(quats, motion["right_quats"]) * (sizes * noise).T).sum(dim=1).T
+    rotation = rotation_4d(cast(Tensor, canonical.quats), motion["right_quats"])
+    offsets = (rotation * (_sizes(canonical, motion) * noise).T).sum(dim=1).T
     return offsets[:, :3], offsets[:, 3]
+
+
+def _cut(canonical: Gaussians, motion: Mapping[str, Tensor]) -> Cut:
+    quats, sizes = cast(Tensor, canonical.quats), _sizes(canonical, motion)
+    if quats.is_cuda:
+        return cut(quats, motion["right_quats"], sizes)
+    return Cut(*cut_gaussians(quats, motion["right_quats"], sizes))
+
+
+def _sizes(canonical: Gaussians, motion: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([cast(Tensor, canonical.scales), motion["time_scales"][:, None]], dim=1)
 
 
 def _cosines(since: Tensor, orders: int) -> Tensor:
