@@ -184,7 +184,7 @@ def test_nothing_in_view_gives_the_background_and_zero_gradients():
 @pytest.mark.parametrize(
     ("argument", "error", "names"),
     [
-        ({"sh_degree": 2}, NotImplementedError, "sh_degree"),
+        ({"sh_degree": 2}, ValueError, "sh_degree 2"),
         ({"camera_model": "fisheye"}, NotImplementedError, "fisheye"),
         ({"with_ut": True}, NotImplementedError, "with_ut"),
         ({"render_mode": "rgb"}, ValueError, "render_mode"),

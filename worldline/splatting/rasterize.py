@@ -8,6 +8,7 @@ from torch import Tensor
 from worldline.gaussians import Gaussians
 from worldline.splatting.cameras import Cameras
 from worldline.splatting.compositing import Composite
+from worldline.splatting.harmonics import DC, MAXIMUM_DEGREE, harmonic_degree, view_colors
 from worldline.splatting.projection import Project
 
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
@@ -73,7 +74,7 @@ def rasterize(
         eps2d: variance in square pixels added to every projected Gaussian.
         radius_clip: Gaussians with a radius in pixels of at most this are not drawn.
     """
-    channels = gaussians.colors if features is None else torch.cat([gaussians.colors, features], dim=-1)
+    channels, sh_degree = _channels(gaussians, cameras, features)
     if backgrounds is not None and features is not None:
         backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(*backgrounds.shape[:-1], features.shape[-1])], dim=-1)
     images, alphas, meta = rasterization(
@@ -90,6 +91,7 @@ def rasterize(
         far_plane=far_plane,
         radius_clip=radius_clip,
         eps2d=eps2d,
+        sh_degree=sh_degree,
         backgrounds=backgrounds,
         render_mode="RGB+ED" if depths else "RGB",
         rasterize_mode="antialiased" if antialiased else "classic",
@@ -103,6 +105,24 @@ def rasterize(
         features=None if features is None else images[..., 3 : 3 + features.shape[-1]],
         meta=meta,
     )
+
+
+def _channels(gaussians: Gaussians, cameras: Cameras, features: Tensor | None) -> tuple[Tensor, int | None]:
+    """Return what `rasterization` takes as colours, and as sh_degree.
+
+    gsplat's kernels evaluate harmonics themselves, but not beside features: then, and on the CPU, it is done before.
+    """
+    colors, harmonics = gaussians.colors, gaussians.harmonics
+    if harmonics is not None:
+        if features is None and gaussians.means.is_cuda:
+            first = (colors.unsqueeze(-2) - 0.5) / DC
+            return torch.cat([first, harmonics], dim=-2), harmonic_degree(harmonics.shape[-2])
+        colors = view_colors(gaussians.means, colors, harmonics, cameras.camera_from_world)
+    if features is None:
+        return colors, None
+    if harmonics is not None:
+        features = features.unsqueeze(-3).expand(*colors.shape[:-1], features.shape[-1])
+    return torch.cat([colors, features], dim=-1), None
 
 
 def rasterization(
@@ -150,7 +170,8 @@ def rasterization(
         far_plane: Gaussians whose centre is farther are not drawn.
         radius_clip: Gaussians with a radius in pixels of at most this are not drawn.
         eps2d: variance in square pixels added to every projected Gaussian.
-        sh_degree: only None (colours are given) is supported on the CPU.
+        sh_degree: if given, `colors` are coefficients of spherical harmonics, `[..., N, K, 3]` or `[..., C, N, K, 3]`, of which
+            degrees up to this one are used; colours are 0.5 more than their sum, and at least 0.
         packed: memory layout of the CUDA kernels; no effect on the CPU, where `meta` is never packed.
         tile_size: of the CUDA kernels; no effect on the CPU.
         backgrounds: `[..., C, D]`.
@@ -176,7 +197,9 @@ def rasterization(
 
         given = {name: value for name, value in locals().items() if name not in ("cuda_only", "gsplat")}
         return gsplat.rasterization(**given, **cuda_only)
-    _refuse_unsupported(cuda_only, sh_degree, camera_model, render_mode, rasterize_mode)
+    _refuse_unsupported(cuda_only, camera_model, render_mode, rasterize_mode)
+    if sh_degree is not None and "RGB" in render_mode:
+        colors = _evaluate(means, colors, viewmats, sh_degree)
     batch, cameras = _check_shapes(means, quats, scales, opacities, colors, viewmats, Ks, covars, backgrounds, render_mode)
     settings = (width, height, near_plane, far_plane, eps2d, radius_clip, rasterize_mode == "antialiased")
     count = means.shape[-2]
@@ -227,9 +250,20 @@ def _features(colors: Tensor, depths: Tensor, batch: torch.Size, cameras: int, r
     return colors if render_mode == "RGB" else torch.cat([colors, depths[..., None]], dim=-1)
 
 
-def _refuse_unsupported(
-    cuda_only: dict[str, Any], sh_degree: int | None, camera_model: str, render_mode: str, rasterize_mode: str
-) -> None:
+def _evaluate(means: Tensor, coefficients: Tensor, viewmats: Tensor, degree: int) -> Tensor:
+    """Return the colours `[..., C, N, 3]` of gsplat's coefficients `[..., (C,) N, K, 3]` up to a degree."""
+    count = (degree + 1) ** 2
+    if not 0 <= degree <= MAXIMUM_DEGREE:
+        raise ValueError(f"rasterization: sh_degree must be from 0 to {MAXIMUM_DEGREE}, got {degree}")
+    if coefficients.dim() < 3 or coefficients.shape[-1] != 3 or coefficients.shape[-2] < count:
+        shape = list(coefficients.shape)
+        raise ValueError(
+            f"rasterization: with sh_degree {degree}, colors must have shape [..., N, K, 3], K >= {count}, got {shape}"
+        )
+    return view_colors(means, 0.5 + DC * coefficients[..., 0, :], coefficients[..., 1:count, :], viewmats)
+
+
+def _refuse_unsupported(cuda_only: dict[str, Any], camera_model: str, render_mode: str, rasterize_mode: str) -> None:
     for name, value in cuda_only.items():
         if name == "rolling_shutter":
             if getattr(value, "name", "GLOBAL") != "GLOBAL":
@@ -238,8 +272,6 @@ def _refuse_unsupported(
             raise TypeError(f"rasterization() got an unexpected keyword argument {name!r}")
         elif value is not _OFF[name]:
             raise NotImplementedError(f"rasterization: {name} needs CUDA tensors; the CPU kernels support only {_OFF[name]}")
-    if sh_degree is not None:
-        raise NotImplementedError("rasterization: sh_degree is not supported on the CPU; evaluate the harmonics first")
     if camera_model != "pinhole":
         raise NotImplementedError(f"rasterization: camera_model {camera_model!r} is not supported on the CPU, only 'pinhole'")
     if render_mode not in ("RGB", "D", "ED", "RGB+D", "RGB+ED"):
