@@ -72,6 +72,7 @@ def open_page(file: Path, width: int = 1400, height: int = 1000, dark: bool = Fa
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--mute-audio"]
+        flags += ["--enable-unsafe-swiftshader"]  # WebGL without a GPU
         flags += ["--remote-debugging-port=0", f"--user-data-dir={profile}", f"--window-size={width},{height}"]
         flags += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-background-networking", "about:blank"]
         process = subprocess.Popen([CHROMIUM, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,0 +1,1 @@
+"""File formats of 4D Gaussian scenes."""
