@@ -111,3 +111,12 @@ def test_a_static_scene_never_moves():
     assert torch.equal(motion.state_at(scene, 1.0).means, torch.from_numpy(scene.means))
     assert torch.equal(motion.state_at(scene, 4.0).means, torch.from_numpy(scene.means))
     assert not motion.velocity_at(scene, 2.0).any()
+
+
+def test_states_at_several_times_are_one_batch():
+    scene = make_scene()
+    batch = motion.states_at(scene, [1.0, 2.5, 4.0])
+    assert batch.means.shape == (3, 7, 3)
+    for row, time_s in enumerate((1.0, 2.5, 4.0)):
+        for found, expected in zip(batch, motion.state_at(scene, time_s), strict=True):
+            assert found is expected is None or torch.equal(found[row], expected)

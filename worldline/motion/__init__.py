@@ -4,7 +4,7 @@ A model is one module with `state_at(canonical, motion, time)` and `velocity_at(
 time in [0, 1]; `MODELS` names them. `state_at(scene, time_s)` is the way in for everybody who holds a `Scene4D`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import torch
@@ -14,7 +14,7 @@ from schemas.scenes import Scene4D
 from worldline.gaussians import Gaussians
 from worldline.motion import gaussian_birth, gaussian_flow, native_4d, periodic_vibration, rigid_agents, static
 
-__all__ = ["MODELS", "Gaussians", "state_at", "velocity_at"]
+__all__ = ["MODELS", "Gaussians", "state_at", "states_at", "velocity_at"]
 
 MODELS: Mapping[str, ModuleType] = {
     "static": static,
@@ -32,6 +32,12 @@ def state_at(scene: Scene4D, time_s: float) -> Gaussians:
     Times outside the fitted span give the state at its nearer end: a polynomial says nothing beyond it.
     """
     return MODELS[scene.motion_model].state_at(*_tensors(scene), _normalised(scene, time_s))
+
+
+def states_at(scene: Scene4D, times_s: Sequence[float]) -> Gaussians:
+    """Return the scene's Gaussians at T times, every array with a leading dimension `[T, N, ...]`: one batch to draw."""
+    states = [state_at(scene, time_s) for time_s in times_s]
+    return Gaussians(*(None if parts[0] is None else torch.stack(parts) for parts in zip(*states, strict=True)))
 
 
 def velocity_at(scene: Scene4D, time_s: float) -> Tensor:

@@ -49,7 +49,7 @@ def basis_rate(local: Tensor, powers: int, harmonics: int) -> Tensor:
 
 
 def series(local: Tensor, polynomial: Tensor, fourier: Tensor) -> Tensor:
-    """Return `[M, D]` sums of `basis` times the coefficients `[M, P, D]` and `[M, 2 L, D]`; `evaluate_series` is its fast twin."""
+    """Return `[M, D]`: `basis` times the coefficients `[M, P, D]` and `[M, 2 L, D]`; `evaluate_series` is its fast twin."""
     terms = basis(local, polynomial.shape[1], fourier.shape[1] // 2)
     return (terms[..., None] * torch.cat([polynomial, fourier], dim=1)).sum(dim=1)
 

@@ -36,6 +36,7 @@ from worldline.motion.cuts import cut_gaussians, product_tables
 
 CULLED = 0.05  # of the peak opacity: what is weaker at a time is not there
 
+
 class Cut(NamedTuple):
     """What a 4D Gaussian is in every slice of space.
 

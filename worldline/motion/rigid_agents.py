@@ -111,7 +111,12 @@ def _multiply(first: Tensor, second: Tensor) -> Tensor:
     a, b, c, d = first.unbind(-1)
     e, f, g, h = second.unbind(-1)
     return torch.stack(
-        [a * e - b * f - c * g - d * h, a * f + b * e + c * h - d * g, a * g - b * h + c * e + d * f, a * h + b * g - c * f + d * e],
+        [
+            a * e - b * f - c * g - d * h,
+            a * f + b * e + c * h - d * g,
+            a * g - b * h + c * e + d * f,
+            a * h + b * g - c * f + d * e,
+        ],
         dim=-1,
     )
 

@@ -37,9 +37,9 @@ def _forward(local, polynomial, fourier, out):  # type: ignore[no-untyped-def]
         if harmonics:
             sine1, cosine1 = math.sin(2 * math.pi * t), math.cos(2 * math.pi * t)
             sine, cosine = sine1, cosine1
-            for l in range(harmonics):
+            for order in range(harmonics):
                 for k in range(width):
-                    out[i, k] += sine * fourier[i, l, k] + (cosine - 1) * fourier[i, harmonics + l, k]
+                    out[i, k] += sine * fourier[i, order, k] + (cosine - 1) * fourier[i, harmonics + order, k]
                 sine, cosine = sine * cosine1 + cosine * sine1, cosine * cosine1 - sine * sine1
 
 
@@ -58,12 +58,12 @@ def _backward(local, polynomial, fourier, slope, by_local, by_polynomial, by_fou
         if harmonics:
             sine1, cosine1 = math.sin(2 * math.pi * t), math.cos(2 * math.pi * t)
             sine, cosine = sine1, cosine1
-            for l in range(harmonics):
-                rate = 2 * math.pi * (l + 1)
+            for order in range(harmonics):
+                rate = 2 * math.pi * (order + 1)
                 for k in range(width):
-                    by_fourier[i, l, k] = sine * slope[i, k]
-                    by_fourier[i, harmonics + l, k] = (cosine - 1) * slope[i, k]
-                    total += rate * (cosine * fourier[i, l, k] - sine * fourier[i, harmonics + l, k]) * slope[i, k]
+                    by_fourier[i, order, k] = sine * slope[i, k]
+                    by_fourier[i, harmonics + order, k] = (cosine - 1) * slope[i, k]
+                    total += rate * (cosine * fourier[i, order, k] - sine * fourier[i, harmonics + order, k]) * slope[i, k]
                 sine, cosine = sine * cosine1 + cosine * sine1, cosine * cosine1 - sine * sine1
         by_local[i] = total
 
