@@ -1,5 +1,7 @@
 """Draw a 4D scene as it was fitted."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,3 +41,20 @@ def draw_scene(
     with torch.no_grad():
         rendering = rasterize(gaussians, camera, near_plane=near, backgrounds=background[None], antialiased=True)
     return rendering.colors[0].clamp(0.0, 1.0)
+
+
+# What is a length in each scene; all else is an angle, a share, a colour or a time.
+_LENGTHS = ("means", "scales")
+_LENGTHS_OF_MOTION = ("position_polynomial", "position_fourier", "velocities", "agent_positions")
+
+
+def rescale_scene(scene: Scene4D, factor: float) -> Scene4D:
+    """Return the same scene in another unit of length.
+
+    Args:
+        scene: in one unit.
+        factor: that unit's length in the new one (1000 from metres to millimetres).
+    """
+    lengths = {name: getattr(scene, name) * np.float32(factor) for name in _LENGTHS}
+    moved = {name: array * np.float32(factor) for name, array in scene.motion.items() if name in _LENGTHS_OF_MOTION}
+    return dataclasses.replace(scene, **lengths, motion=dict(scene.motion) | moved)

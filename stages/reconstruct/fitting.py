@@ -1,4 +1,4 @@
-"""Fit moving Gaussians to views by gradient descent on what they look like.
+"""Fit Gaussians of any motion model to views by gradient descent on what they look like.
 
 Every random draw of step k comes from a generator seeded with (seed, k), and the whole state is arrays: a fit that
 is stopped after any step and continued from its checkpoint takes the same steps as one that was not.
@@ -6,119 +6,110 @@ is stopped after any step and continued from its checkpoint takes the same steps
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-from stages.reconstruct.optimizer import adam_step, choose_relocations, share_opacity
+from schemas.scenes import Scene4D
+from stages.reconstruct import losses
+from stages.reconstruct.checkpoint import load_checkpoint, save_checkpoint
+from stages.reconstruct.growth import GROWTHS
+from stages.reconstruct.motion_seeds import with_motion
+from stages.reconstruct.optimizer import adam_step
+from stages.reconstruct.parameters import (
+    PARAMETERS,
+    FitState,
+    activate,
+    hold_in_range,
+    initial_state,
+    measure_distances,
+    to_scene,
+)
 from stages.reconstruct.seeding import Seeds
-from stages.reconstruct.views import Views
-from worldline.cameras import rotation_from_quaternion
+from stages.reconstruct.settings import FitSettings
+from stages.reconstruct.views import Views, halve
 from worldline.gaussians import Gaussians
-from worldline.metrics import ssim
 from worldline.metrics.images import WINDOW
-from worldline.motion import gaussian_flow
+from worldline.motion import MODELS
 from worldline.scenes import NEAR_SHARE
 from worldline.splatting import Cameras, rasterize
 
-# Step sizes of Adam. Positions (and what moves them) are multiplied with the distance to the nearest camera, so that one
-# step is the same number of pixels for near and far Gaussians.
-RATES = {
-    "means": 3e-3,
-    "quats": 4e-3,
-    "log_scales": 3e-2,
-    "logits": 5e-2,
-    "colors": 2e-2,
-    "time_centers": 5e-4,
-    "position_polynomial": 3e-3,
-    "position_fourier": 1e-3,
-    "rotation_polynomial": 2e-3,
-    "rotation_fourier": 1e-3,
-    "color_polynomial": 4e-3,
-    "color_fourier": 2e-3,
-}
-FINAL_POSITION_RATE = 0.03  # of the first one; exponential in between, as in 3DGS
-FINAL_RATE = 0.3  # of the other parameters
-POSITIONS = ("means", "position_polynomial", "position_fourier")
-OPACITY_RANGE = (0.005, 0.9999)
-SPLIT_SIZE = 0.8  # of a Gaussian and its copies, beyond what sharing its opacity makes of them
-SPLIT_SPREAD = 0.7  # of a standard deviation: how far copies go
-MOTION = tuple(RATES)[5:]
 
+def fit_scene(
+    views: Views,
+    seeds: Seeds,
+    model: str,
+    settings: FitSettings,
+    *,
+    training: np.ndarray,
+    validation: np.ndarray,
+    background: np.ndarray,
+    seed: int,
+    after_step: Callable[[int, float], None] = lambda done, error: None,
+    checkpoints: Path | None = None,
+) -> Scene4D:
+    """Fit a scene of one motion model.
 
-@dataclass
-class FitState:
-    """All that a fit knows, and all that a checkpoint holds.
+    Args:
+        views: at full resolution, times in [0, 1].
+        seeds: the first Gaussians; arrays of the motion model that they lack are given their usual start.
+        model: name in `worldline.motion.MODELS`.
+        settings: how.
+        training: `[T]` indices of the views to fit.
+        validation: `[V]` indices of views that are never fitted.
+        background: `[3]` RGB behind the Gaussians.
+        seed: of all randomness.
+        after_step: called with the number of steps taken and the mean squared error of the last one's views before it.
+        checkpoints: folder to continue from and to leave checkpoints in.
 
-    Attributes:
-        values: parameters by name, float32.
-        first: Adam's running means, by name.
-        second: Adam's running mean squares, by name.
-        importance: `[N]`, each Gaussian's image gradients summed since the last relocation.
-        distance: `[N]`, from each Gaussian to the nearest camera at the last relocation.
+    Returns:
+        The scene in the unit of the views, over the time span [0, 1].
     """
-
-    values: dict[str, np.ndarray]
-    first: dict[str, np.ndarray]
-    second: dict[str, np.ndarray]
-    importance: np.ndarray
-    distance: np.ndarray
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return everything by flat names, for a checkpoint."""
-        parts = {"values": self.values, "first": self.first, "second": self.second}
-        flat = {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
-        return flat | {"importance": self.importance, "distance": self.distance}
-
-    @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "FitState":
-        """Take back what `arrays` gave."""
-        parts: dict[str, dict[str, np.ndarray]] = {"values": {}, "first": {}, "second": {}}
-        for name, array in arrays.items():
-            if "/" in name:
-                part, key = name.split("/")
-                parts[part][key] = array
-        return cls(**parts, importance=arrays["importance"], distance=arrays["distance"])
-
-
-def initial_state(seeds: Seeds, cameras: np.ndarray, harmonics: int, color_powers: int, rotation_powers: int) -> FitState:
-    """Make parameters from seeds and camera centres `[V, 3]`: round, half transparent, moving as the seeds do."""
-    count, moving = len(seeds.means), len(seeds.centers)
-    opacities = np.full(count, 0.35)
-    opacities[:moving] = 0.5
-    values = {
-        "means": seeds.means,
-        "quats": np.tile([1.0, 0.0, 0.0, 0.0], (count, 1)),
-        "log_scales": np.log(np.repeat(seeds.sizes[:, None], 3, axis=1)),
-        "logits": np.log(opacities / (1 - opacities)),
-        "colors": seeds.colors,
-        "time_centers": seeds.centers,
-        "position_polynomial": seeds.position_polynomial,
-        "position_fourier": np.zeros((moving, 2 * harmonics, 3)),
-        "rotation_polynomial": np.zeros((moving, rotation_powers, 4)),
-        "rotation_fourier": np.zeros((moving, 0, 4)),
-        "color_polynomial": np.zeros((moving, color_powers, 3)),
-        "color_fourier": np.zeros((moving, 0, 3)),
-    }
-    values = {name: np.ascontiguousarray(array, np.float32) for name, array in values.items()}
-    first, second = ({name: np.zeros_like(array) for name, array in values.items()} for _ in range(2))
-    return FitState(values, first, second, np.zeros(count, np.float32), camera_distances(values["means"], cameras))
+    pyramid = build_pyramid(views, settings.resolutions)
+    behind = torch.from_numpy(np.asarray(background, np.float32))
+    seeds = with_motion(seeds, model, np.random.default_rng([seed, 0, 1]))
+    near = NEAR_SHARE * typical_depth(views, seeds)
+    with one_torch_thread():
+        saved = load_checkpoint(checkpoints) if checkpoints is not None else None
+        if saved is not None:
+            start, state = saved[0], FitState.from_arrays(saved[1])
+        else:
+            start, state = 0, initial_state(seeds, settings.primitive, settings.harmonics)
+            measure_distances(state, views.centers)
+        for step in range(start, settings.steps):
+            level = min(len(pyramid) - 1, step * 2 * len(pyramid) // settings.steps)
+            chosen = _choose(training, settings.batch, step, seed)
+            error = _step(state, model, pyramid[level], chosen, behind, near, settings, step)
+            done = step + 1
+            if done % settings.grow_every == 0:
+                if done <= settings.grow_until * settings.steps:
+                    GROWTHS[settings.growth](state, settings, np.random.default_rng([seed, step, 2]))
+                measure_distances(state, views.centers)
+            after_step(done, error)
+            if checkpoints is not None and done % settings.checkpoint_every == 0 and done < settings.steps:
+                save_checkpoint(checkpoints, done, state.arrays())
+    return to_scene(state, model, settings.primitive, background)
 
 
-def gaussians_at(values: dict[str, Tensor], time: float) -> Gaussians:
-    """Return the Gaussians at a normalised time, from raw parameters."""
-    canonical = Gaussians(
-        means=values["means"],
-        quats=values["quats"],
-        scales=values["log_scales"].exp(),
-        opacities=values["logits"].sigmoid(),
-        colors=values["colors"],
+def build_pyramid(views: Views, resolutions: int) -> list[Views]:
+    """Return the views at rising resolutions, at most so many, none too small for SSIM."""
+    pyramid = [views]
+    while len(pyramid) < resolutions and min(pyramid[0].size) >= 4 * WINDOW:
+        pyramid.insert(0, halve(pyramid[0]))
+    return pyramid
+
+
+def typical_depth(views: Views, seeds: Seeds) -> float:
+    """Return the median depth of seeds as seen by the views, 1 where none is before a camera."""
+    if not len(seeds.means) or "agents" in seeds.motion:
+        return 1.0
+    depths = (
+        seeds.means[:: max(1, len(seeds.means) // 1000)] @ views.camera_from_world[:, 2, :3].T + views.camera_from_world[:, 2, 3]
     )
-    motion = {name: values[name] for name in MOTION} | {"moving": torch.arange(len(values["time_centers"]))}
-    return gaussian_flow.state_at(canonical, motion, time)
+    ahead = depths[depths > 0]
+    return float(np.median(ahead)) if len(ahead) else 1.0
 
 
 @contextmanager
@@ -135,130 +126,60 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def draw(gaussians: Gaussians, views: Views, view: int, background: Tensor) -> tuple[Tensor, dict]:
+def draw(gaussians: Gaussians, views: Views, view: int, background: Tensor, near: float) -> tuple[Tensor, dict]:
     """Rasterise one view: image `[H, W, 3]` and the rasteriser's `meta`."""
     camera = Cameras.single(views.camera_from_world[view], views.intrinsics, *views.size)
-    rendering = rasterize(gaussians, camera, near_plane=NEAR_SHARE, backgrounds=background[None], antialiased=True)
+    rendering = rasterize(gaussians, camera, near_plane=near, backgrounds=background[None], antialiased=True)
     return rendering.colors[0], rendering.meta
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """The weights and moments of a fit; see `GaussianFlowConfig`."""
-
-    steps: int
-    ssim_weight: float
-    motion_weight: float
-    opacity_weight: float
-    relocate_every: int
-    relocate_share: float
-    seed: int
+def _choose(training: np.ndarray, batch: int, step: int, seed: int) -> list[int]:
+    """Return the views of a step: every epoch goes through all of them in another order."""
+    chosen = []
+    for index in range(step * batch, (step + 1) * batch):
+        epoch, place = divmod(index, len(training))
+        chosen.append(int(np.random.default_rng([seed, epoch, 1]).permutation(training)[place]))
+    return chosen
 
 
-def fit(
-    state: FitState,
-    pyramid: list[Views],
-    training: np.ndarray,
-    background: Tensor,
-    schedule: Schedule,
-    start: int,
-    after_step: Callable[[int, float], None],
-) -> None:
-    """Take steps `start` to `schedule.steps` in place, one view each.
-
-    Args:
-        state: parameters and moments.
-        pyramid: the views at rising resolutions; each gets an equal share of the first half, the last the rest.
-        training: indices of the views to fit.
-        background: `[3]`.
-        schedule: how.
-        start: number of steps already taken.
-        after_step: called with the number of steps taken and the mean squared error of the last.
-    """
-    for step in range(start, schedule.steps):
-        level = min(len(pyramid) - 1, step * 2 * len(pyramid) // schedule.steps)
-        views = pyramid[level]
-        order = np.random.default_rng([schedule.seed, step // len(training), 1]).permutation(training)
-        error = _step(state, views, int(order[step % len(training)]), background, schedule, step)
-        done = step + 1
-        if done % schedule.relocate_every == 0:
-            if done <= 0.85 * schedule.steps:
-                _relocate(state, schedule.relocate_share, np.random.default_rng([schedule.seed, step, 2]))
-            state.distance = camera_distances(state.values["means"], pyramid[-1].centers)
-        after_step(done, error)
-
-
-def camera_distances(means: np.ndarray, cameras: np.ndarray) -> np.ndarray:
-    """Return the distance of each point to the nearest camera, `[N]` float32."""
-    return cKDTree(cameras).query(means)[0].astype(np.float32).clip(1e-3)
-
-
-def _step(state: FitState, views: Views, view: int, background: Tensor, schedule: Schedule, step: int) -> float:
-    """Take one step and return the mean squared error of the view before it."""
+def _step(
+    state: FitState, model: str, views: Views, chosen: list[int], background: Tensor, near: float, settings: FitSettings,
+    step: int,
+) -> float:  # fmt: skip
+    """Take one step and return the mean squared error of its views before it."""
     leaves = {name: torch.from_numpy(array).requires_grad_() for name, array in state.values.items()}
-    gaussians = gaussians_at(leaves, float(views.times[view]))
-    image, meta = draw(gaussians, views, view, background)
-    meta["means2d"].retain_grad()
-    target = torch.from_numpy(views.images[view].astype(np.float32) / np.float32(255.0))
-    loss = (1.0 - schedule.ssim_weight) * (image - target).abs().mean()
-    if min(views.size) >= WINDOW:
-        loss = loss + schedule.ssim_weight * (1.0 - ssim(image, target))
-    loss = loss + schedule.opacity_weight * gaussians.opacities.mean()
-    moving = len(leaves["time_centers"])
-    if moving:
-        # The farther from straight motion, the dearer: everything beyond the linear term pays.
-        bent = leaves["position_polynomial"][:, 1:].abs().sum() + leaves["position_fourier"].abs().sum()
-        turned = leaves["rotation_polynomial"].abs().sum() + leaves["color_polynomial"].abs().sum()
-        loss = loss + schedule.motion_weight * (bent + turned) / moving
+    canonical, motion = activate(leaves, {name: torch.from_numpy(array) for name, array in state.fixed.items()})
+    loss, errors, drawn = torch.zeros(()), [], []
+    for view in chosen:
+        gaussians = MODELS[model].state_at(canonical, motion, float(views.times[view]))
+        image, meta = draw(gaussians, views, view, background, near)
+        meta["means2d"].retain_grad()
+        drawn.append(meta)
+        target = torch.from_numpy(views.images[view].astype(np.float32) / np.float32(255.0))
+        loss = loss + losses.image_difference(image, target, settings.ssim_weight) / len(chosen)
+        errors.append(float((image.detach() - target).square().mean()))
+    if settings.opacity_weight:
+        loss = loss + settings.opacity_weight * canonical.opacities.mean()
+    if settings.motion_weight and state.movers:
+        loss = loss + settings.motion_weight * losses.bending(motion)
     loss.backward()
-    state.importance += meta["means2d"].grad[0].norm(dim=-1).numpy()
-    _descend(state, leaves, schedule, step)
-    return float((image.detach() - target).square().mean())
+    for meta in drawn:
+        pull = meta["means2d"].grad[0].norm(dim=-1).numpy()
+        state.importance += pull * np.float32(0.5 * len(chosen) * max(views.size))
+        state.seen += pull > 0
+    _descend(state, leaves, step, step / settings.steps)
+    return float(np.mean(errors))
 
 
-def _descend(state: FitState, leaves: dict[str, Tensor], schedule: Schedule, step: int) -> None:
-    progress = step / max(schedule.steps, 1)
+def _descend(state: FitState, leaves: dict[str, Tensor], step: int, progress: float) -> None:
+    """Take one step of Adam with each parameter's own rate."""
     for name, value in state.values.items():
         gradient = leaves[name].grad
         if gradient is None:
             continue
-        rate = np.full(
-            len(value), RATES[name] * (FINAL_POSITION_RATE if name in POSITIONS else FINAL_RATE) ** progress, np.float32
-        )
-        if name in POSITIONS:
-            rate *= state.distance[: len(value)]
-        adam_step(value, gradient.numpy(), state.first[name], state.second[name], rate, step + 1)
-    np.clip(state.values["colors"], 0.0, 1.0, out=state.values["colors"])
-
-
-def _relocate(state: FitState, share: float, rng: np.random.Generator) -> None:
-    """Move the Gaussians that cover least beside those whose image pulls most, and forget the momentum of both.
-
-    Copies at one place would get equal gradients and stay together: each is put somewhere inside its source, and both
-    become smaller (the split of Kerbl et al. 2023, section 5.2).
-    """
-    opacities = 1.0 / (1.0 + np.exp(-state.values["logits"].astype(np.float64)))
-    # What it covers in the nearest camera's image: its two longer axes, seen from there.
-    axes = np.sort(state.values["log_scales"], axis=1)[:, 1:].sum(axis=1)
-    mass = opacities * np.exp(axes) / np.square(state.distance)
-    moving, count = len(state.values["time_centers"]), len(opacities)
-    groups = [slice(0, moving), slice(moving, count)]
-    dead, source = choose_relocations(mass, state.importance, share, groups, rng)
-    state.importance[:] = 0
-    if not len(dead):
-        return
-    shared, copies = np.unique(source, return_counts=True)
-    opacity, factor = share_opacity(opacities[shared], copies + 1)
-    opacity = opacity.clip(*OPACITY_RANGE)
-    state.values["logits"][shared] = np.log(opacity / (1.0 - opacity))
-    state.values["log_scales"][shared] += np.log(SPLIT_SIZE * factor)[:, None].astype(np.float32)
-    for name, value in state.values.items():
-        rows = dead < len(value)
-        value[dead[rows]] = value[source[rows]]
-        touched = shared[shared < len(value)]
-        for moments in (state.first[name], state.second[name]):
-            moments[dead[rows]] = 0
-            moments[touched] = 0
-    rotations = rotation_from_quaternion(state.values["quats"][dead])
-    inside = SPLIT_SPREAD * np.exp(state.values["log_scales"][dead]) * rng.standard_normal((len(dead), 3))
-    state.values["means"][dead] += np.einsum("nij,nj->ni", rotations, inside).astype(np.float32)
+        parameter = PARAMETERS[name]
+        rates = np.full(len(value), parameter.rate * parameter.final**progress, np.float32)
+        if parameter.travels:
+            rates *= np.median(state.distance) if parameter.rows == "scene" else state.distance[: len(value)]
+        adam_step(value, gradient.numpy(), state.first[name], state.second[name], rates, step + 1)
+    hold_in_range(state.values)

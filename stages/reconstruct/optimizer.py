@@ -1,4 +1,4 @@
-"""Adam with a step size per Gaussian, and the relocation of Gaussians that do little."""
+"""Adam with a step size per Gaussian."""
 
 import numba
 import numpy as np
@@ -44,63 +44,3 @@ def adam_step(
         _adam_rows(*flat, rates, *corrections, index * ROWS, min((index + 1) * ROWS, len(values)))  # type: ignore[call-arg]
 
     map_pieces(piece, -(-len(values) // ROWS))
-
-
-def choose_relocations(
-    mass: np.ndarray, importance: np.ndarray, share: float, groups: list[slice], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pick the Gaussians that do least, and for each a better place beside another one of its group.
-
-    Kheradmand et al., "3D Gaussian splatting as Markov chain Monte Carlo", 2024, section 3.2, relocate what became
-    transparent; a short fit has no time to wait for that, so a fixed share goes each time. Places are drawn in proportion
-    to `importance`. Groups keep what moves and what stands still apart.
-
-    Args:
-        mass: `[N]` how much each Gaussian covers.
-        importance: `[N]` how hard the images pull at it.
-        share: of each group that is relocated.
-        groups: slices of the N.
-        rng: source of randomness.
-
-    Returns:
-        Indices of the relocated and of the Gaussians beside which they go.
-    """
-    moved, sources = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for group in groups:
-        chosen = np.argsort(mass[group], kind="stable")[: int(share * len(mass[group]))]
-        weight = importance[group].astype(np.float64)
-        weight[chosen] = 0.0
-        if not len(chosen) or not weight.sum() > 0:
-            continue
-        moved.append(chosen + group.start)
-        sources.append(rng.choice(len(weight), size=len(chosen), p=weight / weight.sum()) + group.start)
-    return np.concatenate(moved), np.concatenate(sources)
-
-
-def share_opacity(opacities: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return opacity and size factor with which `copies` Gaussians at one place look like the one that was there.
-
-    Kheradmand et al. 2024, equation 9: o' = 1 - (1 - o)^(1/n) and
-    s' = s o / sum_{i=1..n} sum_{k=0..i-1} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1).
-
-    Args:
-        opacities: `[P]` of the Gaussians that are shared.
-        copies: `[P]` how many there are afterwards, themselves included; counted as 51 beyond that.
-    """
-    copies = np.minimum(copies, 51)
-    shared = 1.0 - (1.0 - opacities) ** (1.0 / copies)
-    factors = np.empty(len(opacities))
-    for row, (opacity, count) in enumerate(zip(shared, copies, strict=True)):
-        # sum_k C(i-1, k) (-1)^k o^(k+1) / sqrt(k+1), summed over i = 1..n, is sum_k C(n, k+1) (-1)^k o^(k+1) / sqrt(k+1)
-        k = np.arange(count)
-        signs = np.where(k % 2, -1.0, 1.0)
-        factors[row] = opacities[row] / np.sum(_binomials(int(count))[1:] * signs * opacity ** (k + 1) / np.sqrt(k + 1))
-    return shared, factors
-
-
-def _binomials(n: int) -> np.ndarray:
-    """Return C(n, 0) to C(n, n)."""
-    row = np.ones(n + 1)
-    for k in range(1, n + 1):
-        row[k] = row[k - 1] * (n - k + 1) / k
-    return row

@@ -1,5 +1,6 @@
 """The frames that a scene is fitted to: reduced, undistorted, with their cameras and moving regions."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from schemas.cameras import CameraPath
 from schemas.clips import Clip
 from schemas.motion import Masks
 from worldline.cameras import invert_rigid, scale_intrinsics
+
+_BY_VIEW = ("images", "labels", "camera_from_world", "times", "frames", "depths", "sky")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Views:
         intrinsics: `[3, 3]` in pixels of `images`.
         times: `[V]` normalised: 0 at the clip's first frame, 1 at its last.
         frames: `[V]` index in the clip.
+        depths: `[V, H, W]` float32 camera z, 0 where unknown, or None.
+        sky: `[V, H, W]` bool, or None.
     """
 
     images: np.ndarray
@@ -31,6 +36,8 @@ class Views:
     intrinsics: np.ndarray
     times: np.ndarray
     frames: np.ndarray
+    depths: np.ndarray | None = None
+    sky: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,9 +76,25 @@ def halve(views: Views) -> Views:
     width, height = views.size[0] // 2, views.size[1] // 2
     even = views.images[:, : 2 * height, : 2 * width].astype(np.uint16)
     images = (even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2] + 2) // 4
-    labels = views.labels[:, : 2 * height : 2, : 2 * width : 2]
-    intrinsics = scale_intrinsics(views.intrinsics, 0.5, 0.5)
-    return Views(images.astype(np.uint8), labels, views.camera_from_world, intrinsics, views.times, views.frames)
+    # Of labels, depths and sky one pixel in four: a mean of two depths lies on neither surface.
+    labels, depths, sky = (
+        None if array is None else array[:, : 2 * height : 2, : 2 * width : 2]
+        for array in (views.labels, views.depths, views.sky)
+    )
+    return dataclasses.replace(
+        views,
+        images=images.astype(np.uint8),
+        labels=labels,
+        depths=depths,
+        sky=sky,
+        intrinsics=scale_intrinsics(views.intrinsics, 0.5, 0.5),
+    )
+
+
+def choose_views(views: Views, chosen: np.ndarray) -> Views:
+    """Return some of the views."""
+    pick = {name: array[chosen] for name in _BY_VIEW if (array := getattr(views, name)) is not None}
+    return dataclasses.replace(views, **pick)
 
 
 def _reduced_size(size: tuple[int, int], max_side: int) -> tuple[int, int]:

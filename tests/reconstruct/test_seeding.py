@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from stages.reconstruct.seeding import DepthField, _recentred, follow_object
+from stages.reconstruct.driving_seeds import DepthField, Sightings, _shift, follow_object
+from stages.reconstruct.motion_seeds import gaussian_flow_drive
 from stages.reconstruct.views import Views
 
 FRAMES, WIDTH, HEIGHT, FOCAL = 20, 160, 90, 120.0
@@ -40,7 +41,8 @@ def test_an_oncoming_car_is_followed_on_the_road():
 def test_a_motion_around_a_time_centre_is_the_same_motion():
     rng = np.random.default_rng(1)
     trajectory = rng.standard_normal((4, 3))
-    local = _recentred(trajectory, time=0.3)
+    paths = _shift(trajectory, 0.3)[1:]
+    local = gaussian_flow_drive(Sightings(np.array([0.3]), paths[None]))["position_polynomial"][0]
     for time in (0.0, 0.3, 0.9):
         scaled = 0.5 * (time - 0.3)
         moved = sum(local[n] * scaled ** (n + 1) for n in range(3))

@@ -1,0 +1,91 @@
+"""How the Gaussians of each motion model move before the first step."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from stages.reconstruct.driving_seeds import Sightings
+from stages.reconstruct.seeding import Seeds
+from worldline.motion.gaussian_flow import TIME_SCALE
+
+Arrays = dict[str, np.ndarray]
+
+
+def gaussian_flow_motion(
+    count: int,
+    *,
+    position_powers: int = 3,
+    position_harmonics: int = 2,
+    rotation_powers: int = 1,
+    rotation_harmonics: int = 0,
+    color_powers: int = 1,
+    color_harmonics: int = 0,
+    time: float | np.ndarray = 0.5,
+) -> Arrays:
+    """Return Gaussian-Flow's arrays for `count` Gaussians that all may move and stand still, canonical at `time`."""
+    return {
+        "moving": np.arange(count),
+        "time_centers": np.full(count, TIME_SCALE * np.asarray(time)),
+        "position_polynomial": np.zeros((count, position_powers, 3)),
+        "position_fourier": np.zeros((count, 2 * position_harmonics, 3)),
+        "rotation_polynomial": np.zeros((count, rotation_powers, 4)),
+        "rotation_fourier": np.zeros((count, 2 * rotation_harmonics, 4)),
+        "color_polynomial": np.zeros((count, color_powers, 3)),
+        "color_fourier": np.zeros((count, 2 * color_harmonics, 3)),
+    }
+
+
+def gaussian_flow_drive(sightings: Sightings, **orders: int) -> Arrays:
+    """Return Gaussian-Flow's arrays for Gaussians on moving objects: polynomials about the time of each one's sighting."""
+    count, powers = sightings.paths.shape[:2]
+    arrays = gaussian_flow_motion(count, position_powers=powers, time=sightings.times, **orders)
+    return arrays | {"position_polynomial": sightings.paths / TIME_SCALE ** np.arange(1, powers + 1)[:, None]}
+
+
+def native_4d_motion(count: int, rng: np.random.Generator, *, time_scale: float = 0.2**0.5, color_orders: int = 0) -> Arrays:
+    """Return native 4D Gaussians' arrays: standing still, centred anywhere in time and a tenth beyond (Yang et al. 2024).
+
+    Args:
+        count: how many.
+        rng: source of randomness.
+        time_scale: standard deviation in time; the paper's variance is a fifth of the clip.
+        color_orders: of the cosine terms of the colours.
+    """
+    arrays = {
+        "times": rng.uniform(-0.1, 1.1, count),
+        "time_scales": np.full(count, time_scale),
+        "right_quats": np.tile([1.0, 0.0, 0.0, 0.0], (count, 1)),
+    }
+    return arrays | ({"time_colors": np.zeros((count, color_orders, 3))} if color_orders else {})
+
+
+def periodic_vibration_motion(count: int, rng: np.random.Generator, *, cycle: float = 0.2, lifespan: float = 0.3) -> Arrays:
+    """Return periodic vibration's arrays: standing still, most opaque at any time (Chen et al. 2023)."""
+    return {
+        "velocities": np.zeros((count, 3)),
+        "peaks": rng.uniform(0.0, 1.0, count),
+        "lifespans": np.full(count, lifespan),
+        "cycle": np.array([cycle]),
+    }
+
+
+_USUAL: Mapping[str, Callable[[int, np.random.Generator], Arrays]] = {
+    "static": lambda count, rng: {},
+    "gaussian_flow": lambda count, rng: gaussian_flow_motion(count),
+    "native_4d": native_4d_motion,
+    "periodic_vibration": periodic_vibration_motion,
+}
+
+
+def with_motion(seeds: Seeds, model: str, rng: np.random.Generator) -> Seeds:
+    """Return the seeds with the usual start of a model's motion where they bring none.
+
+    Raises:
+        ValueError: for rigid agents without their boxes, which cannot be guessed, and models that are only read from files.
+    """
+    if seeds.motion or model == "static":
+        return seeds
+    if model not in _USUAL:
+        raise ValueError(f"fit_scene: seeds of model {model!r} must bring its motion arrays")
+    return dataclasses.replace(seeds, motion=_USUAL[model](len(seeds.means), rng))
