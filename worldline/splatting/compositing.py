@@ -4,9 +4,9 @@ Kerbl et al., "3D Gaussian splatting", 2023, equation 3: C = sum_i c_i alpha_i p
 alpha at most 0.999, contributions under 1/255 skipped, a pixel finished where its transmittance would fall to 1e-4.
 
 A GPU gives each pixel a thread that walks a list of Gaussians. A CPU does better the other way round: walk the Gaussians
-in depth order, and for each the pixels inside its ellipse, row by row, over an image that stays in cache. The image
-is cut into bands of rows that are worked on independently; a Gaussian that spans several bands has a gradient slot in
-each, summed in the order of the bands.
+in depth order, and for each the pixels inside its ellipse, row by row, eight at a time without a branch. The image is cut
+into tiles that stay in the nearest cache and are worked on independently; inside a tile each channel is a plane of its own.
+A Gaussian that touches several tiles has a gradient slot for each, summed in the order of the tiles.
 """
 
 import math
@@ -17,153 +17,290 @@ import numpy as np
 import torch
 
 from worldline.splatting.projection import ALPHA_THRESHOLD
+from worldline.splatting.vectors import (
+    count,
+    exp,
+    get,
+    lanes,
+    load,
+    magnitude,
+    put,
+    select,
+    smaller,
+    splat,
+    store,
+    total,
+    variables,
+)
 from worldline.threads import map_pieces
 
-BAND_ROWS = 16
+TILE_WIDTH = 64  # a multiple of the lanes of a vector
+TILE_ROWS = 16
+TILE = TILE_WIDTH * TILE_ROWS
+PIECES = 32
 ALPHA_MAXIMUM = 0.999
 TRANSMITTANCE_MINIMUM = 1e-4
-NEVER = np.iinfo(np.int32).max
+MARGIN = 0.01  # pixels around an ellipse, for rounding; what lies outside is masked
+_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+# The columns of a packed Gaussian; its colour follows.
+U, V, HALF_A, B, HALF_C, OPACITY, LEVEL, REACH_X, REACH_Y, SLOPE, WIDTH2, NARROWING, COLOR = range(13)
 
 
 @numba.njit(nogil=True, cache=True)
-def _list_bands(order, means2d, radii, height, bands):  # type: ignore[no-untyped-def]
-    """Return the Gaussians of each band in depth order: (offsets `[bands + 1]`, ids `[M]`)."""
-    first, last = np.empty(len(order), np.int32), np.empty(len(order), np.int32)
-    offsets = np.zeros(bands + 1, np.int64)
-    for rank in range(len(order)):
+def _pack(order, means2d, conics, opacities, colors, start, stop, packed):  # type: ignore[no-untyped-def]
+    """Write what the kernels read of each Gaussian, in depth order.
+
+    The ellipse in which the exponent sigma stays under LEVEL covers, at `dy` from the centre, the pixels
+    u - SLOPE dy -+ sqrt(WIDTH2 - NARROWING dy^2).
+    """
+    for rank in range(start, stop):
         i = order[rank]
-        top = max(0, math.floor(means2d[i, 1] - radii[i, 1]))
-        bottom = min(height - 1, math.ceil(means2d[i, 1] + radii[i, 1]))
-        first[rank], last[rank] = top // BAND_ROWS, bottom // BAND_ROWS
-        for band in range(first[rank], last[rank] + 1):
-            offsets[band + 1] += 1
-    for band in range(bands):
-        offsets[band + 1] += offsets[band]
-    ids, fill = np.empty(offsets[bands], np.int32), offsets[:bands].copy()
-    for rank in range(len(order)):
-        for band in range(first[rank], last[rank] + 1):
-            ids[fill[band]] = order[rank]
-            fill[band] += 1
-    return offsets, ids
+        a, b, c = float(conics[i, 0]), float(conics[i, 1]), float(conics[i, 2])
+        level = math.log(opacities[i] / ALPHA_THRESHOLD)
+        determinant = max(a * c - b * b, 1e-30)
+        row = packed[rank]
+        row[U], row[V], row[OPACITY], row[LEVEL] = means2d[i, 0], means2d[i, 1], opacities[i], level
+        row[HALF_A], row[B], row[HALF_C] = 0.5 * a, b, 0.5 * c
+        row[REACH_X] = math.sqrt(2.0 * level * c / determinant) + MARGIN
+        row[REACH_Y] = math.sqrt(2.0 * level * a / determinant) + MARGIN
+        row[SLOPE], row[WIDTH2], row[NARROWING] = b / a, 2.0 * level / a, determinant / (a * a)
+        for k in range(colors.shape[1]):
+            row[COLOR + k] = colors[i, k]
+
+
+@numba.njit(nogil=True, cache=True)
+def _list_tiles(packed, width, height, columns, tiles):  # type: ignore[no-untyped-def]
+    """Return the Gaussians of each tile in depth order.
+
+    Returns:
+        Offsets `[tiles + 1]` of the tiles' lists, `[M]` ranks and `[M]` slots in them, `[R + 1]` offsets of the slots of a Gaussian.
+    """
+    count = len(packed)
+    boxes = np.empty((count, 4), np.int32)
+    offsets, slots_of = np.zeros(tiles + 1, np.int64), np.zeros(count + 1, np.int64)
+    for rank in range(count):
+        row = packed[rank]
+        left = max(0, math.ceil(row[U] - row[REACH_X] - 0.5))
+        right = min(width, math.floor(row[U] + row[REACH_X] - 0.5) + 1)
+        top = max(0, math.ceil(row[V] - row[REACH_Y] - 0.5))
+        bottom = min(height, math.floor(row[V] + row[REACH_Y] - 0.5) + 1)
+        if left >= right or top >= bottom:
+            left = right = top = bottom = 0
+        else:
+            left, right = left // TILE_WIDTH, (right - 1) // TILE_WIDTH + 1
+            top, bottom = top // TILE_ROWS, (bottom - 1) // TILE_ROWS + 1
+        boxes[rank, 0], boxes[rank, 1], boxes[rank, 2], boxes[rank, 3] = left, right, top, bottom
+        slots_of[rank + 1] = slots_of[rank] + (right - left) * (bottom - top)
+        for y in range(top, bottom):
+            for x in range(left, right):
+                offsets[y * columns + x + 1] += 1
+    for tile in range(tiles):
+        offsets[tile + 1] += offsets[tile]
+    ranks, slots, fill = np.empty(offsets[tiles], np.int32), np.empty(offsets[tiles], np.int64), offsets[:tiles].copy()
+    for rank in range(count):
+        slot = slots_of[rank]
+        for y in range(boxes[rank, 2], boxes[rank, 3]):
+            for x in range(boxes[rank, 0], boxes[rank, 1]):
+                tile = y * columns + x
+                ranks[fill[tile]], slots[fill[tile]] = rank, slot
+                fill[tile] += 1
+                slot += 1
+    return offsets, ranks, slots, slots_of
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _row_span(u, dy, a, b, c, level, width):  # type: ignore[no-untyped-def]
-    """Return the pixels [x0, x1) of a row at `dy` from the centre in which the exponent stays above -level."""
-    discriminant = (b * dy) ** 2 - a * (c * dy * dy - 2.0 * level)
-    if discriminant < 0.0:
-        return 0, 0
-    half, middle = math.sqrt(discriminant) / a + 0.01, u - b * dy / a - 0.5
-    return max(0, math.ceil(middle - half)), min(width, math.floor(middle + half) + 1)
+def _rows(v, reach, rows):  # type: ignore[no-untyped-def]
+    return max(0, math.ceil(v - 0.5 - reach)), min(rows, math.floor(v - 0.5 + reach) + 1)
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"nsz", "arcp", "contract", "afn", "reassoc"}, error_model="numpy")
-def _composite(means2d, conics, opacities, colors, ids, start, stop, row0, row1, channels, image, transmittance, finished):  # type: ignore[no-untyped-def]
-    """Composite entries `start` to `stop` into rows `row0` to `row1`; `channels` is a tuple as long as a colour."""
-    width = image.shape[1]
-    number = means2d.dtype.type
-    for entry in range(start, stop):
-        i = ids[entry]
-        u, v, opacity = means2d[i, 0], means2d[i, 1], opacities[i]
-        a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
-        level = math.log(opacity / ALPHA_THRESHOLD)
-        reach = math.sqrt(2.0 * level * a / max(a * c - b * b, 1e-30)) + 0.01
-        y0, y1 = max(row0, math.ceil(v - 0.5 - reach)), min(row1, math.floor(v - 0.5 + reach) + 1)
-        for y in range(y0, y1):
-            dy = number(y + 0.5) - v
-            x0, x1 = _row_span(u, dy, a, b, c, level, width)
-            constant, slope = number(0.5) * c * dy * dy, b * dy
-            for x in range(x0, x1):
-                dx = number(x + 0.5) - u
-                sigma = constant + dx * (slope + number(0.5) * a * dx)
-                alpha = min(number(ALPHA_MAXIMUM), opacity * math.exp(-sigma))
-                if sigma < 0 or alpha < number(ALPHA_THRESHOLD) or entry >= finished[y, x]:
-                    continue
-                before = transmittance[y, x]
-                after = before * (number(1.0) - alpha)
-                if after <= number(TRANSMITTANCE_MINIMUM):
-                    finished[y, x] = entry
-                    continue
-                weight = alpha * before
+@numba.njit(nogil=True, cache=True, inline="always")
+def _span(middle, half):  # type: ignore[no-untyped-def]
+    """Return the columns of a tile [x0, x1) that a row of an ellipse covers, x0 at the start of a vector."""
+    x0 = max(0, math.ceil(middle - half)) & ~7
+    return x0, min(TILE_WIDTH, math.floor(middle + half) + 1)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
+def _composite(  # type: ignore[no-untyped-def]
+    packed, offsets, ranks, first, last, columns, width, height, channels, image, alphas, transmittances, ends, stops
+):
+    """Composite tiles `first` to `last`; `channels` is a tuple as long as a colour.
+
+    A pixel's transmittance is kept negative once it is finished; `ends` is the entry that finished it. `stops` is
+    the entry of a tile that finished the last of its pixels.
+    """
+    number = packed.dtype.type
+    light = np.empty(len(channels) * TILE, packed.dtype)
+    color = variables(number(0.0), channels)
+    steps = lanes(number(0.0))
+    nothing = splat(number(0.0))
+    for tile in range(first, last):
+        left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
+        rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
+        transmittance, end = transmittances[tile], ends[tile]
+        start, stop = offsets[tile], offsets[tile + 1]
+        light[:] = 0
+        transmittance[:] = -1
+        end[:] = stop - start
+        for y in range(rows):
+            for x in range(across):
+                transmittance[y * TILE_WIDTH + x] = 1
+        live = rows * across
+        entry = start
+        while entry < stop and live > 0:
+            row = packed[ranks[entry]]
+            u, v = row[U] - number(left), row[V] - number(top)
+            half_a, b, half_c, opacity, level = row[HALF_A], row[B], row[HALF_C], row[OPACITY], row[LEVEL]
+            slope, width2, narrowing = row[SLOPE], row[WIDTH2], row[NARROWING]
+            for k in range(len(channels)):
+                put(color, k, splat(row[COLOR + k]))
+            y0, y1 = _rows(v, row[REACH_Y], rows)
+            for y in range(y0, y1):
+                dy = number(y) + number(0.5) - v
+                half = math.sqrt(max(width2 - narrowing * dy * dy, number(0.0))) + number(MARGIN)
+                x0, x1 = _span(u - slope * dy - number(0.5), half)
+                constant, linear = half_c * dy * dy, b * dy
+                for x in range(x0, x1, 8):
+                    place = y * TILE_WIDTH + x
+                    dx = steps + (number(x) + number(0.5) - u)
+                    sigma = dx * (dx * half_a + linear) + constant
+                    alpha = smaller(exp(nothing - sigma) * opacity, number(ALPHA_MAXIMUM))
+                    alpha = select(sigma <= level, alpha, nothing)
+                    before = load(transmittance, place)
+                    weight = alpha * before
+                    after = before - weight
+                    goes_on = after > number(TRANSMITTANCE_MINIMUM)
+                    weight = select(goes_on, weight, nothing)
+                    store(transmittance, place, select(goes_on, after, nothing - magnitude(before)))
+                    for k in range(len(channels)):
+                        plane = k * TILE + place
+                        store(light, plane, load(light, plane) + weight * get(color, k))
+                    finished = count((before > number(0.0)) & (after <= number(TRANSMITTANCE_MINIMUM)))
+                    if finished > 0:
+                        live -= finished
+                        for lane in range(place, place + 8):
+                            if end[lane] == stop - start and transmittance[lane] < 0:
+                                end[lane] = entry - start
+            entry += 1
+        stops[tile] = entry
+        for y in range(rows):
+            for x in range(across):
+                place = y * TILE_WIDTH + x
+                transmittance[place] = abs(transmittance[place])
+                alphas[top + y, left + x] = number(1.0) - transmittance[place]
                 for k in range(len(channels)):
-                    image[y, x, k] += weight * colors[i, k]
-                transmittance[y, x] = after
+                    image[top + y, left + x, k] = light[k * TILE + place]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"nsz", "arcp", "contract", "afn", "reassoc"}, error_model="numpy")
+@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
 def _composite_backward(  # type: ignore[no-untyped-def]
-    means2d, conics, opacities, colors, ids, start, stop, row0, row1, channels, finished, transmittance, behind, v_image,
+    packed, offsets, ranks, slots, first, last, columns, width, height, channels, transmittances, ends, stops, v_image, v_alphas,
     gradients,
 ):  # fmt: skip
-    """Walk the entries back to front and write each one's gradient into its slot.
+    """Walk the entries of tiles `first` to `last` back to front and write each one's gradient into its slot.
 
-    `transmittance` holds each pixel's final transmittance and is turned back step by step. `behind` holds, per pixel,
+    A pixel starts with its final transmittance, which is turned back step by step. `behind` holds, per pixel,
     the light from behind the current Gaussian, already multiplied with the incoming gradient: one number instead of a
     colour. A slot holds the gradients by (u, v, conic a, b, c, opacity, colour...).
     """
-    width = v_image.shape[1]
-    number = means2d.dtype.type
-    v_color = np.zeros(len(channels), means2d.dtype)
-    for entry in range(stop - 1, start - 1, -1):
-        i = ids[entry]
-        u, v, opacity = means2d[i, 0], means2d[i, 1], opacities[i]
-        a, b, c = conics[i, 0], conics[i, 1], conics[i, 2]
-        level = math.log(opacity / ALPHA_THRESHOLD)
-        reach = math.sqrt(2.0 * level * a / max(a * c - b * b, 1e-30)) + 0.01
-        y0, y1 = max(row0, math.ceil(v - 0.5 - reach)), min(row1, math.floor(v - 0.5 + reach) + 1)
-        v_opacity = number(0.0)
-        sum_x = sum_y = sum_xx = sum_xy = sum_yy = number(0.0)
-        v_color[:] = 0
-        for y in range(y0, y1):
-            dy = number(y + 0.5) - v
-            x0, x1 = _row_span(u, dy, a, b, c, level, width)
-            constant, slope = number(0.5) * c * dy * dy, b * dy
-            row_sum = row_x = row_xx = number(0.0)
-            for x in range(x0, x1):
-                dx = number(x + 0.5) - u
-                sigma = constant + dx * (slope + number(0.5) * a * dx)
-                falloff = math.exp(-sigma)
-                raw = opacity * falloff
-                alpha = min(number(ALPHA_MAXIMUM), raw)
-                if sigma < 0 or alpha < number(ALPHA_THRESHOLD) or entry >= finished[y, x]:
-                    continue
-                through = number(1.0) / (number(1.0) - alpha)
-                before = transmittance[y, x] * through
-                transmittance[y, x] = before
-                weight = alpha * before
-                seen = number(0.0)
+    number = packed.dtype.type
+    v_light = np.zeros(len(channels) * TILE, packed.dtype)
+    transmittance, behind = np.empty(TILE, packed.dtype), np.empty(TILE, packed.dtype)
+    color, v_color = variables(number(0.0), channels), variables(number(0.0), channels)
+    steps = lanes(number(0.0))
+    nothing = splat(number(0.0))
+    for tile in range(first, last):
+        left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
+        rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
+        end, start = ends[tile], offsets[tile]
+        transmittance[:] = transmittances[tile]
+        behind[:] = 0
+        for y in range(rows):
+            for x in range(across):
+                place = y * TILE_WIDTH + x
+                # alpha = 1 - transmittance counts like a black background
+                behind[place] = -transmittance[place] * v_alphas[top + y, left + x]
                 for k in range(len(channels)):
-                    seen += colors[i, k] * v_image[y, x, k]
-                    v_color[k] += weight * v_image[y, x, k]
-                v_alpha = before * seen - behind[y, x] * through
-                behind[y, x] += weight * seen
-                if raw <= number(ALPHA_MAXIMUM):
-                    v_opacity += falloff * v_alpha
-                    v_sigma = raw * v_alpha
-                    row_sum += v_sigma
-                    row_x += v_sigma * dx
-                    row_xx += v_sigma * dx * dx
-            sum_x += row_x
-            sum_y += row_sum * dy
-            sum_xx += row_xx
-            sum_xy += row_x * dy
-            sum_yy += row_sum * dy * dy
-        slot = gradients[entry]
-        slot[0] = a * sum_x + b * sum_y
-        slot[1] = b * sum_x + c * sum_y
-        slot[2], slot[3], slot[4] = -number(0.5) * sum_xx, -sum_xy, -number(0.5) * sum_yy
-        slot[5] = v_opacity
-        for k in range(len(channels)):
-            slot[6 + k] = v_color[k]
+                    v_light[k * TILE + place] = v_image[top + y, left + x, k]
+        for entry in range(stops[tile], offsets[tile + 1]):
+            gradients[slots[entry]] = 0
+        for entry in range(stops[tile] - 1, start - 1, -1):
+            row = packed[ranks[entry]]
+            u, v = row[U] - number(left), row[V] - number(top)
+            half_a, b, half_c, opacity, level = row[HALF_A], row[B], row[HALF_C], row[OPACITY], row[LEVEL]
+            slope, width2, narrowing = row[SLOPE], row[WIDTH2], row[NARROWING]
+            turn = number(entry - start)
+            for k in range(len(channels)):
+                put(color, k, splat(row[COLOR + k]))
+                put(v_color, k, nothing)
+            sum_0 = sum_x = sum_y = sum_xx = sum_xy = sum_yy = nothing
+            y0, y1 = _rows(v, row[REACH_Y], rows)
+            for y in range(y0, y1):
+                dy = number(y) + number(0.5) - v
+                half = math.sqrt(max(width2 - narrowing * dy * dy, number(0.0))) + number(MARGIN)
+                x0, x1 = _span(u - slope * dy - number(0.5), half)
+                constant, linear = half_c * dy * dy, b * dy
+                row_0 = row_x = nothing
+                for x in range(x0, x1, 8):
+                    place = y * TILE_WIDTH + x
+                    dx = steps + (number(x) + number(0.5) - u)
+                    sigma = dx * (dx * half_a + linear) + constant
+                    raw = exp(nothing - sigma) * opacity
+                    raw = select((sigma <= level) & (load(end, place) > turn), raw, nothing)
+                    alpha = smaller(raw, number(ALPHA_MAXIMUM))
+                    through = number(1.0) / (number(1.0) - alpha)
+                    before = load(transmittance, place) * through
+                    store(transmittance, place, before)
+                    weight = alpha * before
+                    seen = nothing
+                    for k in range(len(channels)):
+                        v_pixel = load(v_light, k * TILE + place)
+                        seen = seen + v_pixel * get(color, k)
+                        put(v_color, k, get(v_color, k) + weight * v_pixel)
+                    later = load(behind, place)
+                    v_alpha = before * seen - later * through
+                    store(behind, place, later + weight * seen)
+                    v_sigma = select(raw <= number(ALPHA_MAXIMUM), raw * v_alpha, nothing)
+                    row_0 = row_0 + v_sigma
+                    v_sigma = v_sigma * dx
+                    row_x = row_x + v_sigma
+                    sum_xx = sum_xx + v_sigma * dx
+                sum_0 = sum_0 + row_0
+                sum_x = sum_x + row_x
+                sum_xy = sum_xy + row_x * dy
+                row_0 = row_0 * dy
+                sum_y = sum_y + row_0
+                sum_yy = sum_yy + row_0 * dy
+            slot = gradients[slots[entry]]
+            x_, y_ = total(sum_x), total(sum_y)
+            slot[0] = number(2.0) * half_a * x_ + b * y_
+            slot[1] = b * x_ + number(2.0) * half_c * y_
+            slot[2], slot[3], slot[4] = -number(0.5) * total(sum_xx), -total(sum_xy), -number(0.5) * total(sum_yy)
+            slot[5] = total(sum_0) / opacity
+            for k in range(len(channels)):
+                slot[6 + k] = total(get(v_color, k))
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_slots(ids, slots, total):  # type: ignore[no-untyped-def]
-    """Add each entry's gradient to its Gaussian, in the order of the bands."""
-    for entry in range(len(ids)):
-        i = ids[entry]
-        for k in range(slots.shape[1]):
-            total[i, k] += slots[entry, k]
+def _sum_slots(order, slots_of, gradients, start, stop, summed):  # type: ignore[no-untyped-def]
+    """Write the sum of the slots of Gaussians `start` to `stop`."""
+    for rank in range(start, stop):
+        row = summed[order[rank]]
+        for slot in range(slots_of[rank], slots_of[rank + 1]):
+            for k in range(gradients.shape[1]):
+                row[k] += gradients[slot, k]
+
+
+def _depth_order(depths: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Return the visible Gaussians from near to far, the one with the smaller index first where depths are equal."""
+    return visible[np.argsort(depths[visible], kind="stable")]
+
+
+def _cut(offsets: np.ndarray) -> np.ndarray:
+    """Return the bounds of at most PIECES runs of tiles with about the same number of entries."""
+    marks = np.searchsorted(offsets, np.linspace(0, offsets[-1], PIECES + 1)[1:-1])
+    return np.unique(np.concatenate([[0], marks, [len(offsets) - 1]]))
 
 
 class Composite(torch.autograd.Function):
@@ -188,42 +325,43 @@ class Composite(torch.autograd.Function):
             Colours `[H, W, D]` and alphas `[H, W]`.
         """
         arrays = [tensor.detach().contiguous().numpy() for tensor in (means2d, conics, opacities, colors)]
-        radii_, depths_ = radii.numpy(), depths.detach().numpy()
         dtype, channels = arrays[0].dtype, tuple(range(colors.shape[1]))
-        visible = np.flatnonzero(radii_[:, 0] > 0)
-        order = visible[np.argsort(depths_[visible], kind="stable")]
-        bands = -(-height // BAND_ROWS)
-        offsets, ids = _list_bands(order, arrays[0], radii_, height, bands)
-        image, transmittance = np.zeros((height, width, len(channels)), dtype), np.ones((height, width), dtype)
-        finished = np.full((height, width), NEVER, np.int32)
+        order = _depth_order(depths.detach().numpy(), np.flatnonzero(radii.numpy()[:, 0] > 0))
+        packed = np.empty((len(order), COLOR + len(channels)), dtype)
+        _pack(order, *arrays, 0, len(order), packed)  # type: ignore[call-arg]
+        columns = -(-width // TILE_WIDTH)
+        tiles = columns * -(-height // TILE_ROWS)
+        offsets, ranks, slots, slots_of = _list_tiles(packed, width, height, columns, tiles)
+        image, alphas = np.empty((height, width, len(channels)), dtype), np.empty((height, width), dtype)
+        transmittances, ends = np.empty((tiles, TILE), dtype), np.empty((tiles, TILE), dtype)
+        stops, cuts = np.empty(tiles, np.int64), _cut(offsets)
 
-        def piece(band: int) -> None:
-            rows = (band * BAND_ROWS, min((band + 1) * BAND_ROWS, height))
-            _composite(*arrays, ids, offsets[band], offsets[band + 1], *rows, channels, image, transmittance, finished)  # type: ignore[call-arg]
+        def piece(index: int) -> None:
+            span = (*cuts[index : index + 2], columns, width, height, channels)
+            _composite(packed, offsets, ranks, *span, image, alphas, transmittances, ends, stops)  # type: ignore[call-arg]
 
-        map_pieces(piece, bands)
-        ctx.arrays, ctx.lists, ctx.finished, ctx.transmittance = arrays, (offsets, ids), finished, transmittance
-        return torch.from_numpy(image), torch.from_numpy(1.0 - transmittance)
+        map_pieces(piece, len(cuts) - 1)
+        ctx.lists = packed, offsets, ranks, slots
+        ctx.order, ctx.cuts, ctx.count = (order, slots_of), cuts, len(arrays[0])
+        ctx.pixels = transmittances, ends, stops
+        return torch.from_numpy(image), torch.from_numpy(alphas)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, v_image, v_alpha):  # type: ignore[no-untyped-def]
         """Return the gradients by means2d, conics, opacities and colours."""
-        arrays, (offsets, ids), finished = ctx.arrays, ctx.lists, ctx.finished
-        height = v_image.shape[0]
-        channels = tuple(range(v_image.shape[2]))
-        v_image_ = v_image.contiguous().numpy()
-        transmittance = ctx.transmittance.copy()
-        behind = -transmittance * v_alpha.numpy()  # alpha = 1 - transmittance counts like a black background
-        slots = np.empty((len(ids), 6 + len(channels)), v_image_.dtype)
+        height, width, depth = v_image.shape
+        channels, (order, slots_of), cuts = tuple(range(depth)), ctx.order, ctx.cuts
+        columns = -(-width // TILE_WIDTH)
+        upstream = v_image.contiguous().numpy(), v_alpha.contiguous().numpy()
+        gradients = np.empty((slots_of[-1], 6 + depth), upstream[0].dtype)
 
-        def piece(band: int) -> None:
-            rows = (band * BAND_ROWS, min((band + 1) * BAND_ROWS, height))
-            span = (ids, offsets[band], offsets[band + 1], *rows, channels)
-            _composite_backward(*arrays, *span, finished, transmittance, behind, v_image_, slots)  # type: ignore[call-arg]
+        def piece(index: int) -> None:
+            span = (*cuts[index : index + 2], columns, width, height, channels)
+            _composite_backward(*ctx.lists, *span, *ctx.pixels, *upstream, gradients)  # type: ignore[call-arg]
 
-        map_pieces(piece, len(offsets) - 1)
-        total = np.zeros((len(arrays[0]), slots.shape[1]), slots.dtype)
-        _sum_slots(ids, slots, total)
-        gradients = torch.from_numpy(total)
-        return gradients[:, :2], gradients[:, 2:5], gradients[:, 5], gradients[:, 6:], None, None, None, None
+        map_pieces(piece, len(cuts) - 1)
+        summed = np.zeros((ctx.count, gradients.shape[1]), gradients.dtype)
+        _sum_slots(order, slots_of, gradients, 0, len(order), summed)
+        result = torch.from_numpy(summed)
+        return result[:, :2], result[:, 2:5], result[:, 5], result[:, 6:], None, None, None, None
