@@ -5,11 +5,28 @@ pieces: one thread and sixteen give the same bits. A pool lives for one call onl
 and nothing that two stages in one process could share (numba's own workqueue layer aborts the process in that case).
 """
 
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
+
+
+def _start_numba_threads() -> None:
+    """Have numba choose its layer of threads now, not at the first kernel.
+
+    Where that is OpenMP, it sets OpenMP's number of threads, which is torch's as well: a `torch.set_num_threads` of before
+    would be forgotten, torch's sums be cut differently, and its threads wait for each other on a busy machine.
+    """
+    torch = sys.modules.get("torch")
+    limit = torch.get_num_threads() if torch else 0
+    numba.get_num_threads()
+    if torch:
+        torch.set_num_threads(limit)
+
+
+_start_numba_threads()
 
 
 def map_pieces(function: Callable[[int], Any], count: int) -> list[Any]:
