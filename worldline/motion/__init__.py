@@ -37,7 +37,8 @@ def state_at(scene: Scene4D, time_s: float) -> Gaussians:
 def states_at(scene: Scene4D, times_s: Sequence[float]) -> Gaussians:
     """Return the scene's Gaussians at T times, every array with a leading dimension `[T, N, ...]`: one batch to draw."""
     states = [state_at(scene, time_s) for time_s in times_s]
-    return Gaussians(*(None if parts[0] is None else torch.stack(parts) for parts in zip(*states, strict=True)))
+    columns = {name: [getattr(state, name) for state in states] for name in Gaussians._fields}
+    return Gaussians(**{name: torch.stack(parts) for name, parts in columns.items() if parts[0] is not None})
 
 
 def velocity_at(scene: Scene4D, time_s: float) -> Tensor:

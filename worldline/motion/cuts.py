@@ -156,7 +156,7 @@ class _Cut(torch.autograd.Function):
         ctx.arrays = [tensor.detach().contiguous().numpy() for tensor in (left, right, sizes)]
         count, dtype = len(left), ctx.arrays[0].dtype
         results = np.empty((count, 3), dtype), np.empty(count, dtype), np.empty((count, 3, 3), dtype)
-        _forward(*ctx.arrays, *results)
+        _forward(*ctx.arrays, *results)  # type: ignore[call-arg]
         return tuple(torch.from_numpy(array) for array in results)
 
     @staticmethod

@@ -73,12 +73,12 @@ class _Series(torch.autograd.Function):
     def forward(ctx, local, polynomial, fourier):  # type: ignore[no-untyped-def]
         ctx.arrays = [tensor.detach().contiguous().numpy() for tensor in (local, polynomial, fourier)]
         out = np.empty((len(local), polynomial.shape[2]), ctx.arrays[1].dtype)
-        _forward(*ctx.arrays, out)
+        _forward(*ctx.arrays, out)  # type: ignore[call-arg]
         return torch.from_numpy(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, slope):  # type: ignore[no-untyped-def]
         slopes = [np.empty_like(array) for array in ctx.arrays]
-        _backward(*ctx.arrays, slope.contiguous().numpy(), *slopes)
+        _backward(*ctx.arrays, slope.contiguous().numpy(), *slopes)  # type: ignore[call-arg]
         return tuple(torch.from_numpy(array) for array in slopes)
