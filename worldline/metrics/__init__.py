@@ -1,5 +1,5 @@
 """Measures of images against references."""
 
-from worldline.metrics.images import psnr, ssim
+from worldline.metrics.images import gradient_magnitude_similarity, psnr, ssim
 
-__all__ = ["psnr", "ssim"]
+__all__ = ["gradient_magnitude_similarity", "psnr", "ssim"]

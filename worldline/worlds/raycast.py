@@ -266,10 +266,10 @@ def _paint(colors, wave, size, point, light, out):  # type: ignore[no-untyped-de
 
 
 @numba.njit(nogil=True, cache=True)
-def _cast_rows(
+def _cast_rows(  # type: ignore[no-untyped-def]
     shapes, sizes, instances, colors, waves, suns, eyes, turns, rotations, linear, angular,
     background, supersampling, row0, row1, rgb, labels, depths, normals, velocities,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Fill rows `row0` to `row1`."""
     point, normal, total = np.zeros(3), np.zeros(3), np.zeros(3)
     rays = supersampling * supersampling

@@ -96,14 +96,14 @@ def arm(time: float) -> tuple[Solid, ...]:
         (np.array([0.0, 1.0, 0.0]), 0.8 + 0.5 * sin(swing + 0.8), 0.5 * 2 * pi * cos(swing + 0.8)),
         (np.array([1.0, 0.0, 0.0]), 0.6 * sin(swing + 2.0), 0.6 * 2 * pi * cos(swing + 2.0)),
     )
-    lengths, radii = (0.5, 0.6, 0.5, 0.26), (0.21, 0.17, 0.15, 0.13)
+    lengths, radii = (0.42, 0.52, 0.44, 0.2), (0.2, 0.17, 0.15, 0.13)
     paints = (
         Paint((0.26, 0.28, 0.34), (0.60, 0.64, 0.70), 0.35),
         Paint((0.80, 0.34, 0.12), (0.96, 0.74, 0.40), 0.35, 0.5),
         Paint((0.14, 0.36, 0.62), (0.60, 0.84, 0.92), 0.35, 1.0),
         Paint((0.62, 0.16, 0.40), (0.94, 0.66, 0.74), 0.35, 1.5),
     )
-    joint, speed = np.array([0.0, 0.0, 0.21]), np.zeros(3)
+    joint, speed = np.array([0.0, 0.0, 0.2]), np.zeros(3)
     rotation, angular = np.eye(3), np.zeros(3)
     limbs = []
     for number, ((axis, angle, rate), length, radius, paint) in enumerate(zip(joints, lengths, radii, paints, strict=True), 1):
@@ -132,12 +132,13 @@ def pulse(time: float) -> tuple[Solid, ...]:
 
 
 def _tinted(paint: Paint, color: tuple[float, float, float], share: float) -> Paint:
-    """Return a paint of which so large a share of both colours became another colour."""
-    first, second = (
-        tuple((1 - 0.8 * share) * old + 0.8 * share * new for old, new in zip(side, color, strict=True))
-        for side in (paint.first, paint.second)
-    )
-    return replace(paint, first=first, second=second)
+    """Return a paint of which so large a share of both colours became another colour, short of a fifth that stays."""
+
+    def mix(old: tuple[float, float, float]) -> tuple[float, float, float]:
+        red, green, blue = 0.8 * share * np.array(color) + (1 - 0.8 * share) * np.array(old)
+        return float(red), float(green), float(blue)
+
+    return replace(paint, first=mix(paint.first), second=mix(paint.second))
 
 
 TOYS: dict[str, Callable[[float], tuple[Solid, ...]]] = {"bounce": bounce, "appear": appear, "arm": arm, "pulse": pulse}
