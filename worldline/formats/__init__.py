@@ -46,8 +46,13 @@ __all__ = [
 ]
 
 _HEAD = 4096  # bytes that tell what a file is
-_OTHERS = {b"PK\x03\x04": "a zip (SOG bundles are not read): convert it to PLY", b"RIFF": "a picture or a sound", b"\x89PNG": "a picture",
-           b"\x89HDF": "an HDF5 file", b"\x80": "a Python pickle: export a PLY from where it was trained"}  # fmt: skip
+_OTHERS = {
+    b"PK\x03\x04": "a zip (SOG bundles are not read): convert it to PLY",
+    b"RIFF": "a picture or a sound",
+    b"\x89PNG": "a picture",
+    b"\x89HDF": "an HDF5 file",
+    b"\x80": "a Python pickle: export a PLY from where it was trained",
+}
 
 
 def read_scene(path: Path | str) -> Scene4D:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from schemas.scenes import Scene4D
-from worldline.formats.moments import Moment, joined, scene_arrays
+from worldline.formats.moments import Moment, joined, scene_of
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,11 @@ def scene_of_births(pieces: Sequence[Births], start_s: float, end_s: float, inst
     span = end_s - start_s if end_s > start_s else 1.0
     lives = {name: np.concatenate([getattr(piece, name) for piece in pieces])
               for name in ("velocities", "peaks", "lifespans", "starts", "ends")}  # fmt: skip
-    return Scene4D(
-        motion_model="gaussian_birth",
-        **scene_arrays(joined([piece.moment for piece in pieces])),
-        motion={
-            "velocities": (lives["velocities"] * span).astype(np.float32),
-            "peaks": ((lives["peaks"] - start_s) / span).astype(np.float32),
-            "lifespans": (lives["lifespans"] / span).astype(np.float32),
-            "starts": (lives["starts"] - start_s) / span,
-            "ends": np.where(lives["ends"] >= end_s, np.inf, (lives["ends"] - start_s) / span),
-        },
-        start_s=start_s,
-        end_s=end_s,
-        background=np.zeros(3),
-        scale_source="none",
-        scale_sigma=0.0,
-        instances=instances,
-    )
+    motion: dict[str, np.ndarray] = {
+        "velocities": (lives["velocities"] * span).astype(np.float32),
+        "peaks": ((lives["peaks"] - start_s) / span).astype(np.float32),
+        "lifespans": (lives["lifespans"] / span).astype(np.float32),
+        "starts": (lives["starts"] - start_s) / span,
+        "ends": np.where(lives["ends"] >= end_s, np.inf, (lives["ends"] - start_s) / span),
+    }
+    return scene_of(joined([piece.moment for piece in pieces]), "gaussian_birth", motion, start_s, end_s, instances)

@@ -1,12 +1,13 @@
 """Small files for the web, through gsply: PlayCanvas' compressed PLY and Niantic's SPZ.
 
-| format | a Gaussian without harmonics | position | scale | rotation | colour | opacity |
-|---|---|---|---|---|---|---|
-| compressed PLY | 17 bytes | 11 + 10 + 11 bits of its chunk of 256 | the same, of logarithms | 2 + 3 x 10 bits | 8 bits | 8 bits |
-| SPZ version 3 | 16 to 20 bytes | 24 bits, steps of 1/4096 unit by default | 8 bits of the logarithm, 6 % | 2 + 3 x 10 bits | 8 bits | 8 bits |
+| format | bytes a Gaussian without harmonics | position | scale |
+|---|---|---|---|
+| compressed PLY | 17 | 11, 10, 11 bits of the box of its chunk of 256 | the same, of logarithms |
+| SPZ version 3 | 16 to 20 | 24 bits, steps of 1/4096 unit by default | 8 bits of the logarithm: within 3 % |
 
-Lost in both: all that a PLY loses, and precision as in the table; harmonics keep 8 bits a coefficient. SPZ holds positions
-up to 2,048 units with the default step; further ones are refused here rather than cut off.
+Lost in both: all that a PLY loses, and precision as in the table; rotations keep 2 + 3 x 10 bits, colours, opacities and
+coefficients of harmonics 8 bits each. SPZ holds positions up to 2,048 units with the default step; a farther one is refused
+here rather than cut off.
 
 Compressed PLYs have y down, like PLYs, and remember the axis in a comment. SPZ has y up and z towards the viewer by its
 specification, and tells no more, so that is what is written and assumed.
@@ -76,8 +77,8 @@ def write_spz(scene: Scene4D, path: Path | str, *, at_s: float | None = None, fr
     if farthest > limit:
         fitting = 22 - math.ceil(math.log2(farthest))
         raise WorldlineError(
-            f"{path} was not written: a Gaussian lies {farthest:.0f} units out, {fractional_bits} fractional bits reach {limit:.0f}; "
-            f"ask for fractional_bits={fitting}"
+            f"{path} was not written: a Gaussian lies {farthest:.0f} units out, {fractional_bits} fractional bits reach "
+            f"{limit:.0f}; ask for fractional_bits={fitting}"
         )
     with new_file(path) as partial:
         gsply_write_spz(partial, _gsply_of(moment), fractional_bits=fractional_bits)

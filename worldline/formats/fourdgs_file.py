@@ -101,7 +101,8 @@ def _births_of(scene: Scene4D, path: Path) -> Births:
         return held(some(moment_at(scene, scene.start_s), path, scene.start_s), scene.start_s, np.inf)
     lives = _cuts(scene) if scene.motion_model == "native_4d" else {name: scene.motion[name] for name in _LIVES}
     lives = {name: np.asarray(array, np.float64) for name, array in lives.items()}
-    at_peaks = dataclasses.replace(scene, motion_model="static", motion={}, **_colors_at_peaks(scene))
+    colors, harmonics = _colors_at_peaks(scene)
+    at_peaks = dataclasses.replace(scene, motion_model="static", motion={}, colors=colors, harmonics=harmonics)
     moment = moment_at(at_peaks, scene.start_s)
     if "covars" in lives:
         quats, scales = quats_and_scales(lives.pop("covars")[moment.rows])
@@ -130,13 +131,14 @@ def _cuts(scene: Scene4D) -> dict[str, np.ndarray]:
             "starts": np.full(count, -np.inf), "ends": np.full(count, np.inf), "covars": cut.covars.numpy()}  # fmt: skip
 
 
-def _colors_at_peaks(scene: Scene4D) -> dict[str, np.ndarray]:
+def _colors_at_peaks(scene: Scene4D) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the colours and harmonics that native 4D Gaussians have at their peaks, where all cosines are 1."""
-    colors, harmonics = scene.motion.get("time_colors"), scene.motion.get("time_harmonics")
-    found = {} if colors is None else {"colors": scene.colors + colors.sum(axis=1)}
-    if harmonics is not None and scene.harmonics is not None:
-        found["harmonics"] = scene.harmonics + harmonics.sum(axis=1)
-    return found
+    colors, harmonics = scene.colors, scene.harmonics
+    if "time_colors" in scene.motion:
+        colors = colors + scene.motion["time_colors"].sum(axis=1)
+    if "time_harmonics" in scene.motion and harmonics is not None:
+        harmonics = harmonics + scene.motion["time_harmonics"].sum(axis=1)
+    return colors, harmonics
 
 
 def _gaussian_set(births: Births, start_s: float, instances: np.ndarray | None = None) -> fourdgs.GaussianSet:
@@ -169,9 +171,10 @@ def _key_frames(scene: Scene4D, path: Path, seconds: float, count: int) -> list[
     samples = []
     for state, following, time_s in zip(states, states[1:], times.tolist(), strict=False):
         now, later = state.taken(seen), following.taken(seen)
-        forever = np.full(len(seen), _FOREVER * seconds)
-        births = Births(dataclasses.replace(now, harmonics=None), (later.means - now.means) * (count / seconds),
-                        np.full(len(seen), time_s), forever, np.full(len(seen), scene.start_s), np.full(len(seen), scene.start_s + 2 * seconds))  # fmt: skip
+        always = (time_s, _FOREVER * seconds, scene.start_s, scene.start_s + 2 * seconds)
+        peaks, lifespans, starts, ends = (np.full(len(seen), value) for value in always)
+        velocities = (later.means - now.means) * (count / seconds)
+        births = Births(dataclasses.replace(now, harmonics=None), velocities, peaks, lifespans, starts, ends)
         samples.append(Sample(time_s - scene.start_s, seen, _gaussian_set(births, scene.start_s)))
     return samples
 

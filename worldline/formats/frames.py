@@ -17,6 +17,7 @@ import torch
 from schemas.errors import WorldlineError
 from worldline.cameras import quaternion_from_rotation
 from worldline.formats.moments import Moment
+from worldline.splatting.harmonics import harmonic_basis, harmonic_degree
 
 FILE_FROM_WORLD = {
     "z": np.eye(3),
@@ -67,16 +68,11 @@ def turned_harmonics(harmonics: np.ndarray, rotation: np.ndarray) -> np.ndarray:
     What was seen towards d is now seen towards R d. The harmonics of a degree turn into each other, Y(R d) = D Y(d) (Wigner's
     matrix in the real basis), and D is orthogonal, so the new coefficients are D c. D is solved for from fixed directions.
     """
-    count = harmonics.shape[1]
-    before, after = (_basis(directions, count) for directions in (_DIRECTIONS, _DIRECTIONS @ rotation.T))
+    degree = harmonic_degree(harmonics.shape[1])
+    towards = (torch.from_numpy(directions) for directions in (_DIRECTIONS, _DIRECTIONS @ rotation.T))
+    before, after = (harmonic_basis(directions, degree).numpy()[:, 1:] for directions in towards)
     turning = (np.linalg.pinv(before) @ after).T
     return np.einsum("kj,njc->nkc", turning, harmonics)
-
-
-def _basis(directions: np.ndarray, count: int) -> np.ndarray:
-    from gsplat.cuda._torch_impl import _eval_sh_bases_fast
-
-    return _eval_sh_bases_fast(count + 1, torch.from_numpy(directions)).numpy()[:, 1:]
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:

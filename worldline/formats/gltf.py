@@ -89,7 +89,9 @@ def _columns(moment: Moment) -> dict[str, np.ndarray]:
 
 
 def _document(columns: dict[str, np.ndarray], time_s: float) -> dict[str, Any]:
-    views, accessors, offset = [], [], 0
+    views: list[dict[str, Any]] = []
+    accessors: list[dict[str, Any]] = []
+    offset = 0
     for name, column in columns.items():
         count, width = column.shape
         views.append({"buffer": 0, "byteOffset": offset, "byteLength": column.nbytes, "target": _VERTICES})
@@ -164,7 +166,8 @@ def _opened(path: Path) -> tuple[dict[str, Any], bytes]:
             raise WorldlineError(f"{path} is glTF version {version}: only version 2 is known; save it as glTF 2.0")
         if length > len(data):
             raise WorldlineError(f"{path} is cut short: its header tells {length} bytes, {len(data)} are there; fetch it again")
-        offset, chunks = 12, {}
+        chunks: dict[bytes, bytes] = {}
+        offset = 12
         while offset + 8 <= length:
             size, kind = struct.unpack_from("<I4s", data, offset)
             chunks.setdefault(kind, data[offset + 8 : offset + 8 + size])

@@ -4,19 +4,21 @@ Colours are those of the 3D Gaussian splatting literature: the file's constant c
 the coefficients of degrees 1 and up are the scene's `harmonics` as they are.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+from torch import Tensor
 
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
 from worldline.cameras import quaternion_from_rotation
 from worldline.motion import state_at
+from worldline.splatting.harmonics import DC
 
-C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
+C0 = DC  # the constant spherical harmonic, 1 / (2 sqrt(pi))
 FAINTEST = 1.0 / 255.0  # rasterisers draw nothing of a Gaussian that is weaker than this
 THINNEST = 1e-9  # share of the largest scale that stands for a surfel's third one, whose logarithm no file can hold
 
@@ -48,8 +50,10 @@ class Moment:
 
     def taken(self, rows: np.ndarray) -> "Moment":
         """Return some of the Gaussians, by index or mask."""
-        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return Moment(**{name: None if array is None else array[rows] for name, array in parts.items()})
+        harmonics = None if self.harmonics is None else self.harmonics[rows]
+        parts = (self.means, self.quats, self.scales, self.opacities, self.colors)
+        means, quats, scales, opacities, colors = (array[rows] for array in parts)
+        return Moment(means, quats, scales, opacities, colors, harmonics, self.rows[rows])
 
 
 def moment_at(scene: Scene4D, time_s: float, faintest: float = FAINTEST) -> Moment:
@@ -71,17 +75,17 @@ def moment_at(scene: Scene4D, time_s: float, faintest: float = FAINTEST) -> Mome
         _refuse_nan({"covariances": covars})
         quats, scales = quats_and_scales(covars)
     else:
-        assert state.quats is not None and state.scales is not None
-        quats, scales = state.quats.detach().double().numpy(), state.scales.detach().double().numpy()
+        quats, scales = (cast(Tensor, array).detach().double().numpy() for array in (state.quats, state.scales))
     arrays = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors, "harmonics": harmonics}
     _refuse_nan(arrays)
     lengths = np.linalg.norm(quats, axis=1, keepdims=True)
     if not lengths.all():
         raise WorldlineError(f"{int((lengths == 0).sum())} quats of the scene have length 0: they name no rotation, remove them")
     scales = np.maximum(scales, THINNEST * np.maximum(scales.max(axis=1, keepdims=True, initial=0.0), 1e-12))
-    seen = np.flatnonzero(opacities >= faintest)
-    parts = (means, quats / lengths, scales, np.clip(opacities, 0.0, 1.0), colors)
-    return Moment(*(array[seen] for array in parts), None if harmonics is None else harmonics[seen], seen)
+    everything = Moment(
+        means, quats / lengths, scales, np.clip(opacities, 0.0, 1.0), colors, harmonics, rows=np.arange(len(means))
+    )
+    return everything.taken(np.flatnonzero(opacities >= faintest))
 
 
 def _refuse_nan(arrays: dict[str, np.ndarray | None]) -> None:
@@ -162,24 +166,36 @@ def harmonics_degree(moment: Moment) -> int:
 
 
 def static_scene(moment: Moment, time_s: float = 0.0) -> Scene4D:
-    """Return a static scene of what a file held.
+    """Return a static scene of what a file held."""
+    return scene_of(moment, "static", {}, time_s, time_s)
 
-    No file keeps the background and the source of the scale: the background is black, the scale "none".
+
+def scene_of(
+    moment: Moment,
+    motion_model: str,
+    motion: dict[str, np.ndarray],
+    start_s: float,
+    end_s: float,
+    instances: np.ndarray | None = None,
+) -> Scene4D:
+    """Return a scene of what a file held.
+
+    No file keeps the background and the source of the scale: the background is black, the scale source "none".
     """
+    harmonics = None if moment.harmonics is None else np.ascontiguousarray(moment.harmonics, np.float32)
     return Scene4D(
-        motion_model="static",
-        **scene_arrays(moment),
-        motion={},
-        start_s=time_s,
-        end_s=time_s,
+        motion_model=motion_model,
+        means=moment.means.astype(np.float32),
+        quats=moment.quats.astype(np.float32),
+        scales=moment.scales.astype(np.float32),
+        opacities=moment.opacities.astype(np.float32),
+        colors=moment.colors.astype(np.float32),
+        motion=motion,
+        start_s=start_s,
+        end_s=end_s,
         background=np.zeros(3),
         scale_source="none",
         scale_sigma=0.0,
+        harmonics=harmonics,
+        instances=instances,
     )
-
-
-def scene_arrays(moment: Moment) -> dict[str, np.ndarray | None]:
-    """Return the arrays of a `Scene4D` by name, float32."""
-    names = ("means", "quats", "scales", "opacities", "colors", "harmonics")
-    arrays = {name: getattr(moment, name) for name in names}
-    return {name: None if array is None else np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}

@@ -180,7 +180,8 @@ def _vertices(data: bytes, path: Path) -> Mapping[str, np.ndarray]:
 
 def _elements(header: str, path: Path) -> tuple[str, list[tuple[str, int, list[tuple[str, str]]]]]:
     """Return the format and the elements: name, count, properties as (name, type)."""
-    form, elements = "", []
+    form = ""
+    elements: list[tuple[str, int, list[tuple[str, str]]]] = []
     try:
         for line in header.splitlines():
             words = line.split()
