@@ -27,7 +27,7 @@ function createDrawing(canvas, shaders) {
   const splat = program("splat"), show = program("show"), line = program("line");
 
   // A table of floats as a texture, 2048 texels a row.
-  function table(unit) {
+  function table(unit, format) {
     const texture = gl.createTexture();
     gl.activeTexture(gl.TEXTURE0 + unit);
     gl.bindTexture(gl.TEXTURE_2D, texture);
@@ -37,11 +37,12 @@ function createDrawing(canvas, shaders) {
       gl.activeTexture(gl.TEXTURE0 + unit);
       gl.bindTexture(gl.TEXTURE_2D, texture);
       const rows = values.length / (4 * WIDTH);
-      if (all) gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32F, WIDTH, Math.max(rows, 1), 0, gl.RGBA, gl.FLOAT, rows ? values : null);
+      if (all) gl.texImage2D(gl.TEXTURE_2D, 0, format, WIDTH, Math.max(rows, 1), 0, gl.RGBA, gl.FLOAT, rows ? values : null);
       else if (rows) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, WIDTH, rows, gl.RGBA, gl.FLOAT, values);
     };
   }
-  const place = table(0), shape = table(1), harmonics = table(2);
+  const place = table(0, gl.RGBA32F), shape = table(1, gl.RGBA32F), harmonics = table(2, gl.RGBA16F);
+  harmonics(new Float32Array(0), true);
   let terms = 0;
 
   const quad = gl.createBuffer();

@@ -16,7 +16,7 @@ function createEngine(header, buffer) {
     for (let i = 0, column = 0; i < codes.length; i++) {
       const value = entry.low[column] + entry.step[column] * codes[i];
       values[i] = entry.logarithm ? Math.exp(value) : value;
-      if (++column === entry.columns) column = 0;
+      if (++column === entry.low.length) column = 0;
     }
     return values;
   }
@@ -56,7 +56,7 @@ function createEngine(header, buffer) {
   }
 
   // Each kind of motion: set the moving Gaussians to a normalised time; `reshapes` says whether covariance or colour change.
-  const motions = { still: () => ({ reshapes: false, set() {} }), series, pulse, frames };
+  const motions = { still: () => ({ reshapes: false, set() {} }), series, pulse, rigid };
 
   // Gaussian-Flow: sum_n a_n t'^n + sum_l b_l sin(2 pi l t') + c_l (cos(2 pi l t') - 1), t' = rate t - centre.
   function series() {
@@ -96,9 +96,10 @@ function createEngine(header, buffer) {
     };
   }
 
-  // Native 4D (straight flight) and periodic vibration (a swing of period `cycle`), each with its fading about a peak.
+  // Native 4D and birth (straight flight) and periodic vibration (a swing of period `cycle`), each with its fading about a peak.
   function pulse() {
     const velocities = read("velocities"), peaks = read("peaks"), spreads = read("spreads"), orders = read("time_colors");
+    const starts = read("starts"), ends = read("ends"); // 32 bits of 64: windows that meet must still meet
     const { culled, cycle, orders: many } = header.settings;
     return {
       reshapes: Boolean(orders),
@@ -106,7 +107,8 @@ function createEngine(header, buffer) {
         for (let i = 0; i < moving; i++) {
           const since = time - peaks[i];
           const way = cycle ? Math.sin(2 * Math.PI * since / cycle) * cycle / (2 * Math.PI) : since;
-          const presence = Math.exp(-0.5 * (since / spreads[i]) ** 2);
+          let presence = Math.exp(-0.5 * (since / spreads[i]) ** 2);
+          if (starts && !(starts[i] <= time + 1e-6 && time + 1e-6 < ends[i])) presence = 0;
           writePlace(i, means[3 * i] + way * velocities[3 * i], means[3 * i + 1] + way * velocities[3 * i + 1],
             means[3 * i + 2] + way * velocities[3 * i + 2], presence > culled ? opacities[i] * presence : 0);
           if (!orders) continue;
@@ -121,27 +123,53 @@ function createEngine(header, buffer) {
     };
   }
 
-  // Key frames, linear in between.
-  function frames() {
-    const many = header.settings.frames;
-    const tables = ["means", "quats", "scales", "opacities", "colors"].map((name) => read("frame_" + name));
-    const widths = [3, 4, 3, 1, 3], mixed = widths.map((width) => new Float64Array(width));
+  // Boxes with poses at some times; in between along the great circle of rotations and the straight line of positions.
+  function rigid() {
+    const agents = read("agents"), times = read("agent_times"), turns = read("agent_quats"), positions = read("agent_positions"), alive = read("agent_alive");
+    const many = header.settings.agents, last = times.length - 1;
+    const poses = Array.from({ length: many }, () => ({ quat: [1, 0, 0, 0], position: [0, 0, 0], alive: false }));
+    function pose(agent, before, after, share) {
+      const a = 4 * (agent * times.length + before), b = 4 * (agent * times.length + after);
+      let cosine = 0;
+      for (let k = 0; k < 4; k++) cosine += turns[a + k] * turns[b + k];
+      const sign = cosine < 0 ? -1 : 1, angle = Math.acos(Math.min(Math.abs(cosine), 1)), sine = Math.sin(angle);
+      const from = sine > 1e-4 ? Math.sin((1 - share) * angle) / sine : 1 - share, to = sine > 1e-4 ? Math.sin(share * angle) / sine : share;
+      const made = poses[agent], p = 3 * (agent * times.length + before), q = 3 * (agent * times.length + after);
+      for (let k = 0; k < 4; k++) made.quat[k] = from * turns[a + k] + to * sign * turns[b + k];
+      const n = Math.hypot(...made.quat);
+      for (let k = 0; k < 4; k++) made.quat[k] /= n;
+      for (let k = 0; k < 3; k++) made.position[k] = positions[p + k] + share * (positions[q + k] - positions[p + k]);
+      made.alive = Boolean((alive[agent * times.length + before] || share === 1) && (alive[agent * times.length + after] || share === 0));
+    }
     return {
       reshapes: true,
       set(time) {
-        const low = Math.min(Math.floor(time * (many - 1)), many - 2), share = time * (many - 1) - low;
+        let before = 0;
+        while (before < last - 1 && times[before + 1] <= time) before++;
+        const after = Math.min(before + 1, last), length = times[after] - times[before];
+        const share = length > 0 ? Math.min(Math.max((time - times[before]) / length, 0), 1) : 0;
+        for (let agent = 0; agent < many; agent++) pose(agent, before, after, share);
         for (let i = 0; i < moving; i++) {
-          for (let part = 0; part < 5; part++) {
-            const width = widths[part], at = (i * many + low) * width, table = tables[part];
-            for (let k = 0; k < width; k++) mixed[part][k] = (1 - share) * table[at + k] + share * table[at + width + k];
-          }
-          const [mean, quat, scale, opacity, color] = mixed;
-          writePlace(i, mean[0], mean[1], mean[2], opacity[0]);
-          writeCovariance(i, quat[0], quat[1], quat[2], quat[3], scale[0], scale[1], scale[2]);
-          writeColor(i, color[0], color[1], color[2]);
+          const { quat: [w, x, y, z], position, alive: there } = poses[agents[i]];
+          const px = means[3 * i], py = means[3 * i + 1], pz = means[3 * i + 2];
+          const cx = y * pz - z * py, cy = z * px - x * pz, cz = x * py - y * px;
+          writePlace(i, px + 2 * (w * cx + y * cz - z * cy) + position[0], py + 2 * (w * cy + z * cx - x * cz) + position[1],
+            pz + 2 * (w * cz + x * cy - y * cx) + position[2], there ? opacities[i] : 0);
+          const a = quats[4 * i], b = quats[4 * i + 1], c = quats[4 * i + 2], d = quats[4 * i + 3];
+          writeCovariance(i, w * a - x * b - y * c - z * d, w * b + x * a + y * d - z * c, w * c - x * d + y * a + z * b,
+            w * d + x * c - y * b + z * a, scales[3 * i], scales[3 * i + 1], scales[3 * i + 2]);
         }
       },
     };
+  }
+
+  // View-dependent colour, `terms` texels a Gaussian; the shader evaluates it.
+  function viewColors() {
+    const values = read("harmonics");
+    if (!values) return null;
+    const table = new Float32Array(texels(header.terms, count));
+    for (let k = 0, at = 0; k < values.length; k += 3, at += 4) { table[at] = values[k]; table[at + 1] = values[k + 1]; table[at + 2] = values[k + 2]; }
+    return table;
   }
 
   const motion = motions[header.motion]();
@@ -180,7 +208,7 @@ function createEngine(header, buffer) {
   let shown = null;
   return {
     // The first state: everything, moving or not.
-    all: () => ({ place: place.slice(), shape: shape.slice() }),
+    all: () => ({ place: place.slice(), shape: shape.slice(), harmonics: viewColors() }),
     // Order for a time in seconds and a view, and what the Gaussians that move are like where the time has changed.
     answer({ time, axis, number }) {
       const normalised = span > 0 ? Math.min(Math.max((time - start) / span, 0), 1) : 0;

@@ -2,21 +2,21 @@
 
 What is packed is what the player evaluates, so every motion model moves in the browser as it does here:
 
-    still       nothing moves.
-    series      Gaussian-Flow: polynomial and Fourier terms of position, rotation and colour.
-    pulse       native 4D and periodic vibration: a mean that flies straight (or swings) past a peak in time, and an
-                opacity that fades with the distance from it. A native 4D Gaussian is cut once, here: its covariance does not
-                depend on the time.
-    frames      any other model: its state at evenly spaced times, linear in between.
+    still     nothing moves.
+    series    Gaussian-Flow: polynomial and Fourier terms of position, rotation and colour.
+    pulse     native 4D, periodic vibration and birth: a mean that flies straight (or swings) past a peak in time, and an
+              opacity that fades with the distance from it. A native 4D Gaussian is cut once, here: its covariance is the same
+              at all times.
+    rigid     Gaussians that ride in boxes with poses.
 
 The Gaussians that move come first, so that the player need not look at the others when the time changes. Numbers are
-quantised to 16 bits between the least and the greatest of each column; scales, time scales by their logarithm. Where half
-a step is more than `POSITION_TOLERANCE` of the scene's small Gaussians, positions and motions stay 32-bit floats.
+quantised to 16 bits between the least and the greatest of each column, scales and life spans by their logarithm. Positions and
+motions stay 32-bit floats where half a step is more than `POSITION_TOLERANCE` of the scene's small Gaussians.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,18 +25,17 @@ from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
 from worldline.cameras import quaternion_from_rotation
 from worldline.gaussians import Gaussians
-from worldline.motion import MODELS, gaussian_flow, native_4d, state_at
+from worldline.motion import gaussian_flow, native_4d
 
 FORMAT = "worldline-player-1"
-KEY_FRAMES_PER_S, MOST_KEY_FRAMES = 10.0, 60
+_CANONICAL = ("means", "quats", "scales", "opacities", "colors")
 # Share of the 5th percentile of the Gaussians' sizes that quantisation may move a Gaussian by.
 POSITION_TOLERANCE = 0.05
 _STEPS = 65535
-# How the arrays of the motions are stored: the others "even", like colours.
-_KINDS = {
-    "centers": "exact", "rates": "exact", "peaks": "exact", "spreads": "logarithm", "position_terms": "position",
-    "velocities": "position", "frame_means": "position", "frame_scales": "logarithm",
-}  # fmt: skip
+_POSITIONS = ("means", "position_terms", "velocities")
+_SPREADS = ("scales", "spreads")
+# A small error in when a Gaussian is where is a large one in where it is when.
+_EXACT = ("centers", "rates", "peaks", "starts", "ends", "agents", "agent_times", "agent_quats", "agent_positions", "agent_alive")
 
 
 @dataclass(frozen=True)
@@ -72,29 +71,32 @@ def pack_scene(scene: Scene4D) -> Packed:
     _require_finite(scene)
     canonical, motion = _describe_motion(scene)
     count = len(canonical.means)
-    first = np.unique(motion.moving)
-    order = np.concatenate([motion.moving, np.setdiff1d(np.arange(count), first)]).astype(np.int64)
+    still = np.ones(count, bool)
+    still[motion.moving] = False
+    order = np.concatenate([motion.moving, np.flatnonzero(still)]).astype(np.int64)
     quats, scales = _quats_and_scales(canonical)
-    arrays: dict[str, tuple[np.ndarray, str]] = {
-        "means": (_numpy(canonical.means)[order], "position"),
-        "quats": (quats[order], "even"),
-        "scales": (scales[order], "logarithm"),
-        "opacities": (_numpy(canonical.opacities)[order], "even"),
-        "colors": (_numpy(canonical.colors)[order], "even"),
+    arrays = {
+        "means": scene.means[order],
+        "quats": quats[order],
+        "scales": scales[order],
+        "opacities": scene.opacities[order],
+        "colors": scene.colors[order],
     }
-    if canonical.harmonics is not None and canonical.harmonics.shape[1]:
-        arrays["harmonics"] = (_numpy(canonical.harmonics)[order].reshape(count, -1), "even")
-    arrays |= {name: (array, _KINDS.get(name, "even")) for name, array in motion.arrays.items()}
-    small = float(np.percentile(scales.max(axis=1), 5)) if count else 1.0
+    terms = 0
+    if scene.harmonics is not None and scene.harmonics.shape[1]:
+        arrays["harmonics"], terms = scene.harmonics[order], scene.harmonics.shape[1]
+    arrays |= motion.arrays
+    tolerance = POSITION_TOLERANCE * float(np.percentile(scales.max(axis=1), 5)) if count else 1.0
     described, data = {}, bytearray()
-    for name, (array, kind) in arrays.items():
-        described[name] = _append(data, array.astype(np.float32), kind, POSITION_TOLERANCE * small)
+    for name, array in arrays.items():
+        described[name] = _append(data, name, array.astype(np.float32), tolerance)
     header = {
         "format": FORMAT,
         "count": count,
         "moving": len(motion.moving),
         "motion": motion.kind,
         "settings": motion.settings,
+        "terms": terms,
         "note": motion.note,
         "model": scene.motion_model,
         "start": scene.start_s,
@@ -107,31 +109,33 @@ def pack_scene(scene: Scene4D) -> Packed:
 
 
 def _require_finite(scene: Scene4D) -> None:
-    named = {name: getattr(scene, name) for name in ("means", "quats", "scales", "opacities", "colors", "harmonics")}
-    for name, array in (named | {f"motion.{name}": array for name, array in scene.motion.items()}).items():
-        # An infinite life span is one way of saying that a Gaussian stays.
-        if array is not None and np.isnan(array).any() or (name in named and array is not None and np.isinf(array).any()):
-            raise WorldlineError(f"the scene's {name} hold numbers that are not finite: fit it again, or drop those Gaussians")
+    shown = {name: getattr(scene, name) for name in (*_CANONICAL, "harmonics")}
+    for name, array in shown.items():
+        if array is not None and not np.isfinite(array).all():
+            raise WorldlineError(f"the scene's {name} are not all finite numbers: fit it again, or drop those Gaussians")
+    for name, array in scene.motion.items():
+        if np.isnan(array).any():  # an infinite life span is one way of saying that a Gaussian stays
+            raise WorldlineError(f"the scene's motion {name} are not all numbers: fit it again, or drop those Gaussians")
 
 
 def _describe_motion(scene: Scene4D) -> tuple[Gaussians, _Motion]:
-    """Return the Gaussians before motion, and the motion."""
-    arrays = [torch.from_numpy(getattr(scene, name)) for name in ("means", "quats", "scales", "opacities", "colors")]
-    harmonics = None if scene.harmonics is None else torch.from_numpy(scene.harmonics)
-    canonical = Gaussians(*arrays, harmonics=harmonics)
-    none = np.zeros(0, np.int64)
-    if scene.motion_model not in MODELS:
-        raise WorldlineError(f"the scene's motion model {scene.motion_model!r} is none of {', '.join(MODELS)}")
-    if scene.motion_model == "static" or not len(scene.means) or scene.end_s <= scene.start_s:
-        return (canonical if scene.motion_model == "static" else state_at(scene, scene.start_s)), _Motion("still", none, {}, {})
+    """Return the Gaussians before motion, in the shapes that they keep, and the motion."""
+    canonical = Gaussians(*(torch.from_numpy(getattr(scene, name)) for name in _CANONICAL))
     match scene.motion_model:
+        case "static":
+            return canonical, _Motion("still", np.zeros(0, np.int64), {}, {})
         case "gaussian_flow":
             return canonical, _series(scene.motion)
         case "native_4d":
             return _native_4d(canonical, scene.motion)
         case "periodic_vibration":
-            return canonical, _vibration(scene.motion)
-    return _key_frames(scene)
+            settings = {"culled": 0.0, "cycle": float(scene.motion["cycle"].item()), "orders": 0}
+            return canonical, _pulse(scene.motion, settings)
+        case "gaussian_birth":
+            return canonical, _pulse(scene.motion, {"culled": 0.0, "cycle": 0.0, "orders": 0})
+        case "rigid_agents":
+            return canonical, _rigid(scene.motion)
+    raise WorldlineError(f"the player does not know the scene's motion model {scene.motion_model!r}")
 
 
 def _series(motion: Mapping[str, np.ndarray]) -> _Motion:
@@ -145,81 +149,59 @@ def _series(motion: Mapping[str, np.ndarray]) -> _Motion:
         terms = np.concatenate([polynomial, fourier], axis=1)
         if terms.shape[1]:
             arrays[f"{attribute}_terms"] = terms
-    return _Motion("series" if len(moving) else "still", moving, arrays if len(moving) else {}, settings)
+    return _Motion("series", moving, arrays, settings) if len(moving) else _Motion("still", moving, {}, {})
 
 
 def _native_4d(canonical: Gaussians, motion: Mapping[str, np.ndarray]) -> tuple[Gaussians, _Motion]:
-    tensors = {name: torch.from_numpy(array) for name, array in motion.items()}
-    cut = native_4d.cut(canonical, tensors)
-    arrays = {
-        "velocities": _numpy(cut.velocities),
-        "peaks": motion["times"],
-        "spreads": np.sqrt(_numpy(cut.variances)),
-    }
+    sizes = torch.cat([cast(torch.Tensor, canonical.scales), torch.from_numpy(motion["time_scales"])[:, None]], dim=1)
+    cut = native_4d.cut(cast(torch.Tensor, canonical.quats), torch.from_numpy(motion["right_quats"]), sizes)
+    arrays = {"velocities": cut.velocities.numpy(), "peaks": motion["times"], "spreads": cut.variances.sqrt().numpy()}
     settings = {"culled": native_4d.CULLED, "cycle": 0.0, "orders": 0}
     if (orders := motion.get("time_colors")) is not None and orders.shape[1]:
         arrays["time_colors"], settings["orders"] = orders, orders.shape[1]
-    note = "view-dependent colour does not change with time" if "time_harmonics" in motion else ""
+    note = "its view-dependent colour is shown without its change with time" if "time_harmonics" in motion else ""
     still = canonical._replace(quats=None, scales=None, covars=cut.covars)
     return still, _Motion("pulse", np.arange(len(canonical.means)), arrays, settings, note)
 
 
-def _vibration(motion: Mapping[str, np.ndarray]) -> _Motion:
+def _pulse(motion: Mapping[str, np.ndarray], settings: dict[str, Any]) -> _Motion:
     arrays = {"velocities": motion["velocities"], "peaks": motion["peaks"], "spreads": motion["lifespans"]}
-    settings = {"culled": 0.0, "cycle": float(motion["cycle"].item()), "orders": 0}
-    return _Motion("pulse", np.arange(len(motion["peaks"])), arrays, settings)
+    arrays |= {name: motion[name] for name in ("starts", "ends") if name in motion}
+    stays = ~motion["velocities"].any(axis=1) & np.isinf(motion["lifespans"])
+    stays &= np.isinf(motion.get("starts", -np.inf)) & np.isinf(motion.get("ends", np.inf))
+    moving = np.flatnonzero(~stays)
+    return _Motion("pulse", moving, {name: array[moving] for name, array in arrays.items()}, settings)
 
 
-def _key_frames(scene: Scene4D) -> tuple[Gaussians, _Motion]:
-    """Sample a model that the player cannot evaluate; the first sample is the state before motion."""
-    span = scene.end_s - scene.start_s
-    count = int(np.clip(round(span * KEY_FRAMES_PER_S) + 1, 2, MOST_KEY_FRAMES))
-    states = [state_at(scene, scene.start_s + span * index / (count - 1)) for index in range(count)]
-    shapes = [_quats_and_scales(state) for state in states]
-    quats = np.stack([quat for quat, _ in shapes])
-    for index in range(1, count):  # the same rotation has two quaternions: take the one near its neighbour's
-        quats[index] *= np.where((quats[index] * quats[index - 1]).sum(axis=1, keepdims=True) < 0, -1, 1)
-    tables = {
-        "frame_means": np.stack([_numpy(state.means) for state in states], axis=1),
-        "frame_quats": quats.swapaxes(0, 1),
-        "frame_scales": np.stack([scales for _, scales in shapes], axis=1),
-        "frame_opacities": np.stack([_numpy(state.opacities) for state in states], axis=1)[..., None],
-        "frame_colors": np.stack([_numpy(state.colors) for state in states], axis=1),
-    }
-    changes = [np.ptp(table, axis=1).max(axis=1) > 0 for table in tables.values()]
-    moving = np.flatnonzero(np.any(changes, axis=0))
-    tables = {name: table[moving] for name, table in tables.items() if len(moving)}
-    note = f"motion in steps of {span / (count - 1):.3g} s, linear in between"
-    return states[0], _Motion("frames" if len(moving) else "still", moving, tables, {"frames": count}, note)
+def _rigid(motion: Mapping[str, np.ndarray]) -> _Motion:
+    moving = np.flatnonzero(motion["agents"] > 0)
+    tables = {name: motion[name] for name in ("agent_times", "agent_quats", "agent_positions", "agent_alive")}
+    settings = {"agents": len(motion["agent_quats"]), "times": len(motion["agent_times"])}
+    return _Motion("rigid", moving, {"agents": motion["agents"][moving] - 1, **tables}, settings)
 
 
 def _quats_and_scales(gaussians: Gaussians) -> tuple[np.ndarray, np.ndarray]:
+    """Return unit rotations and standard deviations, of given ones or of covariances."""
     if gaussians.covars is None:
-        quats = _numpy(gaussians.quats)
+        quats = cast(torch.Tensor, gaussians.quats).numpy()
         lengths = np.linalg.norm(quats, axis=1, keepdims=True)
-        return quats / np.maximum(lengths, 1e-12), _numpy(gaussians.scales)
-    variances, axes = np.linalg.eigh(_numpy(gaussians.covars).astype(np.float64))
+        return quats / np.maximum(lengths, 1e-12), cast(torch.Tensor, gaussians.scales).numpy()
+    variances, axes = np.linalg.eigh(gaussians.covars.numpy().astype(np.float64))
     axes *= np.linalg.det(axes)[:, None, None]  # a rotation, not a reflection
     return quaternion_from_rotation(axes), np.sqrt(np.maximum(variances, 0.0))
 
 
-def _append(data: bytearray, array: np.ndarray, kind: str, tolerance: float) -> dict[str, Any]:
-    """Quantise an array `[N, columns]` or `[N]`, append it, and return how to read it."""
-    table = array.reshape(len(array), -1).astype(np.float64)
-    columns = table.shape[1]
-    entry: dict[str, Any] = {"at": len(data), "columns": columns, "length": int(table.size)}
-    if kind == "logarithm":
+def _append(data: bytearray, name: str, array: np.ndarray, tolerance: float) -> dict[str, Any]:
+    """Quantise an array whose last axes are columns, append it, and return how to read it."""
+    table = array.reshape(len(array), -1).astype(np.float64) if array.size else np.zeros((0, 1))
+    entry: dict[str, Any] = {"at": len(data), "length": table.size}
+    if name in _SPREADS:
         table = np.log(np.clip(table, 1e-12, 1e12))
-    low = table.min(axis=0) if len(table) else np.zeros(columns)
-    step = (table.max(axis=0) - low) / _STEPS if len(table) else np.zeros(columns)
-    if kind == "exact" or (kind == "position" and len(table) and 0.5 * step.max() > tolerance):
+    low = table.min(axis=0, initial=np.inf) if len(table) else np.zeros(1)
+    step = (table.max(axis=0, initial=-np.inf) - low) / _STEPS if len(table) and name not in _EXACT else np.zeros(table.shape[1])
+    if name in _EXACT or (name in _POSITIONS and 0.5 * step.max(initial=0.0) > tolerance):
         data += array.astype("<f4").tobytes()
         return entry | {"type": "float32"}
-    codes = np.round((table - low) / np.where(step > 0, step, 1.0)).astype("<u2")
-    data += codes.tobytes()
+    data += np.round((table - low) / np.where(step > 0, step, 1.0)).astype("<u2").tobytes()
     data += bytes(-len(data) % 4)
-    return entry | {"type": "uint16", "low": low.tolist(), "step": step.tolist(), "logarithm": kind == "logarithm"}
-
-
-def _numpy(tensor: Any) -> np.ndarray:
-    return np.asarray(tensor.detach().numpy())
+    return entry | {"type": "uint16", "low": low.tolist(), "step": step.tolist(), "logarithm": name in _SPREADS}

@@ -1,6 +1,7 @@
 """A self-contained HTML page that plays a 4D scene in a browser."""
 
 import base64
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from markupsafe import Markup
 from schemas.cameras import CameraPath
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
-from worldline.formats.player.packing import Packed, pack_scene
+from worldline.formats.player.packing import pack_scene
 from worldline.scenes import NEAR_SHARE
 
 _FOLDER = Path(__file__).parent
@@ -47,7 +48,8 @@ def write_player(scene: Scene4D, path: Path, *, title: str, cameras: CameraPath 
         part.write_bytes(page)
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise WorldlineError(f"the player cannot be written to {path} ({error.strerror}): name another file") from None
     return len(page)
 
@@ -60,7 +62,7 @@ def player_fragment(scene: Scene4D, *, title: str, cameras: CameraPath | None = 
     inline styles and scripts; without `worker-src blob:` sorting happens on the page's own thread.
     """
     packed = pack_scene(scene)
-    header = packed.header | _describe_view(scene, packed, cameras) | {"title": title, "nearShare": NEAR_SHARE}
+    header = packed.header | _describe_view(scene, cameras) | {"title": title, "nearShare": NEAR_SHARE}
     assets = {
         "style": _read("player.css"),
         "markup": _read("markup.html"),
@@ -102,9 +104,8 @@ class _Cloud:
     radius: float
 
 
-def _describe_view(scene: Scene4D, packed: Packed, cameras: CameraPath | None) -> dict[str, Any]:
+def _describe_view(scene: Scene4D, cameras: CameraPath | None) -> dict[str, Any]:
     """Return the pose, lens, pivot, up direction and time that the page begins with, and the recorded cameras."""
-    del packed
     posed = np.flatnonzero(cameras.registered) if cameras is not None else np.zeros(0, int)
     if cameras is None or not len(posed):
         return _view_from_the_side(scene)
@@ -123,7 +124,7 @@ def _describe_view(scene: Scene4D, packed: Packed, cameras: CameraPath | None) -
         "lens": [*_rounded(K[[0, 1, 0, 1], [0, 1, 2, 2]]), cameras.width, cameras.height],
         "pivot": _PIVOT_SHARE * float(np.median(ahead)) if len(ahead) else 1.0,
         "up": _rounded(up),
-        "shown": scene.start_s,
+        "shown": float(np.clip(cameras.times_s[middle], scene.start_s, scene.end_s)),
         "cameras": {
             "times": _rounded(cameras.times_s[posed]),
             "poses": [_rounded(row[:3]) for row in cameras.world_from_camera[posed]],

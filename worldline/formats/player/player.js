@@ -60,7 +60,7 @@ function mountPlayer(host, header, base64, assets) {
     if (answer.place) {
       drawing.place(answer.place, true);
       drawing.shape(answer.shape, true);
-      if (answer.harmonics) drawing.harmonics(answer.harmonics, answer.terms);
+      if (answer.harmonics) drawing.harmonics(answer.harmonics, header.terms);
       return;
     }
     busy = false;
@@ -259,7 +259,7 @@ function mountPlayer(host, header, base64, assets) {
     canvas.height = height;
     dirty = true;
   }
-  let stamp = null, pace = 0, drawnFrames = 0, pausedFor = 0;
+  let stamp = null, pace = 0, drawnFrames = 0, pausedFor = 0, wasLively = false;
   function tick(now) {
     const seconds = stamp === null ? 0 : (now - stamp) / 1000;
     stamp = now;
@@ -277,15 +277,15 @@ function mountPlayer(host, header, base64, assets) {
     if (lively) {
       pausedFor = 0;
       drawnFrames++;
-      if (seconds > 0 && seconds < 1) pace = pace ? 0.9 * pace + 0.1 * seconds : seconds;
+      if (wasLively && seconds > 0) pace = pace ? 0.9 * pace + 0.1 * seconds : seconds;
       // Software drawing is slow by the pixel: fewer of them while the picture moves.
       if (drawnFrames > 4 && pace > 0.08 && share > 0.3) { share *= 0.8; pace = 0; drawnFrames = 0; }
     }
-    if (lively !== frame.classList.contains("lively") || drawnFrames % 10 === 0) {
-      frame.classList.toggle("lively", lively);
+    if (lively !== wasLively || drawnFrames % 10 === 0) {
       const rate = lively && pace ? `${Math.round(1 / pace)} fps` : "standing still";
       $("stats").textContent = `${header.count.toLocaleString("en")} Gaussians · ${rate}${share < 1 && lively ? ` at ${Math.round(100 * share)} % of the pixels` : ""}`;
     }
+    wasLively = lively;
     requestAnimationFrame(tick);
   }
   canvas.addEventListener("webglcontextlost", () => giveUp("The graphics driver took the picture away; reload the page to see it again."));
@@ -323,7 +323,7 @@ function mountPlayer(host, header, base64, assets) {
     play: () => setPlaying(true), pause: () => setPlaying(false), reset,
     follow: setFollowing, showPath: setPath,
     get time() { return time; }, get shownTime() { return shownTime; }, get playing() { return playing; },
-    get following() { return following; }, get camera() { return view().camera; }, get inWorker() { return worker !== null; },
+    get following() { return following; }, get camera() { return view().camera; }, get distance() { return orbit.distance; }, get inWorker() { return worker !== null; },
     ready: new Promise((done) => waiting.push({ number: 1, done: () => done(true) })),
   };
   requestAnimationFrame(tick);

@@ -24,9 +24,23 @@ const float BLUR = 0.3;           // square pixels added to every Gaussian
 
 vec4 texel(sampler2D table, int index) { return texelFetch(table, ivec2(index & 2047, index >> 11), 0); }
 
-// View-dependent colour: real spherical harmonics of degrees 1 to 3, as gsplat orders and signs them.
-vec3 seen_from(int i, vec3 d) {
-  return vec3(0.0);
+const float K1 = 0.488602512, K20 = 0.315391565, K21 = 1.092548431, K22 = 0.546274215, K30 = 0.373176333, K31 = 0.457045799, K32 = 1.445305721,
+  K33 = 0.590043590, K40 = 0.105785547, K41 = 0.669046544, K42 = 0.473087348, K43 = 1.770130770, K44 = 0.625835735;
+
+// View-dependent colour: real spherical harmonics of degrees 1 to 4 (worldline/splatting/harmonics.py) times their colours.
+vec3 seen_along(int i, vec3 d) {
+  float x = d.x, y = d.y, z = d.z, zz = z * z;
+  float c2 = x * x - y * y, s2 = 2.0 * x * y, c3 = x * c2 - y * s2, s3 = x * s2 + y * c2, c4 = x * c3 - y * s3, s4 = x * s3 + y * c3;
+  float q31 = 5.0 * zz - 1.0, q42 = 7.0 * zz - 1.0, q41 = z * (7.0 * zz - 3.0);
+  float values[24] = float[24](
+    -K1 * y, K1 * z, -K1 * x,
+    K22 * s2, -K21 * z * y, K20 * (3.0 * zz - 1.0), -K21 * z * x, K22 * c2,
+    -K33 * s3, K32 * z * s2, -K31 * q31 * y, K30 * z * (5.0 * zz - 3.0), -K31 * q31 * x, K32 * z * c2, -K33 * c3,
+    K44 * s4, -K43 * z * s3, K42 * q42 * s2, -K41 * q41 * y, K40 * (zz * (35.0 * zz - 30.0) + 3.0), -K41 * q41 * x, K42 * q42 * c2,
+    -K43 * z * c3, K44 * c4);
+  vec3 sum = vec3(0.0);
+  for (int k = 0; k < terms; k++) sum += values[k] * texel(harmonics, terms * i + k).rgb;
+  return sum;
 }
 
 void main() {
@@ -67,5 +81,6 @@ void main() {
   offset = reach * corner;
   vec2 pixel = lens.xy * p.xy / p.z + lens.zw + offset.x * sqrt(major) * axis + offset.y * sqrt(minor) * vec2(-axis.y, axis.x);
   gl_Position = vec4(2.0 * pixel.x / size.x - 1.0, 1.0 - 2.0 * pixel.y / size.y, 0.0, 1.0);
-  color = vec4(max(texel(shape, 3 * i + 2).rgb + seen_from(i, normalize(where.xyz - eye)), 0.0), opacity);
+  vec3 seen = texel(shape, 3 * i + 2).rgb;
+  color = vec4(terms > 0 ? max(seen + seen_along(i, normalize(where.xyz - eye)), 0.0) : seen, opacity);
 }
