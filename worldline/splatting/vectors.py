@@ -11,6 +11,7 @@ instruction (or two, or four, on a processor with narrower vectors: LLVM cuts th
 """
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -72,7 +73,7 @@ class _VariablesModel(models.PrimitiveModel):  # type: ignore[misc]
 
 def _splat(builder: Any, number: Any, vector: ir.VectorType) -> Any:
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
     return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
 
 
@@ -105,6 +106,35 @@ def store(typing_context, array, index, vector):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
+
+
+@intrinsic  # type: ignore[misc]
+def store_floor(typing_context, array, index, vector):  # type: ignore[no-untyped-def]
+    """Write the whole parts of eight positive lanes to an array of int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        whole = builder.fptosi(arguments[2], ir.VectorType(ir.IntType(32), LANES))
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), whole.type.as_pointer())
+        builder.store(whole, address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic  # type: ignore[misc]
+def store_run(typing_context, array, index, first):  # type: ignore[no-untyped-def]
+    """Write `first`, `first` + 1, ... `first` + 15 to an array of uint8."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        run = ir.VectorType(ir.IntType(8), 16)
+        start = _splat(builder, builder.trunc(arguments[2], ir.IntType(8)), run)
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), run.as_pointer())
+        builder.store(builder.add(start, ir.Constant(run, list(range(16)))), address, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
 
 
 @intrinsic  # type: ignore[misc]
@@ -154,14 +184,17 @@ def splat(typing_context, number):  # type: ignore[no-untyped-def]
     return VectorType(number)(number), generate
 
 
-@intrinsic  # type: ignore[misc]
-def lanes(typing_context, number):  # type: ignore[no-untyped-def]
-    """Return (0, 1, ..., 7) in the kind of `number`."""
+def pattern(values: Sequence[float]) -> Any:
+    """Return a function of kernels that takes a number and returns eight constants of its kind."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(_vector(signature.args[0]), [float(lane) for lane in range(LANES)])
+    @intrinsic  # type: ignore[misc]
+    def constants(typing_context, number):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return ir.Constant(_vector(number), [float(value) for value in values])
 
-    return VectorType(number)(number), generate
+        return VectorType(number)(number), generate
+
+    return constants
 
 
 # -- arithmetic --------------------------------------------------------------------------------------------------------
@@ -241,9 +274,9 @@ def count(typing_context, mask):  # type: ignore[no-untyped-def]
     return types.int64(MASK), generate
 
 
-def _call(builder: Any, name: str, result: Any, arguments: Any) -> Any:
+def _call(builder: Any, name: str, result: Any, arguments: Any, flags: tuple[str, ...] = _FLAGS) -> Any:
     function = ir.FunctionType(result, [argument.type for argument in arguments])
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments, fastmath=_FLAGS)
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments, fastmath=flags)
 
 
 def _suffix(number: types.Float) -> str:
@@ -268,15 +301,21 @@ def total(typing_context, vector):  # type: ignore[no-untyped-def]
     return vector.number(vector), generate
 
 
-@intrinsic  # type: ignore[misc]
-def smaller(typing_context, vector, number):  # type: ignore[no-untyped-def]
-    """Return the smaller of each lane and a number."""
+def _extreme(predicate: str) -> Any:
+    @intrinsic  # type: ignore[misc]
+    def operation(typing_context, vector, other):  # type: ignore[no-untyped-def]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            left, right = arguments
+            right = right if isinstance(other, VectorType) else _splat(builder, right, left.type)
+            return builder.select(builder.fcmp_ordered(predicate, left, right), left, right)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        limit = _splat(builder, arguments[1], arguments[0].type)
-        return builder.select(builder.fcmp_ordered("<", arguments[0], limit), arguments[0], limit)
+        return vector(vector, vector if isinstance(other, VectorType) else vector.number), generate
 
-    return vector(vector, vector.number), generate
+    return operation
+
+
+smaller = _extreme("<")  # the smaller of each lane of a vector and the lane of another, or a number
+greater = _extreme(">")  # the greater of them
 
 
 @intrinsic  # type: ignore[misc]
@@ -285,6 +324,16 @@ def magnitude(typing_context, vector):  # type: ignore[no-untyped-def]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call(builder, f"llvm.fabs.{_suffix(vector.number)}", arguments[0].type, arguments)
+
+    return vector(vector), generate
+
+
+@intrinsic  # type: ignore[misc]
+def root(typing_context, vector):  # type: ignore[no-untyped-def]
+    """Return the square root of each lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, f"llvm.sqrt.{_suffix(vector.number)}", arguments[0].type, arguments, ())
 
     return vector(vector), generate
 
