@@ -47,6 +47,7 @@ def fit_scene(
     validation: np.ndarray,
     background: np.ndarray,
     seed: int,
+    near_plane: float = NEAR_SHARE,
     after_step: Callable[[int, float], None] = lambda done, error: None,
     checkpoints: Path | None = None,
 ) -> Scene4D:
@@ -61,6 +62,7 @@ def fit_scene(
         validation: `[V]` indices of views that are never fitted.
         background: `[3]` RGB behind the Gaussians.
         seed: of all randomness.
+        near_plane: Gaussians whose centre is nearer to a camera are not drawn; in the unit of the views.
         after_step: called with the number of steps taken and the mean squared error of the last one's views before it.
         checkpoints: folder to continue from and to leave checkpoints in.
 
@@ -70,7 +72,6 @@ def fit_scene(
     pyramid = build_pyramid(views, settings.resolutions)
     behind = torch.from_numpy(np.asarray(background, np.float32))
     seeds = with_motion(seeds, model, np.random.default_rng([seed, 0, 1]))
-    near = NEAR_SHARE * typical_depth(views, seeds)
     with one_torch_thread():
         saved = load_checkpoint(checkpoints) if checkpoints is not None else None
         if saved is not None:
@@ -81,7 +82,7 @@ def fit_scene(
         for step in range(start, settings.steps):
             level = min(len(pyramid) - 1, step * 2 * len(pyramid) // settings.steps)
             chosen = _choose(training, settings.batch, step, seed)
-            error = _step(state, model, pyramid[level], chosen, behind, near, settings, step)
+            error = _step(state, model, pyramid[level], chosen, behind, near_plane, settings, step)
             done = step + 1
             if done % settings.grow_every == 0:
                 if done <= settings.grow_until * settings.steps:
@@ -99,17 +100,6 @@ def build_pyramid(views: Views, resolutions: int) -> list[Views]:
     while len(pyramid) < resolutions and min(pyramid[0].size) >= 4 * WINDOW:
         pyramid.insert(0, halve(pyramid[0]))
     return pyramid
-
-
-def typical_depth(views: Views, seeds: Seeds) -> float:
-    """Return the median depth of seeds as seen by the views, 1 where none is before a camera."""
-    if not len(seeds.means) or "agents" in seeds.motion:
-        return 1.0
-    depths = (
-        seeds.means[:: max(1, len(seeds.means) // 1000)] @ views.camera_from_world[:, 2, :3].T + views.camera_from_world[:, 2, 3]
-    )
-    ahead = depths[depths > 0]
-    return float(np.median(ahead)) if len(ahead) else 1.0
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from worldline.scenes import draw_scene
 
 WIDTH, HEIGHT, FRAMES, FOCAL, WALL = 64, 40, 24, 60.0, 4.0
 PATCH_VELOCITY = 0.5  # along x, units per second; the clip is 2.3 s long
-CONFIG = GaussianFlowConfig(max_side=64, gaussians=900, steps=240, checkpoint_every=50, relocate_every=40)
-SHORT = dataclasses.replace(CONFIG, gaussians=150, steps=45, checkpoint_every=10, relocate_every=15)
+CONFIG = GaussianFlowConfig(max_side=64, gaussians=900, steps=240, checkpoint_every=50, grow_every=40)
+SHORT = dataclasses.replace(CONFIG, gaussians=150, steps=45, checkpoint_every=10, grow_every=15)
 
 
 def texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
