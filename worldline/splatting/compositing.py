@@ -18,30 +18,25 @@ import torch
 
 from worldline.splatting.projection import ALPHA_THRESHOLD
 from worldline.splatting.vectors import (
-    count,
-    exp,
-    get,
-    lanes,
-    load,
-    magnitude,
-    put,
-    select,
-    smaller,
-    splat,
-    store,
-    total,
+    LANES, count, exp, get, greater, load, magnitude, pattern, put, root, select, smaller, splat, store, store_floor, store_run, total,
     variables,
-)
+)  # fmt: skip
 from worldline.threads import map_pieces
 
-TILE_WIDTH = 64  # a multiple of the lanes of a vector
-TILE_ROWS = 16
+TILE_WIDTH, TILE_ROWS = 64, 16
 TILE = TILE_WIDTH * TILE_ROWS
+BLOCK_WIDTH, BLOCK_ROWS = 4, 2  # the pixels of a vector
+ACROSS, DOWN = TILE_WIDTH // BLOCK_WIDTH, TILE_ROWS // BLOCK_ROWS  # blocks of a tile: at most 16, and as many as lanes
+BLOCKS = ACROSS * DOWN
 PIECES = 32
 ALPHA_MAXIMUM = 0.999
 TRANSMITTANCE_MINIMUM = 1e-4
 MARGIN = 0.01  # pixels around an ellipse, for rounding; what lies outside is masked
 _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+
+_X = pattern([0.5, 1.5, 2.5, 3.5, 0.5, 1.5, 2.5, 3.5])  # pixel centres in a block
+_Y = pattern([0.5, 0.5, 0.5, 0.5, 1.5, 1.5, 1.5, 1.5])
+_EVEN_ROWS = pattern([0.5, 2.5, 4.5, 6.5, 8.5, 10.5, 12.5, 14.5])  # of a tile
 
 # The columns of a packed Gaussian; its colour follows.
 U, V, HALF_A, B, HALF_C, OPACITY, LEVEL, REACH_X, REACH_Y, SLOPE, WIDTH2, NARROWING, COLOR = range(13)
@@ -74,7 +69,7 @@ def _list_tiles(packed, width, height, columns, tiles):  # type: ignore[no-untyp
     """Return the Gaussians of each tile in depth order.
 
     Returns:
-        Offsets `[tiles + 1]` of the tiles' lists, `[M]` ranks and `[M]` slots in them, `[R + 1]` offsets of the slots of a Gaussian.
+        Offsets `[tiles + 1]` of the lists, `[M]` ranks and `[M]` slots in them, `[R + 1]` offsets of the slots of a Gaussian.
     """
     count = len(packed)
     boxes = np.empty((count, 4), np.int32)
@@ -110,15 +105,36 @@ def _list_tiles(packed, width, height, columns, tiles):  # type: ignore[no-untyp
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _rows(v, reach, rows):  # type: ignore[no-untyped-def]
-    return max(0, math.ceil(v - 0.5 - reach)), min(rows, math.floor(v - 0.5 + reach) + 1)
+def _place(x, y):  # type: ignore[no-untyped-def]
+    """Return where a pixel of a tile is kept: block after block."""
+    return (y // BLOCK_ROWS * ACROSS + x // BLOCK_WIDTH) * LANES + y % BLOCK_ROWS * BLOCK_WIDTH + x % BLOCK_WIDTH
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _span(middle, half):  # type: ignore[no-untyped-def]
-    """Return the columns of a tile [x0, x1) that a row of an ellipse covers, x0 at the start of a vector."""
-    x0 = max(0, math.ceil(middle - half)) & ~7
-    return x0, min(TILE_WIDTH, math.floor(middle + half) + 1)
+def _list_blocks(row, u, v, alive, spans, blocks):  # type: ignore[no-untyped-def]
+    """List the blocks of a tile that an ellipse touches, but for rows of blocks that are not `alive`, and return how many.
+
+    All rows are worked out at once: their spans as vectors, their blocks as runs of whole numbers of which only the first few
+    are kept. No branch depends on the shape.
+    """
+    number = type(u)
+    nothing, width = splat(number(0.0)), splat(number(TILE_WIDTH))
+    dy = _EVEN_ROWS(u) - v
+    left, right = width, nothing
+    for _ in range(BLOCK_ROWS):
+        half = root(greater(row[WIDTH2] - dy * dy * row[NARROWING], nothing)) + number(MARGIN)
+        middle = (u + number(0.5)) - dy * row[SLOPE]
+        reached = magnitude(dy) <= row[REACH_Y]
+        left = select(reached, smaller(left, middle - half), left)
+        right = select(reached, greater(right, middle + half), right)
+        dy = dy + number(1.0)
+    store_floor(spans, 0, greater(left, nothing) * number(1.0 / BLOCK_WIDTH))
+    store_floor(spans, LANES, smaller(right, width) * number(1.0 / BLOCK_WIDTH) + number(1.0 - 1.0 / BLOCK_WIDTH))
+    found = 0
+    for y in range(DOWN):
+        store_run(blocks, found, y * ACROSS + spans[y])
+        found += max(0, spans[LANES + y] - spans[y]) * alive[y]
+    return found
 
 
 @numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
@@ -133,61 +149,62 @@ def _composite(  # type: ignore[no-untyped-def]
     number = packed.dtype.type
     light = np.empty(len(channels) * TILE, packed.dtype)
     color = variables(number(0.0), channels)
-    steps = lanes(number(0.0))
     nothing = splat(number(0.0))
+    spans, blocks = np.empty(2 * LANES, np.int32), np.empty(BLOCKS + 16, np.uint8)
+    alive, living = np.empty(DOWN, np.int32), np.empty(DOWN, np.int32)
     for tile in range(first, last):
         left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
         rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
         transmittance, end = transmittances[tile], ends[tile]
         start, stop = offsets[tile], offsets[tile + 1]
         light[:] = 0
+        end[:] = 0  # beyond the border of the image no entry counts: what lies there is left over from another tile
         transmittance[:] = -1
-        end[:] = 0  # beyond the border of the image no entry counts
         for y in range(rows):
             for x in range(across):
-                transmittance[y * TILE_WIDTH + x] = 1
-                end[y * TILE_WIDTH + x] = stop - start
+                transmittance[_place(x, y)] = 1
+                end[_place(x, y)] = stop - start
+        for y in range(DOWN):
+            living[y] = across * max(0, min(BLOCK_ROWS, rows - y * BLOCK_ROWS))
+            alive[y] = living[y] > 0
         live = rows * across
         entry = start
         while entry < stop and live > 0:
             row = packed[ranks[entry]]
             u, v = row[U] - number(left), row[V] - number(top)
             half_a, b, half_c, opacity, level = row[HALF_A], row[B], row[HALF_C], row[OPACITY], row[LEVEL]
-            slope, width2, narrowing = row[SLOPE], row[WIDTH2], row[NARROWING]
             for k in range(len(channels)):
                 put(color, k, splat(row[COLOR + k]))
-            y0, y1 = _rows(v, row[REACH_Y], rows)
-            for y in range(y0, y1):
-                dy = number(y) + number(0.5) - v
-                half = math.sqrt(max(width2 - narrowing * dy * dy, number(0.0))) + number(MARGIN)
-                x0, x1 = _span(u - slope * dy - number(0.5), half)
-                constant, linear = half_c * dy * dy, b * dy
-                for x in range(x0, x1, 8):
-                    place = y * TILE_WIDTH + x
-                    dx = steps + (number(x) + number(0.5) - u)
-                    sigma = dx * (dx * half_a + linear) + constant
-                    alpha = smaller(exp(nothing - sigma) * opacity, number(ALPHA_MAXIMUM))
-                    alpha = select(sigma <= level, alpha, nothing)
-                    before = load(transmittance, place)
-                    weight = alpha * before
-                    after = before - weight
-                    goes_on = after > number(TRANSMITTANCE_MINIMUM)
-                    weight = select(goes_on, weight, nothing)
-                    store(transmittance, place, select(goes_on, after, nothing - magnitude(before)))
-                    for k in range(len(channels)):
-                        plane = k * TILE + place
-                        store(light, plane, load(light, plane) + weight * get(color, k))
-                    finished = count((before > number(0.0)) & (after <= number(TRANSMITTANCE_MINIMUM)))
-                    if finished > 0:
-                        live -= finished
-                        for lane in range(place, place + 8):
-                            if end[lane] == stop - start and transmittance[lane] < 0:
-                                end[lane] = entry - start
+            near_x, near_y = _X(u) - u, _Y(u) - v
+            for index in range(_list_blocks(row, u, v, alive, spans, blocks)):
+                block = np.intp(blocks[index])
+                place = block * LANES
+                dx = near_x + number(block % ACROSS * BLOCK_WIDTH)
+                dy = near_y + number(block // ACROSS * BLOCK_ROWS)
+                sigma = dx * (dx * half_a + dy * b) + dy * dy * half_c
+                alpha = smaller(exp(nothing - sigma) * opacity, number(ALPHA_MAXIMUM))
+                alpha = select(sigma <= level, alpha, nothing)
+                before = load(transmittance, place)
+                weight = alpha * before
+                after = before - weight
+                goes_on = after > number(TRANSMITTANCE_MINIMUM)
+                weight = select(goes_on, weight, nothing)
+                store(transmittance, place, select(goes_on, after, nothing - magnitude(before)))
+                for k in range(len(channels)):
+                    store(light, k * TILE + place, load(light, k * TILE + place) + weight * get(color, k))
+                finished = count((before > number(0.0)) & (after <= number(TRANSMITTANCE_MINIMUM)))
+                if finished > 0:
+                    live -= finished
+                    living[block // ACROSS] -= finished
+                    alive[block // ACROSS] = living[block // ACROSS] > 0
+                    for lane in range(place, place + LANES):
+                        if transmittance[lane] < 0:
+                            end[lane] = min(end[lane], number(entry - start))
             entry += 1
         stops[tile] = entry
         for y in range(rows):
             for x in range(across):
-                place = y * TILE_WIDTH + x
+                place = _place(x, y)
                 transmittance[place] = abs(transmittance[place])
                 alphas[top + y, left + x] = number(1.0) - transmittance[place]
                 for k in range(len(channels)):
@@ -209,8 +226,9 @@ def _composite_backward(  # type: ignore[no-untyped-def]
     v_light = np.zeros(len(channels) * TILE, packed.dtype)
     transmittance, behind = np.empty(TILE, packed.dtype), np.empty(TILE, packed.dtype)
     color, v_color = variables(number(0.0), channels), variables(number(0.0), channels)
-    steps = lanes(number(0.0))
     nothing = splat(number(0.0))
+    spans, blocks = np.empty(2 * LANES, np.int32), np.empty(BLOCKS + 16, np.uint8)
+    alive = np.ones(DOWN, np.int32)
     for tile in range(first, last):
         left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
         rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
@@ -219,7 +237,7 @@ def _composite_backward(  # type: ignore[no-untyped-def]
         behind[:] = 0
         for y in range(rows):
             for x in range(across):
-                place = y * TILE_WIDTH + x
+                place = _place(x, y)
                 # alpha = 1 - transmittance counts like a black background
                 behind[place] = -transmittance[place] * v_alphas[top + y, left + x]
                 for k in range(len(channels)):
@@ -230,49 +248,38 @@ def _composite_backward(  # type: ignore[no-untyped-def]
             row = packed[ranks[entry]]
             u, v = row[U] - number(left), row[V] - number(top)
             half_a, b, half_c, opacity, level = row[HALF_A], row[B], row[HALF_C], row[OPACITY], row[LEVEL]
-            slope, width2, narrowing = row[SLOPE], row[WIDTH2], row[NARROWING]
             turn = number(entry - start)
             for k in range(len(channels)):
                 put(color, k, splat(row[COLOR + k]))
                 put(v_color, k, nothing)
             sum_0 = sum_x = sum_y = sum_xx = sum_xy = sum_yy = nothing
-            y0, y1 = _rows(v, row[REACH_Y], rows)
-            for y in range(y0, y1):
-                dy = number(y) + number(0.5) - v
-                half = math.sqrt(max(width2 - narrowing * dy * dy, number(0.0))) + number(MARGIN)
-                x0, x1 = _span(u - slope * dy - number(0.5), half)
-                constant, linear = half_c * dy * dy, b * dy
-                row_0 = row_x = nothing
-                for x in range(x0, x1, 8):
-                    place = y * TILE_WIDTH + x
-                    dx = steps + (number(x) + number(0.5) - u)
-                    sigma = dx * (dx * half_a + linear) + constant
-                    raw = exp(nothing - sigma) * opacity
-                    raw = select((sigma <= level) & (load(end, place) > turn), raw, nothing)
-                    alpha = smaller(raw, number(ALPHA_MAXIMUM))
-                    through = number(1.0) / (number(1.0) - alpha)
-                    before = load(transmittance, place) * through
-                    store(transmittance, place, before)
-                    weight = alpha * before
-                    seen = nothing
-                    for k in range(len(channels)):
-                        v_pixel = load(v_light, k * TILE + place)
-                        seen = seen + v_pixel * get(color, k)
-                        put(v_color, k, get(v_color, k) + weight * v_pixel)
-                    later = load(behind, place)
-                    v_alpha = before * seen - later * through
-                    store(behind, place, later + weight * seen)
-                    v_sigma = select(raw <= number(ALPHA_MAXIMUM), raw * v_alpha, nothing)
-                    row_0 = row_0 + v_sigma
-                    v_sigma = v_sigma * dx
-                    row_x = row_x + v_sigma
-                    sum_xx = sum_xx + v_sigma * dx
-                sum_0 = sum_0 + row_0
-                sum_x = sum_x + row_x
-                sum_xy = sum_xy + row_x * dy
-                row_0 = row_0 * dy
-                sum_y = sum_y + row_0
-                sum_yy = sum_yy + row_0 * dy
+            near_x, near_y = _X(u) - u, _Y(u) - v
+            for index in range(_list_blocks(row, u, v, alive, spans, blocks)):
+                block = np.intp(blocks[index])
+                place = block * LANES
+                dx = near_x + number(block % ACROSS * BLOCK_WIDTH)
+                dy = near_y + number(block // ACROSS * BLOCK_ROWS)
+                sigma = dx * (dx * half_a + dy * b) + dy * dy * half_c
+                raw = exp(nothing - sigma) * opacity
+                raw = select((sigma <= level) & (load(end, place) > turn), raw, nothing)
+                alpha = smaller(raw, number(ALPHA_MAXIMUM))
+                through = number(1.0) / (number(1.0) - alpha)
+                before = load(transmittance, place) * through
+                store(transmittance, place, before)
+                weight = alpha * before
+                seen = nothing
+                for k in range(len(channels)):
+                    v_pixel = load(v_light, k * TILE + place)
+                    seen = seen + v_pixel * get(color, k)
+                    put(v_color, k, get(v_color, k) + weight * v_pixel)
+                later = load(behind, place)
+                v_alpha = before * seen - later * through
+                store(behind, place, later + weight * seen)
+                v_sigma = select(raw <= number(ALPHA_MAXIMUM), raw * v_alpha, nothing)
+                sum_0 = sum_0 + v_sigma
+                v_x, v_y = v_sigma * dx, v_sigma * dy
+                sum_x, sum_y = sum_x + v_x, sum_y + v_y
+                sum_xx, sum_xy, sum_yy = sum_xx + v_x * dx, sum_xy + v_x * dy, sum_yy + v_y * dy
             slot = gradients[slots[entry]]
             x_, y_ = total(sum_x), total(sum_y)
             slot[0] = number(2.0) * half_a * x_ + b * y_
