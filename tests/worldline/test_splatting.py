@@ -185,7 +185,8 @@ def test_nothing_in_view_gives_the_background_and_zero_gradients():
     ("argument", "error", "names"),
     [
         ({"sh_degree": 2}, ValueError, "sh_degree 2"),
-        ({"camera_model": "fisheye"}, NotImplementedError, "fisheye"),
+        ({"camera_model": "ftheta"}, NotImplementedError, "ftheta"),
+        ({"camera_model": "fish"}, ValueError, "camera_model"),
         ({"with_ut": True}, NotImplementedError, "with_ut"),
         ({"render_mode": "rgb"}, ValueError, "render_mode"),
         ({"no_such_argument": 1}, TypeError, "no_such_argument"),

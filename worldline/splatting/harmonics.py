@@ -89,7 +89,7 @@ def view_colors(means: Tensor, colors: Tensor, harmonics: Tensor, camera_from_wo
         by_camera = (flat, cameras if colors.dim() == len(batch) + 3 else 1, count)
         return _ViewColors.apply(
             means.reshape(flat, count, 3), centers.reshape(flat, cameras, 3), colors.reshape(*by_camera, 3),
-            harmonics.reshape(*by_camera, -1, 3), degree,
+            harmonics.reshape(*by_camera, harmonics.shape[-2], 3), degree,
         ).reshape(*batch, cameras, count, 3)  # fmt: skip
     if colors.dim() == len(batch) + 2:
         colors, harmonics = colors.unsqueeze(-3), harmonics.unsqueeze(-4)
