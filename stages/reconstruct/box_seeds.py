@@ -25,15 +25,13 @@ class Boxes:
     """Boxes of A agents over F times. A box's frame: origin at its bottom centre, x forward, y left, z up.
 
     Attributes:
-        frames: `[F]` the clip's frames, rising.
-        times: `[F]` normalised.
+        times: `[F]` normalised, of the clip's frames.
         world_from_agent: `[A, F, 4, 4]`; the nearest known pose where an agent is not alive.
         alive: `[A, F]` bool, whether the agent has a box then.
         sizes: `[A, 3]` length, width, height.
         track_ids: `[A]` of the table that they come from.
     """
 
-    frames: np.ndarray
     times: np.ndarray
     world_from_agent: np.ndarray
     alive: np.ndarray
@@ -80,7 +78,6 @@ def read_boxes(table: pa.Table, times_s: np.ndarray, *, minimum_travel: float, s
     span = max(float(times_s[-1] - times_s[0]), 1e-9)
     count, every = len(kept), len(times_s)
     return Boxes(
-        frames=np.arange(every),
         times=(np.asarray(times_s) - times_s[0]) / span,
         world_from_agent=np.array(poses).reshape(count, every, 4, 4),
         alive=np.array(alive, bool).reshape(count, every),
