@@ -40,15 +40,14 @@ def filter_places(centres: Tensor, tangents: Tensor, K: Tensor) -> tuple[Tensor,
 def meet(centre: Tensor, tangents: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
     """Return squared distance `[H, W]` from a centre, in standard deviations, and depth where rays meet a surfel's plane.
 
-    Solves depth * ray = centre + tangents s for (s1, s2, depth) at every ray; infinite where there is none in front.
+    The distance is infinite where they do not meet in front of the camera.
     """
-    matrix = torch.cat([-tangents.expand(*rays.shape[:-1], 3, 2), rays[..., None]], dim=-1)
-    parallel = torch.linalg.det(matrix).abs() < 1e-14
-    matrix = torch.where(parallel[..., None, None], torch.eye(3, dtype=rays.dtype), matrix)
-    solution = torch.linalg.solve(matrix, centre.expand(rays.shape)[..., None])[..., 0]
-    nowhere = parallel | (solution[..., 2] <= 0)
-    square = torch.where(nowhere, torch.full_like(solution[..., 0], torch.inf), (solution[..., :2] ** 2).sum(dim=-1))
-    return square, solution[..., 2]
+    normal = torch.linalg.cross(tangents[:, 0], tangents[:, 1])
+    slope = rays @ normal
+    nowhere = slope * (centre @ normal) <= 0
+    depth = (centre @ normal) / torch.where(nowhere, torch.ones_like(slope), slope)
+    steps = (depth[..., None] * rays - centre) @ tangents @ torch.linalg.inv(tangents.mT @ tangents)
+    return torch.where(nowhere, torch.full_like(depth, torch.inf), steps.square().sum(dim=-1)), depth
 
 
 def rasterize_one(

@@ -4,6 +4,7 @@ Huang, Yu, Chen, Geiger, Gao, "2D Gaussian splatting for geometrically accurate 
 of gsplat 1.5.3's `rasterization_2dgs`, which is what draws CUDA tensors; CPU tensors go through our own kernels.
 """
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from worldline.gaussians import Gaussians
 from worldline.splatting.cameras import Cameras
+from worldline.splatting.harmonics import view_colors
 from worldline.splatting.surfel_kernels import CompositeSurfels, ProjectSurfels
 
 
@@ -77,54 +79,13 @@ def rasterize_surfels(
         ValueError: for shapes or types that do not fit together, for covariances, and for values that are not finite.
         NotImplementedError: for cameras that are not pinholes, and for `depth_at="hit"` on CUDA.
     """
-    batch, count = _check(gaussians, cameras, features, backgrounds, depth_at, surface)
-    channels = gaussians.colors if features is None else torch.cat([gaussians.colors, features], dim=-1)
+    _check(gaussians, cameras, features, backgrounds, depth_at, surface)
+    channels = _channels(gaussians, cameras, features)
     behind = None
     if backgrounds is not None:
         behind = torch.cat([backgrounds, backgrounds.new_zeros(*backgrounds.shape[:-1], channels.shape[-1] - 3)], dim=-1)
-    limits = (near_plane, far_plane, radius_clip)
-    if gaussians.means.is_cuda:
-        return _on_cuda(gaussians, cameras, channels, behind, depth_at, surface, limits)
-    views, eyes = cameras.camera_from_world, cameras.camera_from_world.shape[-3]
-    flat = [tensor.reshape(-1, *tensor.shape[len(batch) :]) for tensor in (gaussians.means, gaussians.quats, gaussians.scales)]  # type: ignore[union-attr]
-    opacities, colors = gaussians.opacities.reshape(-1, count), channels.reshape(-1, count, channels.shape[-1])
-    poses, matrices = views.reshape(-1, eyes, 4, 4), cameras.intrinsics.reshape(-1, eyes, 3, 3)
-    settings = (cameras.width, cameras.height, *limits)
-    projected = [
-        ProjectSurfels.apply(*(tensor[b] for tensor in flat), opacities[b], poses[b, c], matrices[b, c], settings)
-        for b in range(len(poses))
-        for c in range(eyes)
-    ]
-    means2d, planes, normals, radii, boxes = (torch.stack(parts) for parts in zip(*projected, strict=True))
-    shown2d = means2d.reshape(*batch, eyes, count, 2)  # on the path of the gradient, so that users may retain it
-    means2d = shown2d.reshape(-1, count, 2)
-    drawn = [
-        CompositeSurfels.apply(
-            means2d[n], planes[n], opacities[n // eyes], torch.cat([colors[n // eyes], normals[n]], dim=-1), boxes[n],
-            cameras.width, cameras.height, depth_at == "hit",
-        )
-        for n in range(len(means2d))
-    ]  # fmt: skip
-    parts = [torch.stack(images).reshape(*batch, eyes, *images[0].shape) for images in zip(*drawn, strict=True)]
-    images, (alphas, depth_sums, medians, distortion) = parts[0], (part[..., None] for part in parts[1:])
-    color_images = images[..., :-3]
-    if behind is not None:
-        color_images = color_images + (1.0 - alphas) * behind[..., None, None, :]
-    depths = depth_sums / alphas.clamp(min=1e-10)
-    meta = {"means2d": shown2d, "depths": planes[..., 6], "radii": radii, "normals": normals}
-    meta |= {name: value.reshape(*batch, eyes, *value.shape[1:]) for name, value in meta.items() if name != "means2d"}
-    meta |= {"width": cameras.width, "height": cameras.height, "n_cameras": eyes}
-    return SurfelRendering(
-        colors=color_images[..., :3],
-        alphas=alphas,
-        depths=depths,
-        median_depths=medians,
-        normals=images[..., -3:],
-        surface_normals=normals_of_depths(medians if surface == "median" else depths, cameras),
-        distortion=distortion,
-        features=None if features is None else color_images[..., 3:],
-        meta=meta,
-    )
+    draw = _on_cuda if gaussians.means.is_cuda else _on_cpu
+    return draw(gaussians, cameras, channels, behind, depth_at, surface, (near_plane, far_plane, radius_clip))
 
 
 def normals_of_depths(depths: Tensor, cameras: Cameras) -> Tensor:
@@ -132,6 +93,8 @@ def normals_of_depths(depths: Tensor, cameras: Cameras) -> Tensor:
 
     Cross product of central differences of the points; 0 on the image's border.
     """
+    if min(cameras.width, cameras.height) < 3:
+        return depths.new_zeros(*depths.shape[:-1], 3)
     columns = torch.arange(cameras.width, dtype=depths.dtype, device=depths.device) + 0.5
     rows = torch.arange(cameras.height, dtype=depths.dtype, device=depths.device) + 0.5
     K = cameras.intrinsics[..., None, None, :, :]
@@ -165,6 +128,65 @@ def depth_distortion(rendering: SurfelRendering) -> Tensor:
     return rendering.distortion.mean()
 
 
+def _channels(gaussians: Gaussians, cameras: Cameras, features: Tensor | None) -> Tensor:
+    """Return what is composited, by camera: `[..., C, N, 3 + F]`."""
+    eyes = cameras.camera_from_world.shape[-3]
+    colors = gaussians.colors.unsqueeze(-3).expand(*gaussians.colors.shape[:-2], eyes, *gaussians.colors.shape[-2:])
+    if gaussians.harmonics is not None:
+        colors = view_colors(gaussians.means, gaussians.colors, gaussians.harmonics, cameras.camera_from_world)
+    if features is None:
+        return colors
+    return torch.cat([colors, features.unsqueeze(-3).expand(*colors.shape[:-1], features.shape[-1])], dim=-1)
+
+
+def _on_cpu(
+    gaussians: Gaussians, cameras: Cameras, channels: Tensor, behind: Tensor | None, depth_at: str, surface: str,
+    limits: tuple[float, float, float],
+) -> SurfelRendering:  # fmt: skip
+    """Draw with our own kernels."""
+    shape = channels.shape[:-1]  # [..., C, N]
+    eyes, count = shape[-2:]
+    scenes = math.prod(shape[:-2])
+    means, quats, scales = (tensor.reshape(scenes, count, tensor.shape[-1]) for tensor in gaussians[:3])  # type: ignore[union-attr]
+    opacities = gaussians.opacities.reshape(scenes, count)
+    colors = channels.reshape(scenes * eyes, count, channels.shape[-1])
+    poses, matrices = cameras.camera_from_world.reshape(-1, 4, 4), cameras.intrinsics.reshape(-1, 3, 3)
+    size = (cameras.width, cameras.height)
+    projected = [
+        ProjectSurfels.apply(means[b], quats[b], scales[b], opacities[b], poses[n], matrices[n], (*size, *limits))
+        for n in range(len(poses))
+        for b in [n // eyes]
+    ]
+    means2d, planes, normals, radii, boxes = (torch.stack(parts) for parts in zip(*projected, strict=True))
+    shown2d = means2d.reshape(*shape, 2)  # on the path of the gradient, so that users may retain it
+    means2d = shown2d.reshape(scenes * eyes, count, 2)
+    colors = torch.cat([colors, normals], dim=-1)
+    drawn = [
+        CompositeSurfels.apply(means2d[n], planes[n], opacities[n // eyes], colors[n], boxes[n], *size, depth_at == "hit")
+        for n in range(len(poses))
+    ]
+    images, alphas, sums, medians, distortion = (
+        torch.stack(parts).reshape(*shape[:-1], *parts[0].shape[:2], -1) for parts in zip(*drawn, strict=True)
+    )
+    color_images, normal_images = images[..., :-3], images[..., -3:]
+    if behind is not None:
+        color_images = color_images + (1.0 - alphas) * behind[..., None, None, :]
+    depths = sums / alphas.clamp(min=1e-10)
+    meta = {"depths": planes[..., 6], "radii": radii, "normals": normals}
+    meta = {name: value.reshape(*shape, *value.shape[2:]) for name, value in meta.items()}
+    return SurfelRendering(
+        colors=color_images[..., :3],
+        alphas=alphas,
+        depths=depths,
+        median_depths=medians,
+        normals=normal_images,
+        surface_normals=normals_of_depths(medians if surface == "median" else depths, cameras),
+        distortion=distortion,
+        features=color_images[..., 3:] if color_images.shape[-1] > 3 else None,
+        meta={"means2d": shown2d, **meta, "width": cameras.width, "height": cameras.height, "n_cameras": eyes},
+    )
+
+
 def _on_cuda(
     gaussians: Gaussians, cameras: Cameras, channels: Tensor, behind: Tensor | None, depth_at: str, surface: str,
     limits: tuple[float, float, float],
@@ -196,8 +218,8 @@ def _on_cuda(
 
 def _check(
     gaussians: Gaussians, cameras: Cameras, features: Tensor | None, backgrounds: Tensor | None, depth_at: str, surface: str
-) -> tuple[torch.Size, int]:
-    """Return the batch dimensions and the number of surfels, or raise naming the first argument that does not fit."""
+) -> None:
+    """Raise naming the first argument that does not fit."""
     if gaussians.covars is not None:
         raise ValueError("rasterize_surfels: a surfel is made of quats and scales, but covars are given")
     if cameras.model != "pinhole":
@@ -211,6 +233,8 @@ def _check(
         shapes = f"{list(means.shape)} and {list(views.shape)}"
         raise ValueError(f"rasterize_surfels: means must be [..., N, 3] and cameras [..., C, 4, 4], got {shapes}")
     batch, count, eyes = means.shape[:-2], means.shape[-2], views.shape[-3]
+    if not math.prod(batch) * eyes:
+        raise ValueError(f"rasterize_surfels: no camera: camera_from_world has shape {list(views.shape)}")
     wide = 0 if features is None else features.shape[-1]
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
         ("means", means, (*batch, count, 3)),
@@ -221,6 +245,8 @@ def _check(
         ("camera_from_world", views, (*batch, eyes, 4, 4)),
         ("intrinsics", cameras.intrinsics, (*batch, eyes, 3, 3)),
     ]
+    if gaussians.harmonics is not None:
+        expected.append(("harmonics", gaussians.harmonics, (*batch, count, gaussians.harmonics.shape[-2], 3)))
     expected += [] if features is None else [("features", features, (*batch, count, wide))]
     expected += [] if backgrounds is None else [("backgrounds", backgrounds, (*batch, eyes, 3))]
     for name, tensor, shape in expected:
@@ -229,6 +255,5 @@ def _check(
             raise ValueError(f"rasterize_surfels: {name} must have shape {list(shape)}, got {got}")
         if tensor.dtype != means.dtype:
             raise ValueError(f"rasterize_surfels: {name} is {tensor.dtype} but means are {means.dtype}")
-        if not torch.isfinite(tensor).all():
+        if not tensor.is_cuda and not torch.isfinite(tensor).all():
             raise ValueError(f"rasterize_surfels: {name} must be finite, but holds NaN or infinite values")
-    return batch, count
