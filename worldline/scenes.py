@@ -8,7 +8,7 @@ from torch import Tensor
 
 from schemas.scenes import Scene4D
 from worldline.motion import state_at
-from worldline.splatting import Cameras, rasterize
+from worldline.splatting import Cameras, rasterize, rasterize_surfels
 
 # Gaussians whose centre is nearer than this share of the scene's typical depth are not drawn: a fit leaves unseen
 # ones there, and a camera that passes through one sees nothing else.
@@ -20,7 +20,8 @@ def draw_scene(
 ) -> Tensor:
     """Return the image `[H, W, 3]` in [0, 1] that a camera sees at a time.
 
-    Uses the rasteriser's antialiased mode, like the fit, so that a scene looks the same at every resolution.
+    Gaussians are drawn in the rasteriser's antialiased mode, like in the fit, so that a scene looks the same at every
+    resolution; surfels by the rasteriser of surfels.
 
     Args:
         scene: in the frame and unit of a camera path.
@@ -39,8 +40,11 @@ def draw_scene(
     near = NEAR_SHARE * float(np.median(ahead)) if len(ahead) else 0.01
     camera = Cameras.single(camera_from_world, intrinsics, width, height)
     with torch.no_grad():
-        rendering = rasterize(gaussians, camera, near_plane=near, backgrounds=background[None], antialiased=True)
-    return rendering.colors[0].clamp(0.0, 1.0)
+        if scene.primitive == "surfel":
+            colors = rasterize_surfels(gaussians, camera, near_plane=near, backgrounds=background[None]).colors
+        else:
+            colors = rasterize(gaussians, camera, near_plane=near, backgrounds=background[None], antialiased=True).colors
+    return colors[0].clamp(0.0, 1.0)
 
 
 # What is a length in each scene; all else is an angle, a share, a colour or a time.
