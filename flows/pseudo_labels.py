@@ -37,7 +37,8 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
     )
     (kinematics,) = build.run("label.kinematics", tracks=tracks, path=path)
     (questions,) = build.run("label.questions", kinematics=kinematics, tracks=tracks, path=path)
-    scene, fit_metrics = build.run("reconstruct.gaussian_flow", clip=clip, path=path, points=points, masks=masks)
+    method = f"reconstruct.{build.settings('reconstruct')['method']}"
+    scene, fit_metrics = build.run(method, clip=clip, path=path, points=points, masks=masks, tracks=tracks)
 
     (pose_metrics,) = build.run("pose.evaluate", path=path, truth=truth)
     (label_metrics,) = build.run(

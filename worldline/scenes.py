@@ -8,6 +8,8 @@ from torch import Tensor
 
 from schemas.scenes import Scene4D
 from worldline.motion import state_at
+from worldline.motion.native_4d import cut
+from worldline.motion.space_time import join_cuts
 from worldline.splatting import Cameras, rasterize, rasterize_surfels
 
 # Gaussians whose centre is nearer than this share of the scene's typical depth are not drawn: a fit leaves unseen
@@ -59,6 +61,18 @@ def rescale_scene(scene: Scene4D, factor: float) -> Scene4D:
         scene: in one unit.
         factor: that unit's length in the new one (1000 from metres to millimetres).
     """
-    lengths = {name: getattr(scene, name) * np.float32(factor) for name in _LENGTHS}
-    moved = {name: array * np.float32(factor) for name, array in scene.motion.items() if name in _LENGTHS_OF_MOTION}
-    return dataclasses.replace(scene, **lengths, motion=dict(scene.motion) | moved)
+    lengths = {name: (getattr(scene, name) * np.float32(factor)).astype(np.float32) for name in _LENGTHS}
+    moved = {name: (array * factor).astype(array.dtype) for name, array in scene.motion.items() if name in _LENGTHS_OF_MOTION}
+    scaled = dataclasses.replace(scene, **lengths, motion=dict(scene.motion) | moved)
+    return _rescaled_native(scene, scaled, factor) if scene.motion_model == "native_4d" and factor != 1.0 else scaled
+
+
+def _rescaled_native(scene: Scene4D, scaled: Scene4D, factor: float) -> Scene4D:
+    """Scale space but not time: the axes of 4D Gaussians turn where they lean into time."""
+    left, right = (torch.from_numpy(array).double() for array in (scene.quats, scene.motion["right_quats"]))
+    sizes = np.concatenate([scene.scales, scene.motion["time_scales"][:, None]], axis=1)
+    velocities, variances, covars = (array.numpy() for array in cut(left, right, torch.from_numpy(sizes).double()))
+    joined = join_cuts(factor * velocities, np.sqrt(variances), factor**2 * covars)
+    quats, right_quats, scales, time_scales = (array.astype(np.float32) for array in joined)
+    motion = dict(scaled.motion) | {"right_quats": right_quats, "time_scales": time_scales}
+    return dataclasses.replace(scaled, quats=quats, scales=scales, motion=motion)

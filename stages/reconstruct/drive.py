@@ -20,13 +20,13 @@ from schemas.motion import Masks
 from schemas.reports import FIGURES, Metrics
 from schemas.scenes import Scene4D
 from stages.contract import Progress
-from stages.reconstruct.driving_seeds import Sightings, measure_depths, seed_drive
+from stages.reconstruct.driving_seeds import measure_depths
 from stages.reconstruct.fitting import draw, fit_scene, one_torch_thread
 from stages.reconstruct.seeding import Seeds
 from stages.reconstruct.settings import FitSettings
 from stages.reconstruct.views import Views, choose_views, load_views
 from worldline import motion
-from worldline.metrics import psnr, ssim
+from worldline.metrics import gradient_magnitude_similarity, psnr, ssim
 from worldline.metrics.images import WINDOW
 from worldline.scenes import NEAR_SHARE, rescale_scene
 
@@ -39,7 +39,7 @@ class DriveSettings(FitSettings):
         max_side: longer side in pixels of the frames that are fitted.
         gaussians: how many Gaussians there are at first.
         hold_out_every: every k-th registered frame is kept for evaluation and never fitted; 0 fits all frames.
-        moving_share: largest share of the Gaussians that begin on moving regions.
+        moving_share: largest share of the Gaussians that begin on moving regions; the share of moving pixels decides below it.
     """
 
     max_side: Annotated[int, Field(ge=16)] = 320
@@ -55,12 +55,14 @@ class Drive:
     Attributes:
         views: all registered frames; the unit of their cameras is the scene's typical depth.
         held_out: `[V]` bool, those that are never fitted.
+        stopping: `[V]` bool, those of the held-out that say when to stop (every second one), and are not scored then.
         scale: length of that unit in the camera path's.
         background: `[3]` the median colour of the fitted frames.
     """
 
     views: Views
     held_out: np.ndarray
+    stopping: np.ndarray
     scale: float
     background: np.ndarray
 
@@ -82,7 +84,8 @@ def open_drive(clip: Clip, path: CameraPath, points: PointCloud, masks: Masks, s
     poses[:, :3, 3] /= scale
     views = dataclasses.replace(views, camera_from_world=poses)
     background = np.median(views.images[~held_out].reshape(-1, 3), axis=0).astype(np.float32) / np.float32(255.0)
-    return Drive(views, held_out, scale, background)
+    stopping = held_out & (np.cumsum(held_out) % 2 == 0) & bool(settings.patience)
+    return Drive(views, held_out, stopping, scale, background)
 
 
 def fit_drive(
@@ -92,12 +95,11 @@ def fit_drive(
     masks: Masks,
     model: str,
     settings: DriveSettings,
-    make_motion: Callable[[Seeds, Sightings, np.random.Generator], dict[str, np.ndarray]],
+    make_seeds: Callable[[Drive, np.random.Generator], Seeds],
     *,
     seed: int,
     progress: Progress,
     checkpoints: Path,
-    powers: int = 3,
 ) -> tuple[Scene4D, Metrics]:
     """Fit a scene to the registered frames and measure it on frames that were held out.
 
@@ -111,30 +113,28 @@ def fit_drive(
         masks: what moves.
         model: name in `worldline.motion.MODELS`.
         settings: how.
-        make_motion: the motion model's arrays for the first Gaussians, given where and when they were seen to move.
+        make_seeds: the first Gaussians and the motion model's arrays for them, in the drive's unit.
         seed: of all randomness.
         progress: told of every tenth step.
         checkpoints: folder.
-        powers: order in time of the first guess of an object's path.
     """
     start_s, end_s = float(clip.times_s[0]), float(clip.times_s[-1])
     if not path.registered.any():
         return _empty_scene(path, start_s, end_s), Metrics(rows_to_table(FIGURES, []))
     drive = open_drive(clip, path, points, masks, settings)
-    rng = np.random.default_rng([seed, 0])
-    seeds, sightings = seed_drive(drive.training, points, drive.scale, settings.gaussians, settings.moving_share, powers, rng)
-    seeds = dataclasses.replace(seeds, motion=make_motion(seeds, sightings, rng))
-    training, validation = np.flatnonzero(~drive.held_out), np.flatnonzero(drive.held_out)
+    training = np.flatnonzero(~drive.held_out)
     errors: list[float] = []
 
     def after_step(done: int, error: float) -> None:
         errors.append(error)
         if done % 10 == 0 or done == settings.steps:
-            progress(done, settings.steps, f"PSNR {-10 * np.log10(np.mean(errors[-len(training) :])):.1f} dB")
+            decibels = -10 * np.log10(np.mean(errors[-len(training) :]))
+            progress(done, settings.steps, f"PSNR {decibels:.1f} dB")
 
     scene = fit_scene(
-        drive.views, seeds, model, settings, training=training, validation=validation, background=drive.background, seed=seed,
-        after_step=after_step, checkpoints=checkpoints,
+        drive.views, make_seeds(drive, np.random.default_rng([seed, 0])), model, settings, training=training,
+        validation=np.flatnonzero(drive.stopping), background=drive.background, seed=seed, after_step=after_step,
+        checkpoints=checkpoints,
     )  # fmt: skip
     with one_torch_thread():
         figures = measure(scene, drive)
@@ -150,24 +150,30 @@ def fit_drive(
 
 def measure(scene: Scene4D, drive: Drive) -> list[dict]:
     """Draw every view and return the figures."""
-    views, held_out = drive.views, drive.held_out
+    views, scored, fitted = drive.views, drive.held_out & ~drive.stopping, ~drive.held_out
     background = torch.from_numpy(scene.background.astype(np.float32))
-    whole, moving, similar = np.full((3, len(views.frames)), np.nan)
+    whole, moving, similar, edges = np.full((4, len(views.frames)), np.nan)
     for view in range(len(views.frames)):
         with torch.no_grad():
             gaussians = motion.state_at(scene, float(views.times[view]))
-            image = draw(gaussians, views, view, background, NEAR_SHARE)[0].clamp(0, 1)
+            drawn = draw(gaussians, views, view, background, NEAR_SHARE, surfels=scene.primitive == "surfel")
+        image = drawn.colors.clamp(0, 1)
         target = torch.from_numpy(views.images[view].astype(np.float32) / np.float32(255.0))
         whole[view] = psnr(image, target)
         moving[view] = psnr(image, target, torch.from_numpy(views.labels[view] > 0))
         if min(views.size) >= WINDOW:
             similar[view] = float(ssim(image, target))
+            edges[view] = gradient_magnitude_similarity(image, target)
     size = "x".join(map(str, views.size))
+    unseen = f"{{}} frames that were neither fitted nor asked when to stop, {size} px" if drive.stopping.any() else (
+        f"{{}} frames that were not fitted, {size} px"
+    )  # fmt: skip
     measured = [
-        ("heldout_psnr_db", whole[held_out], "dB", f"{{}} frames that were not fitted, {size} px"),
-        ("heldout_ssim", similar[held_out], "of 1", f"{{}} frames that were not fitted, {size} px"),
-        ("moving_psnr_db", moving[held_out], "dB", f"moving regions of {{}} frames that were not fitted, {size} px"),
-        ("train_psnr_db", whole[~held_out], "dB", f"{{}} fitted frames, {size} px"),
+        ("heldout_psnr_db", whole[scored], "dB", unseen),
+        ("heldout_ssim", similar[scored], "of 1", unseen),
+        ("heldout_gms", edges[scored], "of 1", f"gradient-magnitude similarity, {unseen}"),
+        ("moving_psnr_db", moving[scored], "dB", f"moving regions of {unseen}"),
+        ("train_psnr_db", whole[fitted], "dB", f"{{}} fitted frames, {size} px"),
     ]
     figures = [
         {"name": f"reconstruct.{name}", "value": float(good.mean()), "unit": unit, "detail": detail.format(len(good))}
@@ -179,7 +185,12 @@ def measure(scene: Scene4D, drive: Drive) -> list[dict]:
 
 def _count(scene: Scene4D) -> dict:
     count = len(scene.means)
-    movers = len(scene.motion["moving"]) if "moving" in scene.motion else 0 if scene.motion_model == "static" else count
+    if scene.motion_model == "gaussian_flow":
+        movers = len(scene.motion["moving"])
+    elif scene.motion_model == "rigid_agents":
+        movers = int((scene.motion["agents"] > 0).sum())
+    else:
+        movers = 0 if scene.motion_model == "static" else count
     return {"name": "reconstruct.gaussians", "value": float(count), "unit": "gaussians", "detail": f"{movers} of them can move"}
 
 

@@ -5,6 +5,7 @@ for what moves, Kheradmand et al. 2024 (3DGS-MCMC) for a fixed budget without op
 where Gaussians may move; everything else stays where it is, at all times.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from schemas.motion import Masks
 from schemas.reports import Metrics
 from schemas.scenes import Scene4D
 from stages.contract import Progress, stage
-from stages.reconstruct.drive import DriveSettings, fit_drive
-from stages.reconstruct.driving_seeds import Sightings
+from stages.reconstruct.drive import Drive, DriveSettings, fit_drive
+from stages.reconstruct.driving_seeds import seed_drive
 from stages.reconstruct.motion_seeds import gaussian_flow_drive
 from stages.reconstruct.seeding import Seeds
 
@@ -53,12 +54,14 @@ def fit_gaussian_flow(
     checkpoints: Path,
 ) -> tuple[Scene4D, Metrics]:
     """Fit a scene whose Gaussians on moving regions follow polynomials and Fourier series in time; see `fit_drive`."""
-    orders = {name: getattr(config, name) for name in ("position_harmonics", "rotation_powers", "color_powers")}
 
-    def make_motion(seeds: Seeds, sightings: Sightings, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return gaussian_flow_drive(sightings, **orders)
+    def make_seeds(drive: Drive, rng: np.random.Generator) -> Seeds:
+        seeds, sightings = seed_drive(
+            drive.training, points, drive.scale, config.gaussians, config.moving_share, config.position_powers, rng
+        )
+        orders = {name: getattr(config, name) for name in ("position_harmonics", "rotation_powers", "color_powers")}
+        return dataclasses.replace(seeds, motion=gaussian_flow_drive(sightings, **orders))
 
     return fit_drive(
-        clip, path, points, masks, "gaussian_flow", config, make_motion, seed=seed, progress=progress, checkpoints=checkpoints,
-        powers=config.position_powers,
-    )  # fmt: skip
+        clip, path, points, masks, "gaussian_flow", config, make_seeds, seed=seed, progress=progress, checkpoints=checkpoints
+    )

@@ -8,8 +8,10 @@ import numpy as np
 from stages.reconstruct.driving_seeds import Sightings
 from stages.reconstruct.seeding import Seeds
 from worldline.motion.gaussian_flow import TIME_SCALE
+from worldline.motion.space_time import join_cuts
 
 Arrays = dict[str, np.ndarray]
+ALWAYS = 3.0  # standard deviation in normalised time of what is there from beginning to end: 1 % weaker at both
 
 
 def gaussian_flow_motion(
@@ -60,6 +62,27 @@ def native_4d_motion(count: int, rng: np.random.Generator, *, time_scale: float 
     return arrays | ({"time_colors": np.zeros((count, color_orders, 3))} if color_orders else {})
 
 
+def native_4d_drive(seeds: Seeds, sightings: Sightings, *, time_scale: float) -> Seeds:
+    """Return seeds of native 4D Gaussians: those on moving objects about their sighting, flying as their object does.
+
+    All others are there all the time.
+
+    Args:
+        seeds: those on moving objects first.
+        sightings: of these.
+        time_scale: for how long each is there: standard deviation in normalised time.
+    """
+    count, movers = len(seeds.means), len(sightings.times)
+    velocities = np.zeros((count, 3))
+    velocities[:movers] = sightings.paths[:, 0] if sightings.paths.shape[1] else 0.0
+    times, deviations = np.full(count, 0.5), np.full(count, ALWAYS)
+    times[:movers], deviations[:movers] = sightings.times, time_scale
+    covars = np.eye(3) * np.square(seeds.sizes)[:, None, None]
+    left, right, scales, time_scales = join_cuts(velocities, deviations, covars)
+    motion = {"times": times, "time_scales": time_scales, "right_quats": right}
+    return dataclasses.replace(seeds, quats=left, sizes=scales, motion=motion)
+
+
 def periodic_vibration_motion(count: int, rng: np.random.Generator, *, cycle: float = 0.2, lifespan: float = 0.3) -> Arrays:
     """Return periodic vibration's arrays: standing still, most opaque at any time (Chen et al. 2023)."""
     return {
@@ -68,6 +91,15 @@ def periodic_vibration_motion(count: int, rng: np.random.Generator, *, cycle: fl
         "lifespans": np.full(count, lifespan),
         "cycle": np.array([cycle]),
     }
+
+
+def periodic_vibration_drive(seeds: Seeds, sightings: Sightings, *, cycle: float, lifespan: float) -> Arrays:
+    """Return periodic vibration's arrays: moving objects about their sighting, all others there all the time."""
+    count, movers = len(seeds.means), len(sightings.times)
+    velocities, peaks, lifespans = np.zeros((count, 3)), np.full(count, 0.5), np.full(count, ALWAYS)
+    velocities[:movers] = sightings.paths[:, 0] if sightings.paths.shape[1] else 0.0
+    peaks[:movers], lifespans[:movers] = sightings.times, lifespan
+    return {"velocities": velocities, "peaks": peaks, "lifespans": lifespans, "cycle": np.array([cycle])}
 
 
 _USUAL: Mapping[str, Callable[[int, np.random.Generator], Arrays]] = {

@@ -14,9 +14,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from schemas.scenes import Scene4D
-from stages.reconstruct.seeding import Seeds
+from stages.reconstruct.seeding import Seeds, neighbour_spacing
 from worldline.cameras import rotation_from_quaternion
 from worldline.gaussians import Gaussians
+from worldline.motion.regularisers import find_neighbours
 
 Rows = Literal["gaussians", "movers", "scene"]
 
@@ -73,6 +74,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "agent_positions": Parameter(3e-4, rows="scene", travels=True, final=0.1),
 }
 CANONICAL = ("means", "quats", "scales", "opacities", "colors", "harmonics")
+NEIGHBOURS = 8  # that rigidity ties a Gaussian to
 OPACITY_RANGE = (0.005, 0.9999)
 
 
@@ -88,6 +90,10 @@ class FitState:
         importance: `[N]`, each Gaussian's image gradients summed since the last growth, in half images.
         seen: `[N]`, in how many views it was since then.
         distance: `[N]`, from each Gaussian to the nearest camera at the last growth.
+        best: raw and fixed arrays with the best score on held-out views so far, as "values.means".
+        waited: `[2]` that score in dB, and evaluations since then.
+        neighbours: `[K, 8]` int64, of those that may move the nearest others at the last growth; K = 0 where none is asked for.
+        closeness: `[K, 8]` their weights.
     """
 
     values: dict[str, np.ndarray]
@@ -97,6 +103,10 @@ class FitState:
     importance: np.ndarray
     seen: np.ndarray
     distance: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    best: dict[str, np.ndarray] = field(default_factory=dict)
+    waited: np.ndarray = field(default_factory=lambda: np.array([-np.inf, 0.0]))
+    neighbours: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    closeness: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     @property
     def movers(self) -> int:
@@ -113,21 +123,34 @@ class FitState:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return everything by flat names, for a checkpoint."""
         flat = {f"{part}/{name}": array for part in _PARTS for name, array in getattr(self, part).items()}
-        return flat | {name: getattr(self, name) for name in _COUNTS}
+        flat |= {f"best/{name}": array for name, array in self.best.items()}
+        return flat | {name: getattr(self, name) for name in (*_COUNTS, *_OTHERS)}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "FitState":
         """Take back what `arrays` gave."""
-        parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in _PARTS}
+        parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in (*_PARTS, "best")}
         for name, array in arrays.items():
             if "/" in name:
                 part, key = name.split("/")
                 parts[part][key] = array
-        return cls(**parts, **{name: arrays[name] for name in _COUNTS})
+        return cls(**parts, **{name: arrays[name] for name in (*_COUNTS, *_OTHERS)})
+
+    def keep_best(self) -> None:
+        """Remember the scene as it is now."""
+        parts = {"values": self.values, "fixed": self.fixed}
+        self.best = {f"{part}.{name}": array.copy() for part, arrays in parts.items() for name, array in arrays.items()}
+
+    def restore_best(self) -> None:
+        """Go back to the scene that was remembered; the moments stay those of the last step."""
+        for name, array in self.best.items():
+            part, key = name.split(".")
+            getattr(self, part)[key] = array
 
 
 _PARTS = ("values", "first", "second", "fixed")
 _COUNTS = ("importance", "seen", "distance")
+_OTHERS = ("waited", "neighbours", "closeness")
 
 
 def rows_of(name: str) -> Rows:
@@ -151,7 +174,7 @@ def initial_state(seeds: Seeds, primitive: str, degree: int, frozen: tuple[str, 
     stored: dict[str, np.ndarray] = {
         "means": seeds.means,
         "quats": np.tile([1.0, 0.0, 0.0, 0.0], (count, 1)) if seeds.quats is None else seeds.quats,
-        "scales": np.repeat(np.asarray(seeds.sizes)[:, None], axes, axis=1),
+        "scales": np.broadcast_to(seeds.sizes[:, None] if seeds.sizes.ndim == 1 else seeds.sizes, (count, 3))[:, :axes],
         "opacities": seeds.opacities,
         "colors": seeds.colors,
     }
@@ -209,6 +232,14 @@ def measure_distances(state: FitState, cameras: np.ndarray) -> None:
     if "agents" in state.fixed:
         means = _in_world(means, state)
     state.distance = cKDTree(cameras).query(means)[0].astype(np.float32).clip(1e-3)
+
+
+def measure_neighbours(state: FitState) -> None:
+    """Set `neighbours` and `closeness` of the Gaussians that may move: all, or Gaussian-Flow's movers."""
+    means = torch.from_numpy(state.values["means"][: state.movers or None])
+    spacing = np.median(neighbour_spacing(means.numpy())) if len(means) else 1.0
+    found = find_neighbours(means, NEIGHBOURS, falloff=float(0.1 / spacing**2))
+    state.neighbours, state.closeness = found.indices.numpy(), found.weights.numpy()
 
 
 def _in_world(means: np.ndarray, state: FitState) -> np.ndarray:

@@ -20,7 +20,7 @@ class Seeds:
 
     Attributes:
         means: `[N, 3]`.
-        sizes: `[N]` standard deviations, isotropic.
+        sizes: `[N]` standard deviations, or `[N, 3]` along the axes of `quats`.
         colors: `[N, 3]` in [0, 1].
         opacities: `[N]` between 0 and 1.
         quats: `[N, 4]` wxyz, or None for no rotation.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,28 @@ class FitSettings:
         ssim_weight: weight of D-SSIM against L1.
         opacity_weight: price of opacity, which frees Gaussians that are not needed.
         motion_weight: price of motion that is not straight, of turning and of changing colour (Gaussian-Flow).
-        checkpoint_every: steps between checkpoints.
+        rigidity_weight: price of neighbours that do not move as one body, in squared lengths of the fit.
+        smoothness_weight: price of places that change within a hundredth of the clip, in lengths of the fit.
+        depth_weight: price of relative errors of depth, where the views know it.
+        mask_weight: price of moving objects that are drawn outside the labelled regions, or not inside them; needs instances.
+        sky_weight: price of opacity before the sky, where the views know it.
+        normal_weight: price of surfels whose normals are not those of the surface that they form.
+        distortion_weight: price of surfels that share a pixel but not a depth, in lengths of the fit.
+        ignore_labelled: whether pixels on labelled regions count as fitted, so that nothing is learnt from them.
+        patience: evaluations on held-out views without a better PSNR after which the fit stops, and returns its best
+            state; 0 takes all steps and returns the last, which is what the falling rates are made for.
+        evaluate_every: steps between these evaluations.
+        rigidity_weight: NonNegativeFloat = 0.0
+    smoothness_weight: NonNegativeFloat = 0.0
+    depth_weight: NonNegativeFloat = 0.0
+    mask_weight: NonNegativeFloat = 0.0
+    sky_weight: NonNegativeFloat = 0.0
+    normal_weight: NonNegativeFloat = 0.05
+    distortion_weight: NonNegativeFloat = 0.0
+    ignore_labelled: bool = False
+    patience: NonNegativeInt = 0
+    evaluate_every: Annotated[int, Field(ge=1)] = 100
+    checkpoint_every: steps between checkpoints.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1500
@@ -43,4 +64,14 @@ class FitSettings:
     ssim_weight: Annotated[float, Field(ge=0, le=1)] = 0.2
     opacity_weight: NonNegativeFloat = 2e-3
     motion_weight: NonNegativeFloat = 1e-4
+    rigidity_weight: NonNegativeFloat = 0.0
+    smoothness_weight: NonNegativeFloat = 0.0
+    depth_weight: NonNegativeFloat = 0.0
+    mask_weight: NonNegativeFloat = 0.0
+    sky_weight: NonNegativeFloat = 0.0
+    normal_weight: NonNegativeFloat = 0.05
+    distortion_weight: NonNegativeFloat = 0.0
+    ignore_labelled: bool = False
+    patience: NonNegativeInt = 0
+    evaluate_every: Annotated[int, Field(ge=1)] = 100
     checkpoint_every: Annotated[int, Field(ge=1)] = 200
