@@ -18,7 +18,7 @@ import torch
 
 from worldline.splatting.projection import ALPHA_THRESHOLD
 from worldline.splatting.vectors import (
-    LANES, count, exp, get, greater, load, magnitude, pattern, put, root, select, smaller, splat, store, store_floor, store_run, total,
+    LANES, count, exp2, get, greater, load, magnitude, pattern, prefetch, put, root, select, smaller, splat, store, store_floor, store_run, total,
     variables,
 )  # fmt: skip
 from worldline.threads import map_pieces
@@ -29,7 +29,10 @@ BLOCK_WIDTH, BLOCK_ROWS = 4, 2  # the pixels of a vector
 ACROSS, DOWN = TILE_WIDTH // BLOCK_WIDTH, TILE_ROWS // BLOCK_ROWS  # blocks of a tile: at most 16, and as many as lanes
 BLOCKS = ACROSS * DOWN
 PIECES = 32
+AHEAD = 8  # entries by which a packed Gaussian is asked for before it is used
+LOG2_E, LN_2 = math.log2(math.e), math.log(2.0)
 ALPHA_MAXIMUM = 0.999
+LOG2_THRESHOLD = math.log2(ALPHA_THRESHOLD)
 TRANSMITTANCE_MINIMUM = 1e-4
 MARGIN = 0.01  # pixels around an ellipse, for rounding; what lies outside is masked
 _FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
@@ -38,16 +41,16 @@ _X = pattern([0.5, 1.5, 2.5, 3.5, 0.5, 1.5, 2.5, 3.5])  # pixel centres in a blo
 _Y = pattern([0.5, 0.5, 0.5, 0.5, 1.5, 1.5, 1.5, 1.5])
 _EVEN_ROWS = pattern([0.5, 2.5, 4.5, 6.5, 8.5, 10.5, 12.5, 14.5])  # of a tile
 
-# The columns of a packed Gaussian; its colour follows.
-U, V, HALF_A, B, HALF_C, OPACITY, LEVEL, REACH_X, REACH_Y, SLOPE, WIDTH2, NARROWING, COLOR = range(13)
+# The columns of a packed Gaussian; its colour follows. Its alpha at (dx, dy) from its centre is 2 to the power of
+# XX dx^2 + XY dx dy + YY dy^2 + PEAK: an exponent of base 2 saves work, and so does the opacity in it.
+U, V, XX, XY, YY, PEAK, OPACITY, REACH_X, REACH_Y, SLOPE, WIDTH2, NARROWING, COLOR = range(13)
 
 
 @numba.njit(nogil=True, cache=True)
 def _pack(order, means2d, conics, opacities, colors, start, stop, packed):  # type: ignore[no-untyped-def]
     """Write what the kernels read of each Gaussian, in depth order.
 
-    The ellipse in which the exponent sigma stays under LEVEL covers, at `dy` from the centre, the pixels
-    u - SLOPE dy -+ sqrt(WIDTH2 - NARROWING dy^2).
+    The ellipse in which alpha reaches the threshold covers, at `dy` from the centre, u - SLOPE dy -+ sqrt(WIDTH2 - NARROWING dy^2).
     """
     for rank in range(start, stop):
         i = order[rank]
@@ -55,8 +58,8 @@ def _pack(order, means2d, conics, opacities, colors, start, stop, packed):  # ty
         level = math.log(opacities[i] / ALPHA_THRESHOLD)
         determinant = max(a * c - b * b, 1e-30)
         row = packed[rank]
-        row[U], row[V], row[OPACITY], row[LEVEL] = means2d[i, 0], means2d[i, 1], opacities[i], level
-        row[HALF_A], row[B], row[HALF_C] = 0.5 * a, b, 0.5 * c
+        row[U], row[V], row[OPACITY], row[PEAK] = means2d[i, 0], means2d[i, 1], opacities[i], math.log2(opacities[i])
+        row[XX], row[XY], row[YY] = -0.5 * LOG2_E * a, -LOG2_E * b, -0.5 * LOG2_E * c
         row[REACH_X] = math.sqrt(2.0 * level * c / determinant) + MARGIN
         row[REACH_Y] = math.sqrt(2.0 * level * a / determinant) + MARGIN
         row[SLOPE], row[WIDTH2], row[NARROWING] = b / a, 2.0 * level / a, determinant / (a * a)
@@ -152,6 +155,9 @@ def _composite(  # type: ignore[no-untyped-def]
     nothing = splat(number(0.0))
     spans, blocks = np.empty(2 * LANES, np.int32), np.empty(BLOCKS + 16, np.uint8)
     alive, living = np.empty(DOWN, np.int32), np.empty(DOWN, np.int32)
+    corners = np.empty((BLOCKS, 2), packed.dtype)
+    for block in range(BLOCKS):
+        corners[block, 0], corners[block, 1] = block % ACROSS * BLOCK_WIDTH, block // ACROSS * BLOCK_ROWS
     for tile in range(first, last):
         left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
         rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
@@ -170,20 +176,20 @@ def _composite(  # type: ignore[no-untyped-def]
         live = rows * across
         entry = start
         while entry < stop and live > 0:
+            prefetch(packed, ranks[min(entry + AHEAD, stop - 1)])
             row = packed[ranks[entry]]
             u, v = row[U] - number(left), row[V] - number(top)
-            half_a, b, half_c, opacity, level = row[HALF_A], row[B], row[HALF_C], row[OPACITY], row[LEVEL]
+            xx, xy, yy, peak = row[XX], row[XY], row[YY], row[PEAK]
             for k in range(len(channels)):
                 put(color, k, splat(row[COLOR + k]))
             near_x, near_y = _X(u) - u, _Y(u) - v
             for index in range(_list_blocks(row, u, v, alive, spans, blocks)):
                 block = np.intp(blocks[index])
                 place = block * LANES
-                dx = near_x + number(block % ACROSS * BLOCK_WIDTH)
-                dy = near_y + number(block // ACROSS * BLOCK_ROWS)
-                sigma = dx * (dx * half_a + dy * b) + dy * dy * half_c
-                alpha = smaller(exp(nothing - sigma) * opacity, number(ALPHA_MAXIMUM))
-                alpha = select(sigma <= level, alpha, nothing)
+                dx, dy = near_x + corners[block, 0], near_y + corners[block, 1]
+                exponent = dx * (dx * xx + dy * xy) + (dy * (dy * yy) + peak)
+                alpha = smaller(exp2(exponent), number(ALPHA_MAXIMUM))
+                alpha = select(exponent >= number(LOG2_THRESHOLD), alpha, nothing)
                 before = load(transmittance, place)
                 weight = alpha * before
                 after = before - weight
@@ -229,6 +235,9 @@ def _composite_backward(  # type: ignore[no-untyped-def]
     nothing = splat(number(0.0))
     spans, blocks = np.empty(2 * LANES, np.int32), np.empty(BLOCKS + 16, np.uint8)
     alive = np.ones(DOWN, np.int32)
+    corners = np.empty((BLOCKS, 2), packed.dtype)
+    for block in range(BLOCKS):
+        corners[block, 0], corners[block, 1] = block % ACROSS * BLOCK_WIDTH, block // ACROSS * BLOCK_ROWS
     for tile in range(first, last):
         left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
         rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
@@ -245,9 +254,10 @@ def _composite_backward(  # type: ignore[no-untyped-def]
         for entry in range(stops[tile], offsets[tile + 1]):
             gradients[slots[entry]] = 0
         for entry in range(stops[tile] - 1, start - 1, -1):
+            prefetch(packed, ranks[max(entry - AHEAD, start)])
             row = packed[ranks[entry]]
             u, v = row[U] - number(left), row[V] - number(top)
-            half_a, b, half_c, opacity, level = row[HALF_A], row[B], row[HALF_C], row[OPACITY], row[LEVEL]
+            xx, xy, yy, peak = row[XX], row[XY], row[YY], row[PEAK]
             turn = number(entry - start)
             for k in range(len(channels)):
                 put(color, k, splat(row[COLOR + k]))
@@ -257,11 +267,9 @@ def _composite_backward(  # type: ignore[no-untyped-def]
             for index in range(_list_blocks(row, u, v, alive, spans, blocks)):
                 block = np.intp(blocks[index])
                 place = block * LANES
-                dx = near_x + number(block % ACROSS * BLOCK_WIDTH)
-                dy = near_y + number(block // ACROSS * BLOCK_ROWS)
-                sigma = dx * (dx * half_a + dy * b) + dy * dy * half_c
-                raw = exp(nothing - sigma) * opacity
-                raw = select((sigma <= level) & (load(end, place) > turn), raw, nothing)
+                dx, dy = near_x + corners[block, 0], near_y + corners[block, 1]
+                exponent = dx * (dx * xx + dy * xy) + (dy * (dy * yy) + peak)
+                raw = select((exponent >= number(LOG2_THRESHOLD)) & (load(end, place) > turn), exp2(exponent), nothing)
                 alpha = smaller(raw, number(ALPHA_MAXIMUM))
                 through = number(1.0) / (number(1.0) - alpha)
                 before = load(transmittance, place) * through
@@ -282,10 +290,10 @@ def _composite_backward(  # type: ignore[no-untyped-def]
                 sum_xx, sum_xy, sum_yy = sum_xx + v_x * dx, sum_xy + v_x * dy, sum_yy + v_y * dy
             slot = gradients[slots[entry]]
             x_, y_ = total(sum_x), total(sum_y)
-            slot[0] = number(2.0) * half_a * x_ + b * y_
-            slot[1] = b * x_ + number(2.0) * half_c * y_
+            slot[0] = -number(LN_2) * (number(2.0) * xx * x_ + xy * y_)
+            slot[1] = -number(LN_2) * (xy * x_ + number(2.0) * yy * y_)
             slot[2], slot[3], slot[4] = -number(0.5) * total(sum_xx), -total(sum_xy), -number(0.5) * total(sum_yy)
-            slot[5] = total(sum_0) / opacity
+            slot[5] = total(sum_0) / row[OPACITY]
             for k in range(len(channels)):
                 slot[6 + k] = total(get(v_color, k))
 
