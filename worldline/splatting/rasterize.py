@@ -405,7 +405,8 @@ def _check_channels(gaussians: Gaussians, cameras: Cameras, features: Tensor | N
     if backgrounds is not None:
         _check("backgrounds", backgrounds, (*batch, cameras.camera_from_world.shape[-3], 3), means)
     if not means.is_cuda:  # where looking would wait for the device
-        _refuse_infinite({"harmonics": harmonics, "features": features})
+        evaluated = {} if harmonics is None else {"colors": gaussians.colors, "viewmats": cameras.camera_from_world}
+        _refuse_infinite({"harmonics": harmonics, "features": features, **evaluated})
 
 
 def _check_cameras(means: Tensor, viewmats: Tensor) -> None:
