@@ -1,7 +1,7 @@
 """The fingerprint of a stage's code: what a change must touch to make the engine run the stage again.
 
 It covers the stage's module and, transitively, every project module that these modules import explicitly, plus the
-data files (templates, presets) beside a stage's module. Comments, docstrings and layout do not count: the hash is over
+data files (templates, presets, shaders) beside them. Comments, docstrings and layout do not count: the hash is over
 the syntax tree. Packages from outside are recorded with every execution instead.
 """
 
@@ -29,10 +29,10 @@ def fingerprint_stage(stage: Stage) -> dict[str, str]:
             continue
         files[file], imports, _ = _hash_module(_ROOT / file)
         pending.extend(_module_file(name) for name in imports)
-    room = Path(_module_file(stage.function.__module__) or "").parent
-    for data in sorted((_ROOT / room).iterdir()):
-        if data.suffix in (".html", ".css", ".js", ".yaml", ".toml"):
-            files[str(room / data.name)] = hashlib.sha256(data.read_bytes()).hexdigest()
+    for room in {Path(file).parent for file in files}:
+        for data in (_ROOT / room).iterdir():
+            if data.suffix in (".html", ".css", ".js", ".vert", ".frag", ".yaml", ".toml"):
+                files[str(room / data.name)] = hashlib.sha256(data.read_bytes()).hexdigest()
     return dict(sorted(files.items()))
 
 

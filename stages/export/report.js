@@ -199,6 +199,15 @@
     }
   }
 
+  const walk = document.getElementById("walk");
+  if (walk) {
+    walk.addEventListener("click", () => {
+      walk.remove();
+      window.startPlayer();
+      if (window.player.focus) window.player.focus();
+    });
+  }
+
   // For people at the console, and for the tests.
   window.worldlineReport = {
     duration, seek, play: () => setPlaying(true), pause: () => setPlaying(false),

@@ -30,6 +30,7 @@ from stages.export.shown import Units, choose_frames, collect_tracks, figure
 from stages.export.speed_charts import draw_speed_charts
 from stages.export.top_view import draw_top_view
 from stages.export.track_overlay import collect_boxes, outline_regions
+from stages.export.walk_around import make_walk
 
 _FINEST_CRF, _COARSEST_CRF, _CRF_STEP = 23, 41, 3
 _MAX_TOP_VIEW_POINTS = 3000
@@ -52,6 +53,7 @@ class ReportConfig:
         max_objects: most objects in the top view and the speed charts, those with most samples first.
         questions_per_kind: sample questions of each kind.
         thumbnail_width: of the questions' pictures in pixels.
+        max_player_megabytes: a scene that takes more than this is left out of the page; the videos show it all the same.
     """
 
     dataset: str = ""
@@ -65,9 +67,10 @@ class ReportConfig:
     max_objects: int = 12
     questions_per_kind: int = 3
     thumbnail_width: PositiveInt = 320
+    max_player_megabytes: PositiveFloat = 4.0
 
 
-@stage("export.report", version=1)
+@stage("export.report", version=2)
 def write_report(
     clip: Clip,
     path: CameraPath,
@@ -117,7 +120,9 @@ def write_report(
     sampled = sample_questions(questions, config.questions_per_kind)
     pictures = _pick_frames(clip, {int(frame) for frame in frames} | set(question_frames(sampled, len(clip.times_s))))
     clip_frames = np.stack([resize(pictures[int(frame)], size) for frame in frames])
-    panels, psnr_db = _make_panels(clip_frames, frames, path, points, scene, config, checkpoints, progress)
+    player = make_walk(clip, path, scene, size, config.max_player_megabytes)
+    room = config.max_megabytes * 1e6 - len(player.html)
+    panels, psnr_db = _make_panels(clip_frames, frames, path, points, scene, room, config, checkpoints, progress)
 
     units = Units(kinematics.scale_source != "none")
     duration = float(clip.times_s[-1] - clip.times_s[0])
@@ -142,6 +147,7 @@ def write_report(
         tiles=make_tiles(clip, path, tracks, questions, fit_metrics, psnr_db),
         notices=notices(path, ground, tracks, questions, truth),
         panels=panels,
+        player=player,
         size=size,
         frames_shown=(len(frames), len(clip.times_s)),
         path=path,
@@ -202,6 +208,7 @@ def _make_panels(
     path: CameraPath,
     points: PointCloud,
     scene: Scene4D,
+    room: float,
     config: ReportConfig,
     folder: Path,
     progress: Progress,
@@ -238,7 +245,7 @@ def _make_panels(
             "Where clip and reconstruction differ",
             "Mean absolute colour difference: black is none, the brightest yellow 64 of 255 or more.",
         )
-    budget = config.max_megabytes * 1e6 * 0.75 - 1.2e6  # base64 takes a third more; the rest of the page is about a megabyte
+    budget = room * 0.75 - 1.2e6  # base64 takes a third more; the rest of the page is about a megabyte
     files = _encode_within(budget, {name: content for name, (content, _, _) in videos.items()}, times_s, folder)
     panels = [
         {"id": name, "title": title, "caption": caption, "src": data_uri(files[name].read_bytes(), "video/mp4")}

@@ -124,7 +124,7 @@ def visit(browser: headless_chromium.Page, file: Path, hash_: str = "") -> None:
 
 def part(name: str) -> str:
     """JavaScript for a part of the player's own tree."""
-    return f"document.getElementById('player').shadowRoot.querySelector('[data-part={name}]')"
+    return f"document.getElementById('worldline-player').shadowRoot.querySelector('[data-part={name}]')"
 
 
 def press(browser: headless_chromium.Page, key: str, code: str = "") -> None:
@@ -380,7 +380,7 @@ def test_every_control_has_a_name_and_nothing_is_wider_than_a_phone(tmp_path: Pa
     write_player(make_scene("gaussian_flow"), file, title="phone", cameras=street_dataset.make_path())
     with headless_chromium.open_page(file, width=390, height=780) as page:
         assert page.wait_for("window.player")
-        root = "document.getElementById('player').shadowRoot"
+        root = "document.getElementById('worldline-player').shadowRoot"
         controls = f"[...{root}.querySelectorAll('button, input, select, summary, canvas')]"
         unnamed = f"{controls}.filter(control => !(control.ariaLabel || control.innerText)).length"
         assert page.ask(unnamed) == 0
@@ -394,4 +394,4 @@ def test_every_control_has_a_name_and_nothing_is_wider_than_a_phone(tmp_path: Pa
 def test_a_fragment_does_nothing_until_its_page_starts_it() -> None:
     fragment = player_fragment(make_scene("static"), title="piece")
     assert "window.startPlayer = start" in fragment
-    assert 'id="player"' in fragment
+    assert 'id="worldline-player"' in fragment

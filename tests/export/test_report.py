@@ -101,8 +101,10 @@ def test_text_from_outside_is_shown_as_text_and_never_becomes_an_element(report_
     page = Elements(text)
     assert TITLE in page.text
     assert "<b>the red car</b>" in page.text
-    assert sum(tag == "script" for tag, _ in page.tags) == 2  # the state and the page's own script
-    assert "window.injected" not in "".join(re.findall(r"<script[^>]*>(.*?)</script>", text, re.S))
+    scripts = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+    assert scripts.count(None) == 2, "the page's own script and the player's; what has a type is data"
+    assert len(scripts) == 6
+    assert "window.injected" not in "".join(re.findall(r"<script>(.*?)</script>", text, re.S))
 
 
 def test_key_figures_carry_their_units(report_file: Path) -> None:
@@ -117,6 +119,17 @@ def test_the_page_stays_under_its_size_by_compressing_the_videos_more(street: di
     generous = write(tmp_path / "generous", street)
     tight = write(tmp_path / "tight", street, max_megabytes=1.75)
     assert tight.stat().st_size < generous.stat().st_size
+
+
+def test_a_scene_that_is_too_large_for_the_page_is_named_with_the_command_that_shows_it(
+    street: dict[str, Any], report_file: Path, tmp_path: Path
+) -> None:
+    small = write(tmp_path, street, max_player_megabytes=0.1)
+    text = Elements(small.read_text()).text
+    assert "4,800 Gaussians and would add 0.2 MB" in " ".join(text.split())
+    assert "worldline view" in text
+    assert "player-data" not in small.read_text()
+    assert 'id="player-data"' in report_file.read_text()
 
 
 def test_a_long_clip_is_shown_with_every_kth_frame_at_its_true_time(street: dict[str, Any], tmp_path: Path) -> None:
@@ -239,6 +252,25 @@ def test_in_a_browser_the_page_plays_scrubs_and_complains_of_nothing(report_file
         assert page.ask("window.injected") is None
         assert page.complaints == []
         assert all(address.startswith(("file:", "data:")) for address in page.requests)
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_in_a_browser_one_walks_around_the_scene_after_asking_for_it(report_file: Path) -> None:
+    with headless_chromium.open_page(report_file) as page:
+        assert page.wait_for("window.worldlineReport && worldlineReport.videos.every(video => video.readyState >= 2)")
+        page.ask("worldlineReport.pause()")
+        assert page.ask("!window.player && document.getElementById('worldline-player').shadowRoot === null")
+        page.ask("document.getElementById('walk').click()")
+        assert page.ask("player.ready") is True
+        assert page.ask("[player.inWorker, player.following, document.getElementById('walk')]") == [True, False, None]
+        time, before = page.ask("worldlineReport.time"), page.ask("player.camera.x")
+        page.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")  # the player has the focus, so the view turns
+        assert page.wait_for(f"Math.abs(player.camera.x[0] - {before[0]}) > 0.01")
+        page.call("Input.dispatchKeyEvent", type="keyUp", key="ArrowRight")
+        assert page.ask("worldlineReport.time") == time, "and the report's clock stands"
+        assert [text for text in page.complaints if "GPU stall due to ReadPixels" not in text] == []
+        assert all(address.startswith(("file:", "data:", "blob:")) for address in page.requests)
 
 
 @needs_chromium

@@ -30,6 +30,7 @@ def project(tmp_path, monkeypatch):
 
     def take(**edits: str) -> dict[str, str]:
         for name, text in edits.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
         fingerprint._hash_module.cache_clear()
         return fingerprint.fingerprint_stage(stage)
@@ -61,6 +62,15 @@ def test_code_in_an_imported_module_counts(project):
 def test_templates_beside_the_stage_count(project):
     before = project()
     assert project(**{"stages/pose/page.html": "<p>"}) != before
+
+
+def test_templates_beside_an_imported_module_count_and_others_do_not(project):
+    room = {"worldline/room/__init__.py": "", "worldline/room/made.py": "y = 1\n", "worldline/other/page.html": "<p>"}
+    uses = {"stages/pose/toy.py": "from worldline.room import made\n" + FILES["stages/pose/toy.py"]}
+    before = project(**room, **uses)
+    after = project(**room, **uses, **{"worldline/room/shade.vert": "void main() {}"})
+    assert set(after) - set(before) == {"worldline/room/shade.vert"}
+    assert not any("other" in name for name in after)
 
 
 def test_a_module_that_is_not_imported_does_not_count(project):

@@ -57,7 +57,7 @@ def write_player(scene: Scene4D, path: Path, *, title: str, cameras: CameraPath 
 def player_fragment(scene: Scene4D, *, title: str, cameras: CameraPath | None = None, whole: bool = False) -> Markup:
     """Return the player as a piece of HTML for another page.
 
-    An element `#player`, which the page gives a height, its data, and a script. Unless `whole`, nothing happens until the page
+    An element `#worldline-player`, which the page gives a height, its data, and a script. Unless `whole`, nothing happens until the page
     calls `startPlayer()`; `player` is then what scripts drive it with. A page with a content security policy must allow
     inline styles and scripts; without `worker-src blob:` sorting happens on the page's own thread.
     """
@@ -126,7 +126,7 @@ def _describe_view(scene: Scene4D, cameras: CameraPath | None) -> dict[str, Any]
         "up": _rounded(up),
         "shown": float(np.clip(cameras.times_s[middle], scene.start_s, scene.end_s)),
         "cameras": {
-            "times": _rounded(cameras.times_s[posed]),
+            "times_s": _rounded(cameras.times_s[posed]),
             "poses": [_rounded(row[:3]) for row in cameras.world_from_camera[posed]],
             "intrinsics": _rounded(K),
             "width": cameras.width,

@@ -320,6 +320,7 @@ function mountPlayer(host, header, base64, assets) {
     // The picture as it is now, as the address of a PNG.
     picture() { draw(); return canvas.toDataURL("image/png"); },
     seek(value) { setPlaying(false); seek(value); },
+    focus: () => canvas.focus(),
     play: () => setPlaying(true), pause: () => setPlaying(false), reset,
     follow: setFollowing, showPath: setPath,
     get time() { return time; }, get shownTime() { return shownTime; }, get playing() { return playing; },

@@ -30,7 +30,7 @@ function matrixOf({ x, y, z, eye }) {
 
 // Between recorded poses: positions go straight, the rotation about one axis at a constant rate.
 function createPath(cameras) {
-  const { times, poses } = cameras;
+  const { times_s: times, poses } = cameras;
   return {
     times,
     at(time) {
