@@ -18,7 +18,24 @@ import torch
 
 from worldline.splatting.projection import ALPHA_THRESHOLD
 from worldline.splatting.vectors import (
-    LANES, count, exp2, get, greater, load, magnitude, pattern, prefetch, put, root, select, smaller, splat, store, store_floor, store_run, total,
+    LANES,
+    count,
+    exp2,
+    get,
+    greater,
+    load,
+    magnitude,
+    pattern,
+    prefetch,
+    put,
+    root,
+    select,
+    smaller,
+    splat,
+    store,
+    store_floor,
+    store_run,
+    total,
     variables,
 )  # fmt: skip
 from worldline.threads import map_pieces
@@ -50,7 +67,7 @@ U, V, XX, XY, YY, PEAK, OPACITY, REACH_X, REACH_Y, SLOPE, WIDTH2, NARROWING, COL
 def _pack(order, means2d, conics, opacities, colors, start, stop, packed):  # type: ignore[no-untyped-def]
     """Write what the kernels read of each Gaussian, in depth order.
 
-    The ellipse in which alpha reaches the threshold covers, at `dy` from the centre, u - SLOPE dy -+ sqrt(WIDTH2 - NARROWING dy^2).
+    At `dy` from the centre alpha reaches the threshold over u - SLOPE dy -+ sqrt(WIDTH2 - NARROWING dy^2).
     """
     for rank in range(start, stop):
         i = order[rank]
