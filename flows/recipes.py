@@ -60,6 +60,7 @@ def _resolve(flow: str, overrides: tuple[str, ...]) -> dict[str, Any]:
         _check_overrides(literal, defaults)
         recipe = _compose(flow, literal)
     _check_head(recipe)
+    _check_methods(recipe)
     for name, stage in load_stages().items():
         node: Any = recipe
         for part in name.split("."):
@@ -129,6 +130,15 @@ def _check_head(recipe: Mapping[str, Any]) -> None:
     SplitRule(**recipe.get("splits", {}))
     if recipe.get("rights", {}).get("licence") is not None:
         normalise(recipe["rights"]["licence"])
+
+
+def _check_methods(recipe: Mapping[str, Any]) -> None:
+    """Refuse a method that is none of its room's stages (`reconstruct=NAME` chooses one)."""
+    for room, node in recipe.items():
+        if isinstance(node, Mapping) and "method" in node:
+            names = [name.partition(".")[2] for name in load_stages() if name.startswith(f"{room}.")]
+            if node["method"] not in names:
+                raise WorldlineError(f"{room}.method={node['method']} is not a method{nearest(str(node['method']), names)}")
 
 
 def _check_overrides(overrides: Sequence[str], recipe: Mapping[str, Any]) -> None:

@@ -49,7 +49,7 @@ def random_seeds(low: np.ndarray, high: np.ndarray, count: int, rng: np.random.G
     """
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     means = rng.uniform(low, high, (count, 3))
-    size = 0.5 * float(np.prod(high - low) / count) ** (1 / 3)
+    size = 0.5 * float(np.prod(high - low) / max(count, 1)) ** (1 / 3)
     colors = np.clip(0.5 + 0.1 * rng.standard_normal((count, 3)), 0.0, 1.0)
     return Seeds(means, np.full(count, size), colors, np.full(count, 0.1))
 

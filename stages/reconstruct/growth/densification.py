@@ -22,6 +22,8 @@ def grow(state: FitState, settings: FitSettings, rng: np.random.Generator) -> No
     opacities = 1.0 / (1.0 + np.exp(-state.values["opacities"].astype(np.float64)))
     pull = state.importance / np.maximum(state.seen, 1)
     kept = np.flatnonzero(opacities > TRANSPARENT)
+    if not len(kept):  # nothing could ever come back
+        return
     wanted = kept[pull[kept] > settings.densify_gradient]
     room = max(settings.gaussians_limit - len(kept), 0)
     chosen = wanted[np.argsort(-pull[wanted], kind="stable")[:room]]
@@ -29,9 +31,8 @@ def grow(state: FitState, settings: FitSettings, rng: np.random.Generator) -> No
     doubled = np.isin(rows, chosen)
     order = np.argsort(rows >= state.movers, kind="stable")
     rows, doubled, copy = rows[order], doubled[order], (np.arange(len(rows)) >= len(kept))[order]
-    if len(rows):
-        take_rows(state, rows)
-        _share(state, np.flatnonzero(doubled), np.flatnonzero(copy), rng)
+    take_rows(state, rows)
+    _share(state, np.flatnonzero(doubled), np.flatnonzero(copy), rng)
     state.importance[:] = 0
     state.seen[:] = 0
 
