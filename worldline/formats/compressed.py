@@ -75,7 +75,7 @@ def write_spz(scene: Scene4D, path: Path | str, *, at_s: float | None = None, fr
     moment = into_frame(some(moment_at(scene, time_s), path, time_s), "y")
     farthest, limit = float(np.abs(moment.means).max()), (_SPZ_FARTHEST - 1) / 2**fractional_bits
     if farthest > limit:
-        fitting = 22 - math.ceil(math.log2(farthest))
+        fitting = math.floor(math.log2((_SPZ_FARTHEST - 1) / farthest))
         raise WorldlineError(
             f"{path} was not written: a Gaussian lies {farthest:.0f} units out, {fractional_bits} fractional bits reach "
             f"{limit:.0f}; ask for fractional_bits={fitting}"

@@ -14,12 +14,13 @@ colours and opacities within 0.5, 1 or 3 of 255, sizes within 0.5, 2 or 6 %); ha
 key frames keep none; native 4D Gaussians keep the colour of their peak, not its change in time; key frames keep no
 instances; the background and the source of the scale are lost in all.
 
-The file's clock starts at 0; `start_s` is in its metadata (key frames have none: they are read from 0). Coordinates are
-the house's, right-handed with z up, and the file says so.
+The file's clock starts at 0; when in the clip that is stands behind the name of the writing library,
+because key frames have no metadata. Coordinates are the house's, right-handed with z up; `gaussian-birth` files say so.
 """
 
 import dataclasses
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -30,6 +31,7 @@ import torch
 from fourdgs.keyframe_delta_file import DecodedSequence, _dequantize, decode_streamed, write_sequence
 from fourdgs.keyframe_delta_writer import KeyframeDeltaOptions, Sample
 from fourdgs.quantization import SH_QUANT_HI, SH_QUANT_LO
+from fourdgs.records import Header
 
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
@@ -81,15 +83,16 @@ def write_fourdgs(scene: Scene4D, path: Path | str, *, profile: str = "fine", ke
 
 
 def _encoded(scene: Scene4D, path: Path, profile: str, key_frames: int) -> bytes:
-    seconds = scene.end_s - scene.start_s
+    seconds, library = scene.end_s - scene.start_s, f"worldline start_s {scene.start_s!r}"
     if seconds > 0 and scene.motion_model not in ("static", "native_4d", "gaussian_birth"):
-        return write_sequence(_key_frames(scene, path, seconds, key_frames), seconds, profile=profile, library="worldline",
-                              kd=KeyframeDeltaOptions(keyframe_every=8))  # fmt: skip
+        samples = _key_frames(scene, path, seconds, key_frames)
+        cadence = KeyframeDeltaOptions(keyframe_every=8)
+        return write_sequence(samples, seconds, profile=profile, library=library, kd=cadence)
     births = _births_of(scene, path)
-    metadata = {"coordinate_system": "z-up-right-handed", "color_space": "srgb-rec709-display", "start_s": repr(scene.start_s)}
+    metadata = {"coordinate_system": "z-up-right-handed", "color_space": "srgb-rec709-display"}
     instances = None if scene.instances is None else scene.instances[births.moment.rows].astype(np.uint32)
     stream = io.BytesIO()
-    options = fourdgs.WriteOptions(profile=profile, metadata=metadata, library="worldline", cutoff=native_4d.CULLED)
+    options = fourdgs.WriteOptions(profile=profile, metadata=metadata, library=library, cutoff=native_4d.CULLED)
     fourdgs.write(stream, _gaussian_set(births, scene.start_s, instances), max(seconds, 0.0), options=options)
     return stream.getvalue()
 
@@ -209,7 +212,7 @@ def read_fourdgs(path: Path | str) -> Scene4D:
             f"{path} moves {len(scene.objects.tracks)} objects by tracks, which are not known here: bake them in first"
         )
     attributes = dict(scene.header.attributes)
-    start_s = _number(attributes.get("start_s"))
+    start_s = _start_s(scene.header)
     births = _births_of_set(scene.gaussians, start_s, path)
     up = "y" if attributes.get("coordinate_system") == "y-up-right-handed" else "z"
     births = dataclasses.replace(
@@ -224,11 +227,10 @@ def is_fourdgs(data: bytes) -> bool:
     return data[1:5] == b"4DGS"
 
 
-def _number(text: str | None) -> float:
-    try:
-        return float(text or 0.0)
-    except ValueError:
-        return 0.0
+def _start_s(header: Header) -> float:
+    """Return when in the clip the file's clock starts, 0 where the file does not tell."""
+    found = re.fullmatch(r"worldline start_s (-?\d+\.?\d*(?:e[-+]\d\d?)?)", header.library)
+    return float(found[1]) if found else 0.0
 
 
 def _births_of_set(gaussians: fourdgs.GaussianSet, start_s: float, path: Path) -> Births:
@@ -253,6 +255,7 @@ def _births_of_set(gaussians: fourdgs.GaussianSet, start_s: float, path: Path) -
 
 def _of_key_frames(decoded: DecodedSequence, path: Path) -> Scene4D:
     """Return the scene of a file of key frames: the population of every piece, there from its start until the next."""
+    start_s = _start_s(decoded.header)
     pieces, windows = [], np.asarray(decoded.windows or [(0.0, np.inf)])
     for chunk in decoded.chunks:
         values = _dequantize(chunk.state, decoded.grids)
@@ -261,9 +264,9 @@ def _of_key_frames(decoded: DecodedSequence, path: Path) -> Scene4D:
         opening, closing = windows[values["window_index"]].T
         gaussians = fourdgs.GaussianSet(*(values[name] for name in _FIELDS), win_lo=np.maximum(opening, chunk.t0),
                                         win_hi=np.minimum(closing, chunk.t1))  # fmt: skip
-        births = _births_of_set(gaussians, 0.0, path)
+        births = _births_of_set(gaussians, start_s, path)
         fading = births.lifespans < _FOREVER / 2 * decoded.header.duration_sec
         pieces.append(dataclasses.replace(births, lifespans=np.where(fading, births.lifespans, np.inf)))
     if not pieces:
         raise WorldlineError(f"{path} holds no Gaussians: name a file that has some")
-    return scene_of_births(pieces, 0.0, decoded.header.duration_sec)
+    return scene_of_births(pieces, start_s, start_s + decoded.header.duration_sec)

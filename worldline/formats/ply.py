@@ -22,7 +22,7 @@ from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
 from worldline.formats.births import held, scene_of_births
 from worldline.formats.files import new_file, new_folder, read_bytes
-from worldline.formats.frames import FILE_FROM_WORLD, into_frame, out_of_frame
+from worldline.formats.frames import into_frame, out_of_frame
 from worldline.formats.moments import (
     C0,
     DEGREE_OF_COUNT,
@@ -38,7 +38,7 @@ _KINDS = {"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2
           "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4", "float": "f4", "float32": "f4", "double": "f8",
           "float64": "f8"}  # fmt: skip
 _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
-_MEMORY = re.compile(rb"^comment worldline up (\S+) time_s (\S+)\s*$", re.MULTILINE)
+_MEMORY = re.compile(rb"^comment worldline up (z|y|-y) time_s (-?\d+\.?\d*(?:e[-+]\d\d?)?)\s*$", re.MULTILINE)
 LARGEST = 1.0 - 2.0**-24  # opacity below 1 in float32: the logit of 1 is infinite
 SMALLEST = 1e-12
 
@@ -89,9 +89,7 @@ def remembered(up: str, time_s: float) -> str:
 def told(data: bytes) -> tuple[str, float]:
     """Return the axis up and the time in seconds that a PLY header's comment tells; "z" and 0 where it tells none."""
     found = _MEMORY.search(data[: data.find(b"end_header")])
-    if found is None or found[1].decode() not in FILE_FROM_WORLD:
-        return "z", 0.0
-    return found[1].decode(), float(found[2])
+    return ("z", 0.0) if found is None else (found[1].decode(), float(found[2]))
 
 
 def ply_bytes(moment: Moment, comment: str) -> bytes:
@@ -173,7 +171,8 @@ def _vertices(data: bytes, path: Path) -> Mapping[str, np.ndarray]:
             )
         if name == "vertex":
             rows = np.frombuffer(data, kind, count, body)
-            return {key: rows[key].astype(np.float64) for key, _ in properties}
+            with np.errstate(invalid="ignore"):  # what is no number is told of later
+                return {key: rows[key].astype(np.float64) for key, _ in properties}
         body += count * kind.itemsize
     raise WorldlineError(f"{path} holds no Gaussians: it has no element vertex; name a 3DGS PLY")
 
