@@ -16,7 +16,8 @@ which is linear over linear along a row of pixels. D = 0 where the surfel is see
 not in front of the camera. A round spot of variance 1 / 2 square pixel stands in where it covers more (the paper's
 low-pass filter, equation 11); like gsplat 1.5.3 we put it at the middle of the surfel's image at one standard deviation.
 
-Splats are walked one by one over bands of rows, as in `worldline.splatting.compositing`.
+Compositing is that of `worldline.splatting.compositing`: surfel by surfel in depth order over tiles that stay in cache, row by
+row, eight pixels at a time without a branch.
 """
 
 import math
@@ -27,14 +28,41 @@ import numpy as np
 import torch
 
 from worldline.splatting.projection import ALPHA_THRESHOLD, CHUNK, _rotation, _rotation_backward
+from worldline.splatting.vectors import (
+    count,
+    exp2,
+    get,
+    load,
+    magnitude,
+    pattern,
+    put,
+    select,
+    smaller,
+    splat,
+    store,
+    total,
+    variables,
+)
 from worldline.threads import map_pieces
 
-BAND_ROWS = 16
+TILE_WIDTH = 64  # a multiple of the lanes of a vector
+TILE_ROWS = 16
+TILE = TILE_WIDTH * TILE_ROWS
+PIECES = 32
 ALPHA_MAXIMUM = 0.999
 TRANSMITTANCE_MINIMUM = 1e-4
 FILTER = 2.0  # inverse variance of the low-pass filter in 1 / pixel^2
-NEVER = np.iinfo(np.int32).max
-FAST = {"nsz", "arcp", "contract", "afn", "reassoc"}
+FAR = 1e30  # a squared distance at which nothing is left
+OPEN = 1e12  # a squared width that reaches over every image
+MARGIN = 0.01  # pixels around a surfel's image, for rounding; what lies outside is masked
+LOG2_E = 1.0 / math.log(2.0)
+LOG2_THRESHOLD = math.log2(ALPHA_THRESHOLD)
+_FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+_STEPS = pattern(range(8))
+
+# The columns of a packed surfel; its colour follows.
+U, V, A1, A2, B1, B2, W1, W2, Z, D, E, F, SPOT_X, SPOT_Y, SPOT_FAR, REACH2, PEAK, OPACITY = range(18)
+SLOPE, SHIFT, MIDDLE, WIDTH2, NARROWING, COLOR = range(18, 24)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -209,243 +237,362 @@ class ProjectSurfels(torch.autograd.Function):
 
 
 @numba.njit(nogil=True, cache=True)
-def _list_bands(order, boxes, bands):  # type: ignore[no-untyped-def]
-    """Return the surfels of each band of rows in depth order: (offsets `[bands + 1]`, ids `[M]`)."""
-    offsets = np.zeros(bands + 1, np.int64)
-    for i in order:
-        for band in range(boxes[i, 2] // BAND_ROWS, (boxes[i, 3] - 1) // BAND_ROWS + 1):
-            offsets[band + 1] += 1
-    for band in range(bands):
-        offsets[band + 1] += offsets[band]
-    ids, fill = np.empty(offsets[bands], np.int32), offsets[:bands].copy()
-    for i in order:
-        for band in range(boxes[i, 2] // BAND_ROWS, (boxes[i, 3] - 1) // BAND_ROWS + 1):
-            ids[fill[band]] = i
-            fill[band] += 1
-    return offsets, ids
+def _pack(order, means2d, planes, opacities, colors, packed):  # type: ignore[no-untyped-def]
+    """Write what the kernels read of each surfel, in depth order.
 
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _spot(plane):  # type: ignore[no-untyped-def]
-    """Return where the low-pass filter sits, from the centre's pixel, and whether there is one.
-
-    It is the middle of the image of s1^2 + s2^2 <= 1, which has none where that reaches the camera's plane.
+    The image of s1^2 + s2^2 <= 2 ln(255 opacity) covers, in the row at `dy` from the centre, the columns
+    SLOPE dy + SHIFT -+ sqrt(WIDTH2 - NARROWING (dy - MIDDLE)^2); without bound where it is no ellipse.
     """
-    w1, w2, z = plane[4], plane[5], plane[6]
-    behind = w1 * w1 + w2 * w2 - z * z
-    if behind >= 0.0:
-        return plane[0] * 0, plane[0] * 0, False
-    return (plane[0] * w1 + plane[1] * w2) / behind, (plane[2] * w1 + plane[3] * w2) / behind, True
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _row_span(plane, D, E, F, spot_x, spot_y, filtered, u, dy, level, x0, x1):  # type: ignore[no-untyped-def]
-    """Return the pixels of a row at `dy` from the centre in which the surfel or its filter can reach the threshold."""
-    a1, a2, b1, b2, z = plane[0], plane[1], plane[2], plane[3], plane[6]
-    square, row = 2.0 * level, D + F * dy
-    low, high = 1e30, -1e30
-    # (z |b dx - a dy|)^2 <= square q^2 is P dx^2 + 2 Q dx + R <= 0
-    P = z * z * (b1 * b1 + b2 * b2) - square * E * E
-    Q = -z * z * (a1 * b1 + a2 * b2) * dy - square * E * row
-    R = z * z * (a1 * a1 + a2 * a2) * dy * dy - square * row * row
-    discriminant = Q * Q - P * R
-    if not P > 0.0:
-        return x0, x1  # open to a side: a surfel that reaches the camera's plane, or a dot
-    if discriminant >= 0.0:
-        half = math.sqrt(discriminant) / P
-        low, high = -Q / P - half, -Q / P + half
-    reach = square / FILTER - (dy - spot_y) ** 2
-    if filtered and reach >= 0.0:
-        low, high = min(low, spot_x - math.sqrt(reach)), max(high, spot_x + math.sqrt(reach))
-    if low > high:
-        return x0, x0
-    first, last = max(low + u, -1.0), min(high + u, x1 + 1.0)
-    return max(x0, math.ceil(first - 0.51)), min(x1, math.floor(last - 0.49) + 1)
-
-
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _composite(  # type: ignore[no-untyped-def]
-    means2d, planes, opacities, colors, boxes, ids, start, stop, row0, row1, channels, at_hit,
-    image, transmittance, depth, median, distortion, finished, halfway,
-):  # fmt: skip
-    """Composite entries `start` to `stop` into rows `row0` to `row1`; `channels` is a tuple as long as a colour."""
-    number = means2d.dtype.type
-    far = number(1e30)
-    for entry in range(start, stop):
-        i = ids[entry]
-        u, v, opacity, plane = means2d[i, 0], means2d[i, 1], opacities[i], planes[i]
-        a1, a2, b1, b2, w1, w2, z = plane[0], plane[1], plane[2], plane[3], plane[4], plane[5], plane[6]
-        D, E, F = a1 * b2 - a2 * b1, w2 * b1 - w1 * b2, w1 * a2 - w2 * a1
-        spot_x, spot_y, filtered = _spot(plane)
-        level = math.log(opacity / ALPHA_THRESHOLD)
-        for y in range(max(row0, boxes[i, 2]), min(row1, boxes[i, 3])):
-            dy = number(y + 0.5) - v
-            x0, x1 = _row_span(plane, D, E, F, spot_x, spot_y, filtered, u, dy, level, boxes[i, 0], boxes[i, 1])
-            row = D + F * dy
-            for x in range(x0, x1):
-                dx = number(x + 0.5) - u
-                q = row + E * dx
-                square, here = far, z
-                if q * D > 0:
-                    over = z / q
-                    s1, s2 = (b2 * dx - a2 * dy) * over, (a1 * dy - b1 * dx) * over
-                    square, here = s1 * s1 + s2 * s2, D * over
-                    if not square < far:  # overflow: nearly edge-on
-                        square = far
-                blurred = number(FILTER) * ((dx - spot_x) ** 2 + (dy - spot_y) ** 2) if filtered else far
-                meets = square <= blurred
-                alpha = min(number(ALPHA_MAXIMUM), opacity * math.exp(number(-0.5) * min(square, blurred)))
-                if alpha < number(ALPHA_THRESHOLD) or entry >= finished[y, x]:
-                    continue
-                before = transmittance[y, x]
-                after = before * (number(1.0) - alpha)
-                if after <= number(TRANSMITTANCE_MINIMUM):
-                    finished[y, x] = entry
-                    continue
-                weight = alpha * before
-                if not (at_hit and meets):
-                    here = z
-                for k in range(len(channels)):
-                    image[y, x, k] += weight * colors[i, k]
-                # Sum over pairs of w_i w_j |m_i - m_j|, told apart by their order, as in gsplat.
-                distortion[y, x] += number(2.0) * weight * (here * (number(1.0) - before) - depth[y, x])
-                depth[y, x] += weight * here
-                if before > number(0.5):
-                    median[y, x], halfway[y, x] = here, entry
-                transmittance[y, x] = after
-
-
-@numba.njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _composite_backward(  # type: ignore[no-untyped-def]
-    means2d, planes, opacities, colors, boxes, ids, start, stop, row0, row1, channels, at_hit,
-    transmittance, depth, alphas, depths, finished, halfway, behind, v_image, v_depth, v_median, v_distortion, gradients,
-):  # fmt: skip
-    """Walk the entries back to front and write each one's gradient into its slot.
-
-    `transmittance` and `depth` hold each pixel's final values and are turned back step by step; `alphas` and `depths` keep
-    them. `behind` holds, per pixel, what lies behind the current surfel, weighted and multiplied with the incoming
-    gradient. A slot holds the gradients by (u, v, a1, a2, b1, b2, w1, w2, z, opacity, colour...).
-    """
-    number = means2d.dtype.type
-    zero, one, two, far = number(0.0), number(1.0), number(2.0), number(1e30)
-    v_color = np.zeros(len(channels), means2d.dtype)
-    for entry in range(stop - 1, start - 1, -1):
-        i = ids[entry]
-        u, v, opacity, plane = means2d[i, 0], means2d[i, 1], opacities[i], planes[i]
-        a1, a2, b1, b2, w1, w2, z = plane[0], plane[1], plane[2], plane[3], plane[4], plane[5], plane[6]
-        D, E, F = a1 * b2 - a2 * b1, w2 * b1 - w1 * b2, w1 * a2 - w2 * a1
-        spot_x, spot_y, filtered = _spot(plane)
-        level = math.log(opacity / ALPHA_THRESHOLD)
-        v_color[:] = 0
-        v_opacity = v_z = v_spot_x = v_spot_y = v_D = zero
-        # Sums over pixels of the gradients by q and by the numerators n1, n2 of s1, s2; plain, times dx, times dy.
-        sum_q = sum_qx = sum_qy = sum_1 = sum_1x = sum_1y = sum_2 = sum_2x = sum_2y = zero
-        for y in range(max(row0, boxes[i, 2]), min(row1, boxes[i, 3])):
-            dy = number(y + 0.5) - v
-            x0, x1 = _row_span(plane, D, E, F, spot_x, spot_y, filtered, u, dy, level, boxes[i, 0], boxes[i, 1])
-            row = D + F * dy
-            row_q = row_1 = row_2 = zero
-            for x in range(x0, x1):
-                dx = number(x + 0.5) - u
-                q = row + E * dx
-                square, here, s1, s2, over = far, z, zero, zero, zero
-                if q * D > 0:
-                    over = z / q
-                    s1, s2 = (b2 * dx - a2 * dy) * over, (a1 * dy - b1 * dx) * over
-                    square, here = s1 * s1 + s2 * s2, D * over
-                    if not square < far:  # overflow: nearly edge-on
-                        square = far
-                blurred = number(FILTER) * ((dx - spot_x) ** 2 + (dy - spot_y) ** 2) if filtered else far
-                meets = square <= blurred
-                falloff = math.exp(number(-0.5) * min(square, blurred))
-                raw = opacity * falloff
-                alpha = min(number(ALPHA_MAXIMUM), raw)
-                if alpha < number(ALPHA_THRESHOLD) or entry >= finished[y, x]:
-                    continue
-                if not (at_hit and meets):
-                    here = z
-                through = one / (one - alpha)
-                before = transmittance[y, x] * through
-                transmittance[y, x] = before
-                weight = alpha * before
-                depth_before = depth[y, x] - weight * here
-                depth[y, x] = depth_before
-                seen = here * v_depth[y, x]
-                for k in range(len(channels)):
-                    seen += colors[i, k] * v_image[y, x, k]
-                    v_color[k] += weight * v_image[y, x, k]
-                # distortion = 2 sum_i w_i (m_i W_<i - M_<i) with W, M the sums of weights and of weights times depths
-                nearer, total = one - before, alphas[y, x]
-                seen += two * v_distortion[y, x] * (two * (here * nearer - depth_before) + depths[y, x] - here * total)
-                v_here = weight * (v_depth[y, x] + two * v_distortion[y, x] * (two * nearer - total + weight))
-                if halfway[y, x] == entry:
-                    v_here += v_median[y, x]
-                v_alpha = before * seen - behind[y, x] * through
-                behind[y, x] += weight * seen
-                v_square = zero
-                if raw <= number(ALPHA_MAXIMUM):
-                    v_opacity += falloff * v_alpha
-                    v_square = number(-0.5) * raw * v_alpha
-                if meets:
-                    v_s1, v_s2, v_q = two * v_square * s1, two * v_square * s2, two * v_square * square
-                    if at_hit:
-                        v_q += v_here * here
-                        v_D += v_here * over
-                    else:
-                        v_z += v_here
-                    v_q = -v_q / q
-                    row_q += v_q
-                    sum_qx += v_q * dx
-                    row_1 += v_s1 * over
-                    sum_1x += v_s1 * over * dx
-                    row_2 += v_s2 * over
-                    sum_2x += v_s2 * over * dx
-                else:
-                    v_z += v_here
-                    v_spot_x -= two * number(FILTER) * v_square * (dx - spot_x)
-                    v_spot_y -= two * number(FILTER) * v_square * (dy - spot_y)
-            sum_q, sum_1, sum_2 = sum_q + row_q, sum_1 + row_1, sum_2 + row_2
-            sum_qy, sum_1y, sum_2y = sum_qy + row_q * dy, sum_1y + row_1 * dy, sum_2y + row_2 * dy
-        slot = gradients[entry]
-        slot[0] = -(E * sum_q + b2 * sum_1 - b1 * sum_2)
-        slot[1] = -(F * sum_q - a2 * sum_1 + a1 * sum_2)
-        slot[8] = v_z - (D * sum_q + E * sum_qx + F * sum_qy) / z
-        v_D += sum_q
-        slot[2], slot[3] = v_D * b2 - sum_qy * w2 + sum_2y, -v_D * b1 + sum_qy * w1 - sum_1y
-        slot[4], slot[5] = -v_D * a2 + sum_qx * w2 - sum_2x, v_D * a1 - sum_qx * w1 + sum_1x
-        slot[6], slot[7] = sum_qy * a2 - sum_qx * b2, sum_qx * b1 - sum_qy * a1
-        if filtered:
-            _spot_backward(plane, spot_x, spot_y, v_spot_x, v_spot_y, slot)
-        slot[9] = v_opacity
-        for k in range(len(channels)):
-            slot[10 + k] = v_color[k]
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def _spot_backward(plane, spot_x, spot_y, v_x, v_y, slot):  # type: ignore[no-untyped-def]
-    """Add what the filter's place owes to the centre's pixel (0, 1) and to the plane (2 to 8)."""
-    w1, w2, z = plane[4], plane[5], plane[6]
-    behind = w1 * w1 + w2 * w2 - z * z
-    slot[0] += v_x
-    slot[1] += v_y
-    v_x, v_y = v_x / behind, v_y / behind
-    v_behind = -(v_x * spot_x + v_y * spot_y)
-    slot[2] += v_x * w1
-    slot[3] += v_x * w2
-    slot[4] += v_y * w1
-    slot[5] += v_y * w2
-    slot[6] += v_x * plane[0] + v_y * plane[2] + 2 * v_behind * w1
-    slot[7] += v_x * plane[1] + v_y * plane[3] + 2 * v_behind * w2
-    slot[8] -= 2 * v_behind * z
+    for rank in range(len(order)):
+        i = order[rank]
+        row = packed[rank]
+        row[U], row[V], row[OPACITY], row[PEAK] = means2d[i, 0], means2d[i, 1], opacities[i], math.log2(opacities[i])
+        for k in range(7):
+            row[A1 + k] = planes[i, k]
+        for k in range(colors.shape[1]):
+            row[COLOR + k] = colors[i, k]
+        a1, a2, b1, b2 = float(planes[i, 0]), float(planes[i, 1]), float(planes[i, 2]), float(planes[i, 3])
+        w1, w2, z = float(planes[i, 4]), float(planes[i, 5]), float(planes[i, 6])
+        d, e, f = a1 * b2 - a2 * b1, w2 * b1 - w1 * b2, w1 * a2 - w2 * a1
+        row[D], row[E], row[F] = d, e, f
+        square = 2.0 * math.log(opacities[i] / ALPHA_THRESHOLD)
+        behind = w1 * w1 + w2 * w2 - z * z
+        row[SPOT_X], row[SPOT_Y], row[SPOT_FAR], row[REACH2] = 0.0, 0.0, FAR, -1.0
+        if behind < 0.0:  # the filter sits at the middle of the image of s1^2 + s2^2 <= 1, if that is in front of the camera
+            row[SPOT_X], row[SPOT_Y] = (a1 * w1 + a2 * w2) / behind, (b1 * w1 + b2 * w2) / behind
+            row[SPOT_FAR], row[REACH2] = 0.0, square / FILTER
+        # z^2 |b dx - a dy|^2 <= square (d + e dx + f dy)^2, or p dx^2 + 2 (q1 dy + q0) dx + r2 dy^2 + 2 r1 dy + r0 <= 0
+        p, q1, q0 = z * z * (b1 * b1 + b2 * b2) - square * e * e, -z * z * (a1 * b1 + a2 * b2) - square * e * f, -square * d * e
+        r2, r1, r0 = z * z * (a1 * a1 + a2 * a2) - square * f * f, -square * d * f, -square * d * d
+        determinant = p * r2 - q1 * q1
+        row[SLOPE], row[SHIFT], row[MIDDLE], row[WIDTH2], row[NARROWING] = 0.0, 0.0, 0.0, OPEN, 0.0
+        if d == 0.0:  # seen from its edge: no ray meets it
+            row[WIDTH2] = -1.0
+        elif p > 0.0 and determinant > 0.0 and z * z > square * (w1 * w1 + w2 * w2):
+            middle, narrowing = (q1 * q0 - p * r1) / determinant, determinant / (p * p)
+            row[SLOPE], row[SHIFT], row[MIDDLE], row[NARROWING] = -q1 / p, -q0 / p, middle, narrowing
+            row[WIDTH2] = (q0 * q0 - p * r0) / (p * p) + narrowing * middle * middle
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_slots(ids, slots, total):  # type: ignore[no-untyped-def]
-    """Add each entry's gradient to its surfel, in the order of the bands."""
-    for entry in range(len(ids)):
-        i = ids[entry]
-        for k in range(slots.shape[1]):
-            total[i, k] += slots[entry, k]
+def _list_tiles(boxes, columns, tiles):  # type: ignore[no-untyped-def]
+    """Return the surfels, whose boxes are in depth order, of each tile.
+
+    Returns:
+        Offsets `[tiles + 1]` of the lists, `[M]` ranks and `[M]` slots in them, `[R + 1]` offsets of the slots of a surfel.
+    """
+    offsets, slots_of = np.zeros(tiles + 1, np.int64), np.zeros(len(boxes) + 1, np.int64)
+    for rank in range(len(boxes)):
+        x0, x1, y0, y1 = boxes[rank, 0], boxes[rank, 1], boxes[rank, 2], boxes[rank, 3]
+        across = range(x0 // TILE_WIDTH, (x1 - 1) // TILE_WIDTH + 1)
+        down = range(y0 // TILE_ROWS, (y1 - 1) // TILE_ROWS + 1)
+        slots_of[rank + 1] = slots_of[rank] + len(across) * len(down)
+        for y in down:
+            for x in across:
+                offsets[y * columns + x + 1] += 1
+    for tile in range(tiles):
+        offsets[tile + 1] += offsets[tile]
+    ranks, slots, fill = np.empty(offsets[tiles], np.int32), np.empty(offsets[tiles], np.int64), offsets[:tiles].copy()
+    for rank in range(len(boxes)):
+        x0, x1, y0, y1 = boxes[rank, 0], boxes[rank, 1], boxes[rank, 2], boxes[rank, 3]
+        slot = slots_of[rank]
+        for y in range(y0 // TILE_ROWS, (y1 - 1) // TILE_ROWS + 1):
+            for x in range(x0 // TILE_WIDTH, (x1 - 1) // TILE_WIDTH + 1):
+                tile = y * columns + x
+                ranks[fill[tile]], slots[fill[tile]] = rank, slot
+                fill[tile] += 1
+                slot += 1
+    return offsets, ranks, slots, slots_of
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _span(row, u, dy, x0, x1):  # type: ignore[no-untyped-def]
+    """Return the columns [first, last) of a tile that a surfel or its filter reaches at `dy` from its centre, within [x0, x1).
+
+    The first is the start of a vector.
+    """
+    low, high = float(x1), float(x0)
+    width2 = row[WIDTH2] - row[NARROWING] * (dy - row[MIDDLE]) ** 2
+    if width2 >= 0.0:
+        half, middle = math.sqrt(width2), u + row[SLOPE] * dy + row[SHIFT]
+        low, high = middle - half, middle + half
+    reach2 = row[REACH2] - (dy - row[SPOT_Y]) ** 2
+    if reach2 >= 0.0:
+        half, middle = math.sqrt(reach2), u + row[SPOT_X]
+        low, high = min(low, middle - half), max(high, middle + half)
+    first, last = max(low - MARGIN, x0), min(high + MARGIN, x1)
+    return max(x0, math.ceil(first - 0.5)) & ~7, min(x1, math.floor(last - 0.5) + 1)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
+def _composite(  # type: ignore[no-untyped-def]
+    packed, boxes, offsets, ranks, first, last, columns, width, height, channels, at_hit,
+    image, planes, transmittances, deep, ends, halfways, stops,
+):  # fmt: skip
+    """Composite tiles `first` to `last`; `channels` is a tuple as long as a colour.
+
+    `planes` are images of alpha, depth, median depth and distortion. A pixel's transmittance is kept negative once it is
+    finished; `ends` is the entry that finished it, `halfways` the last before which more than half of the light passed.
+    `stops` is the entry of a tile that finished the last of its pixels.
+    """
+    number = packed.dtype.type
+    light = np.empty(len(channels) * TILE, packed.dtype)
+    median, distortion = np.empty(TILE, packed.dtype), np.empty(TILE, packed.dtype)
+    color = variables(number(0.0), channels)
+    nothing, far = splat(number(0.0)), splat(number(FAR))
+    for tile in range(first, last):
+        left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
+        rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
+        transmittance, depth, end, halfway = transmittances[tile], deep[tile], ends[tile], halfways[tile]
+        start, stop = offsets[tile], offsets[tile + 1]
+        light[:] = 0
+        depth[:] = 0
+        median[:] = 0
+        distortion[:] = 0
+        halfway[:] = -1
+        end[:] = 0  # beyond the border of the image no entry counts
+        transmittance[:] = -1
+        for y in range(rows):
+            for x in range(across):
+                transmittance[y * TILE_WIDTH + x] = 1
+                end[y * TILE_WIDTH + x] = stop - start
+        live = rows * across
+        entry = start
+        while entry < stop and live > 0:
+            row = packed[ranks[entry]]
+            u, v, z, peak = row[U] - number(left), row[V] - number(top), row[Z], row[PEAK]
+            d, e, spot_x, turn = row[D], row[E], row[SPOT_X], splat(number(entry - start))
+            for k in range(len(channels)):
+                put(color, k, splat(row[COLOR + k]))
+            box = boxes[ranks[entry]]
+            x0, x1 = max(0, box[0] - left), min(TILE_WIDTH, box[1] - left)
+            for y in range(max(0, box[2] - top), min(rows, box[3] - top)):
+                dy = number(y) + number(0.5) - v
+                begin, stop_x = _span(row, u, dy, x0, x1)
+                line, n1, n2 = d + row[F] * dy, row[A2] * dy, row[A1] * dy
+                aside = number(FILTER) * (dy - row[SPOT_Y]) ** 2 + row[SPOT_FAR]
+                for x in range(begin, stop_x, 8):
+                    place = y * TILE_WIDTH + x
+                    dx = _STEPS(u) + (number(x) + number(0.5) - u)
+                    q = dx * e + line
+                    over = z / q
+                    s1, s2 = (dx * row[B2] - n1) * over, (n2 - dx * row[B1]) * over
+                    square = select(q * d > number(0.0), s1 * s1 + s2 * s2, far)
+                    beside = dx - spot_x
+                    blurred = beside * beside * number(FILTER) + aside
+                    exponent = smaller(square, blurred) * number(-0.5 * LOG2_E) + peak
+                    alpha = smaller(exp2(exponent), number(ALPHA_MAXIMUM))
+                    alpha = select(exponent >= number(LOG2_THRESHOLD), alpha, nothing)
+                    before = load(transmittance, place)
+                    weight = alpha * before
+                    after = before - weight
+                    goes_on = after > number(TRANSMITTANCE_MINIMUM)
+                    weight = select(goes_on, weight, nothing)
+                    store(transmittance, place, select(goes_on, after, nothing - magnitude(before)))
+                    for k in range(len(channels)):
+                        store(light, k * TILE + place, load(light, k * TILE + place) + weight * get(color, k))
+                    here = splat(z)
+                    if at_hit:
+                        here = select(square <= blurred, over * d, here)
+                    # Sum over pairs of w_i w_j |m_i - m_j|, told apart by their order, as in gsplat.
+                    nearer = load(depth, place)
+                    spread = weight * (here * (number(1.0) - before) - nearer)
+                    store(distortion, place, load(distortion, place) + spread * number(2.0))
+                    store(depth, place, nearer + weight * here)
+                    early = (before > number(0.5)) & (weight > number(0.0))
+                    store(median, place, select(early, here, load(median, place)))
+                    store(halfway, place, select(early, turn, load(halfway, place)))
+                    finished = count((before > number(0.0)) & (after <= number(TRANSMITTANCE_MINIMUM)))
+                    if finished > 0:
+                        live -= finished
+                        for lane in range(place, place + 8):
+                            if transmittance[lane] < 0:
+                                end[lane] = min(end[lane], number(entry - start))
+            entry += 1
+        stops[tile] = entry
+        for y in range(rows):
+            for x in range(across):
+                place = y * TILE_WIDTH + x
+                transmittance[place] = abs(transmittance[place])
+                planes[0, top + y, left + x] = number(1.0) - transmittance[place]
+                planes[1, top + y, left + x] = depth[place]
+                planes[2, top + y, left + x] = median[place]
+                planes[3, top + y, left + x] = distortion[place]
+                for k in range(len(channels)):
+                    image[top + y, left + x, k] = light[k * TILE + place]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
+def _composite_backward(  # type: ignore[no-untyped-def]
+    packed, boxes, offsets, ranks, slots, first, last, columns, width, height, channels, at_hit,
+    transmittances, deep, ends, halfways, stops, v_image, v_planes, gradients,
+):  # fmt: skip
+    """Walk the entries of tiles `first` to `last` back to front and write each one's gradient into its slot.
+
+    A pixel starts with its final transmittance and depth, which are turned back step by step. `behind` holds, per pixel, what
+    lies behind the current surfel, weighted and multiplied with the incoming gradient: one number instead of a colour. A
+    slot holds the gradients by (u, v, a1, a2, b1, b2, w1, w2, z, opacity, colour...).
+    """
+    number = packed.dtype.type
+    zero, one, two = number(0.0), number(1.0), number(2.0)
+    v_light, v_flat = np.zeros(len(channels) * TILE, packed.dtype), np.zeros((3, TILE), packed.dtype)
+    v_depth, v_median, v_distortion = v_flat[0], v_flat[1], v_flat[2]
+    state = np.empty((4, TILE), packed.dtype)
+    transmittance, depth, behind, total_alpha = state[0], state[1], state[2], state[3]
+    color, v_color = variables(zero, channels), variables(zero, channels)
+    nothing, far = splat(zero), splat(number(FAR))
+    for tile in range(first, last):
+        left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
+        rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
+        end, halfway, total_depth, start = ends[tile], halfways[tile], deep[tile], offsets[tile]
+        transmittance[:] = transmittances[tile]
+        depth[:] = total_depth
+        behind[:] = 0
+        total_alpha[:] = 0
+        for y in range(rows):
+            for x in range(across):
+                place = y * TILE_WIDTH + x
+                # alpha = 1 - transmittance counts like a black background
+                behind[place] = -transmittance[place] * v_planes[0, top + y, left + x]
+                total_alpha[place] = one - transmittance[place]
+                for k in range(3):
+                    v_flat[k, place] = v_planes[1 + k, top + y, left + x]
+                for k in range(len(channels)):
+                    v_light[k * TILE + place] = v_image[top + y, left + x, k]
+        for entry in range(stops[tile], offsets[tile + 1]):
+            gradients[slots[entry]] = 0
+        for entry in range(stops[tile] - 1, start - 1, -1):
+            row = packed[ranks[entry]]
+            u, v, z, peak = row[U] - number(left), row[V] - number(top), row[Z], row[PEAK]
+            d, e, spot_x, turn = row[D], row[E], row[SPOT_X], number(entry - start)
+            for k in range(len(channels)):
+                put(color, k, splat(row[COLOR + k]))
+                put(v_color, k, nothing)
+            sum_o = sum_z = sum_d = sum_spot_x = sum_spot_y = nothing
+            # Sums over pixels of the gradients by q and by the numerators of s1, s2; plain, times dx, times dy.
+            sum_q = sum_qx = sum_qy = sum_1 = sum_1x = sum_1y = sum_2 = sum_2x = sum_2y = nothing
+            box = boxes[ranks[entry]]
+            x0, x1 = max(0, box[0] - left), min(TILE_WIDTH, box[1] - left)
+            for y in range(max(0, box[2] - top), min(rows, box[3] - top)):
+                dy = number(y) + number(0.5) - v
+                begin, stop_x = _span(row, u, dy, x0, x1)
+                line, n1, n2 = d + row[F] * dy, row[A2] * dy, row[A1] * dy
+                aside = number(FILTER) * (dy - row[SPOT_Y]) ** 2 + row[SPOT_FAR]
+                row_q = row_1 = row_2 = row_spot = nothing
+                for x in range(begin, stop_x, 8):
+                    place = y * TILE_WIDTH + x
+                    dx = _STEPS(u) + (number(x) + number(0.5) - u)
+                    q = dx * e + line
+                    over = z / q
+                    s1, s2 = (dx * row[B2] - n1) * over, (n2 - dx * row[B1]) * over
+                    square = select(q * d > zero, s1 * s1 + s2 * s2, far)
+                    beside = dx - spot_x
+                    blurred = beside * beside * number(FILTER) + aside
+                    meets = square <= blurred
+                    exponent = smaller(square, blurred) * number(-0.5 * LOG2_E) + peak
+                    drawn = (exponent >= number(LOG2_THRESHOLD)) & (load(end, place) > turn)
+                    raw = select(drawn, exp2(exponent), nothing)
+                    meets = meets & drawn
+                    # What is not met may be infinite, and times zero still would be.
+                    s1, s2, over = select(meets, s1, nothing), select(meets, s2, nothing), select(meets, over, nothing)
+                    square = select(meets, square, nothing)
+                    alpha = smaller(raw, number(ALPHA_MAXIMUM))
+                    through = one / (one - alpha)
+                    before = load(transmittance, place) * through
+                    store(transmittance, place, before)
+                    weight = alpha * before
+                    here = splat(z)
+                    if at_hit:
+                        here = select(meets, over * d, here)
+                    nearer_depth = load(depth, place) - weight * here
+                    store(depth, place, nearer_depth)
+                    v_deep, v_spread, nearer = load(v_depth, place), load(v_distortion, place) * two, one - before
+                    # distortion = 2 sum_i w_i (m_i W_<i - M_<i) with W, M the sums of weights and of weights times depths
+                    all_alpha, all_depth = load(total_alpha, place), load(total_depth, place)
+                    seen = here * v_deep
+                    seen = seen + v_spread * ((here * nearer - nearer_depth) * two + all_depth - here * all_alpha)
+                    for k in range(len(channels)):
+                        v_pixel = load(v_light, k * TILE + place)
+                        seen = seen + v_pixel * get(color, k)
+                        put(v_color, k, get(v_color, k) + weight * v_pixel)
+                    v_here = weight * (v_deep + v_spread * (nearer * two - all_alpha + weight))
+                    half = load(halfway, place)
+                    v_here = v_here + select((half >= turn) & (half <= turn), load(v_median, place), nothing)
+                    later = load(behind, place)
+                    v_alpha = before * seen - later * through
+                    store(behind, place, later + weight * seen)
+                    v_sigma = select(raw <= number(ALPHA_MAXIMUM), raw * v_alpha, nothing)
+                    sum_o = sum_o + v_sigma
+                    v_met = select(meets, v_sigma, nothing)
+                    v_spot = v_sigma - v_met
+                    v_over = nothing - v_met * square
+                    if at_hit:
+                        v_hit = select(meets, v_here, nothing)
+                        v_over = v_over + v_hit * here
+                        sum_d = sum_d + v_hit * over
+                        v_here = v_here - v_hit
+                    sum_z = sum_z + v_here
+                    v_q = v_over * over
+                    row_q = row_q + v_q
+                    sum_qx = sum_qx + v_q * dx
+                    v_1, v_2 = v_met * s1 * over, v_met * s2 * over
+                    row_1, row_2 = row_1 + v_1, row_2 + v_2
+                    sum_1x, sum_2x = sum_1x + v_1 * dx, sum_2x + v_2 * dx
+                    row_spot = row_spot + v_spot
+                    sum_spot_x = sum_spot_x + v_spot * beside
+                sum_q, sum_1, sum_2 = sum_q + row_q, sum_1 + row_1, sum_2 + row_2
+                sum_qy, sum_1y, sum_2y = sum_qy + row_q * dy, sum_1y + row_1 * dy, sum_2y + row_2 * dy
+                sum_spot_y = sum_spot_y + row_spot * (dy - row[SPOT_Y])
+            slot = gradients[slots[entry]]
+            for k in range(len(channels)):
+                slot[10 + k] = total(get(v_color, k))
+            slot[9] = total(sum_o) / row[OPACITY]
+            slot[8] = total(sum_z)
+            _write_slot(
+                row, -total(sum_q) / z, -total(sum_qx) / z, -total(sum_qy) / z, -total(sum_1), -total(sum_1x), -total(sum_1y),
+                -total(sum_2), -total(sum_2x), -total(sum_2y), total(sum_d), number(FILTER) * total(sum_spot_x),
+                number(FILTER) * total(sum_spot_y), slot,
+            )  # fmt: skip
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _write_slot(row, q, qx, qy, n1, n1x, n1y, n2, n2x, n2y, v_d, spot_x, spot_y, slot):  # type: ignore[no-untyped-def]
+    """Write the gradients by the centre's pixel (0, 1) and the plane (2 to 8), to whose last something is there already.
+
+    `q`, `qx`, `qy` are sums over pixels of the gradient by q, plain, times dx and times dy; `n1...` and `n2...` the same by
+    (b2 dx - a2 dy) and (a1 dy - b1 dx); `v_d` is the gradient by D beyond that through q, `spot_...` that by the filter's place.
+    """
+    a1, a2, b1, b2, w1, w2, z = row[A1], row[A2], row[B1], row[B2], row[W1], row[W2], row[Z]
+    d, e, f = row[D], row[E], row[F]
+    v_d += q
+    slot[0] = spot_x - (e * q + b2 * n1 - b1 * n2)
+    slot[1] = spot_y - (f * q - a2 * n1 + a1 * n2)
+    slot[2], slot[3] = v_d * b2 - qy * w2 + n2y, -v_d * b1 + qy * w1 - n1y
+    slot[4], slot[5] = -v_d * a2 + qx * w2 - n2x, v_d * a1 - qx * w1 + n1x
+    slot[6], slot[7] = qy * a2 - qx * b2, qx * b1 - qy * a1
+    slot[8] -= (d * q + e * qx + f * qy) / z
+    if row[REACH2] >= 0:
+        # The filter is off the centre's pixel by (a . w, b . w) / behind.
+        behind = w1 * w1 + w2 * w2 - z * z
+        v_x, v_y = spot_x / behind, spot_y / behind
+        v_behind = -(v_x * row[SPOT_X] + v_y * row[SPOT_Y])
+        slot[2] += v_x * w1
+        slot[3] += v_x * w2
+        slot[4] += v_y * w1
+        slot[5] += v_y * w2
+        slot[6] += v_x * a1 + v_y * b1 + 2 * v_behind * w1
+        slot[7] += v_x * a2 + v_y * b2 + 2 * v_behind * w2
+        slot[8] -= 2 * v_behind * z
+
+
+@numba.njit(nogil=True, cache=True)
+def _sum_slots(order, slots_of, gradients, summed):  # type: ignore[no-untyped-def]
+    """Write the sum of each surfel's slots, in the order of the tiles."""
+    for rank in range(len(order)):
+        row = summed[order[rank]]
+        for slot in range(slots_of[rank], slots_of[rank + 1]):
+            for k in range(gradients.shape[1]):
+                row[k] += gradients[slot, k]
 
 
 class CompositeSurfels(torch.autograd.Function):
@@ -467,49 +614,53 @@ class CompositeSurfels(torch.autograd.Function):
             at_hit: a surfel's depth at a pixel is where the ray meets it; otherwise that of its centre.
 
         Returns:
-            Colours `[H, W, D]`, and `[H, W]`: alphas, depths summed like colours, median depths and distortion.
+            Colours `[H, W, D]`, and `[4, H, W]`: alphas, depths summed like colours, median depths and distortion.
         """
         arrays = [tensor.detach().contiguous().numpy() for tensor in (means2d, planes, opacities, colors)]
-        boxes_ = boxes.numpy()
         dtype, channels = arrays[0].dtype, tuple(range(colors.shape[1]))
-        visible = np.flatnonzero(boxes_[:, 0] < boxes_[:, 1])
+        visible = np.flatnonzero(boxes.numpy()[:, 0] < boxes.numpy()[:, 1])
         order = visible[np.argsort(arrays[1][visible, 6], kind="stable")]
-        bands = -(-height // BAND_ROWS)
-        offsets, ids = _list_bands(order, boxes_, bands)
-        image, transmittance = np.zeros((height, width, len(channels)), dtype), np.ones((height, width), dtype)
-        depth, median, distortion = np.zeros((3, height, width), dtype)
-        finished, halfway = np.full((height, width), NEVER, np.int32), np.full((height, width), -1, np.int32)
-        outputs = (image, transmittance, depth, median, distortion, finished, halfway)
+        packed, ranked = np.empty((len(order), COLOR + len(channels)), dtype), boxes.numpy()[order]
+        _pack(order, *arrays, packed)
+        columns = -(-width // TILE_WIDTH)
+        tiles = columns * -(-height // TILE_ROWS)
+        offsets, ranks, slots, slots_of = _list_tiles(ranked, columns, tiles)
+        image, flat = np.zeros((height, width, len(channels)), dtype), np.zeros((4, height, width), dtype)
+        transmittances, deep, ends, halfways = (np.empty((tiles, TILE), dtype) for _ in range(4))
+        kept = (transmittances, deep, ends, halfways, np.empty(tiles, np.int64))
+        cuts = _cut(offsets)
 
-        def piece(band: int) -> None:
-            rows = (band * BAND_ROWS, min((band + 1) * BAND_ROWS, height))
-            _composite(*arrays, boxes_, ids, offsets[band], offsets[band + 1], *rows, channels, at_hit, *outputs)  # type: ignore[call-arg]
+        def piece(index: int) -> None:
+            span = (cuts[index], cuts[index + 1], columns, width, height, channels, at_hit)
+            _composite(packed, ranked, offsets, ranks, *span, image, flat, *kept)  # type: ignore[call-arg]
 
-        map_pieces(piece, bands)
-        ctx.arrays, ctx.lists, ctx.at_hit = arrays, (boxes_, offsets, ids), at_hit
-        ctx.pixels = (transmittance, depth, finished, halfway)
-        planes_ = (image, 1.0 - transmittance, depth.copy(), median, distortion)
-        return tuple(torch.from_numpy(plane) for plane in planes_)
+        map_pieces(piece, len(cuts) - 1)
+        ctx.packed, ctx.lists, ctx.kept = (packed, ranked), (order, offsets, ranks, slots, slots_of), kept
+        ctx.shape = (len(arrays[0]), columns, width, height, channels, at_hit)
+        return torch.from_numpy(image), torch.from_numpy(flat)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, v_image, v_alpha, v_depth, v_median, v_distortion):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, v_image, v_flat):  # type: ignore[no-untyped-def]
         """Return the gradients by means2d, planes, opacities and colours."""
-        arrays, (boxes, offsets, ids) = ctx.arrays, ctx.lists
-        transmittance, depth, finished, halfway = ctx.pixels
-        height, channels = v_image.shape[0], tuple(range(v_image.shape[2]))
-        upstream = [v.contiguous().numpy() for v in (v_image, v_depth, v_median, v_distortion)]
-        behind = -transmittance * v_alpha.numpy()  # alpha = 1 - transmittance counts like a black background
-        pixels = (transmittance.copy(), depth.copy(), 1.0 - transmittance, depth, finished, halfway, behind)
-        slots = np.empty((len(ids), 10 + len(channels)), upstream[0].dtype)
+        order, offsets, ranks, slots, slots_of = ctx.lists
+        total_count, *view = ctx.shape
+        upstream = [v.contiguous().numpy() for v in (v_image, v_flat)]
+        gradients = np.empty((len(slots), 10 + v_image.shape[2]), upstream[0].dtype)
+        cuts = _cut(offsets)
 
-        def piece(band: int) -> None:
-            rows = (band * BAND_ROWS, min((band + 1) * BAND_ROWS, height))
-            span = (boxes, ids, offsets[band], offsets[band + 1], *rows, channels, ctx.at_hit)
-            _composite_backward(*arrays, *span, *pixels, *upstream, slots)  # type: ignore[call-arg]
+        def piece(index: int) -> None:
+            span = (cuts[index], cuts[index + 1], *view)
+            _composite_backward(*ctx.packed, offsets, ranks, slots, *span, *ctx.kept, *upstream, gradients)  # type: ignore[call-arg]
 
-        map_pieces(piece, len(offsets) - 1)
-        total = np.zeros((len(arrays[0]), slots.shape[1]), slots.dtype)
-        _sum_slots(ids, slots, total)
-        gradients = torch.from_numpy(total)
-        return gradients[:, :2], gradients[:, 2:9], gradients[:, 9], gradients[:, 10:], None, None, None, None
+        map_pieces(piece, len(cuts) - 1)
+        summed = np.zeros((total_count, gradients.shape[1]), gradients.dtype)
+        _sum_slots(order, slots_of, gradients, summed)
+        summed_ = torch.from_numpy(summed)
+        return summed_[:, :2], summed_[:, 2:9], summed_[:, 9], summed_[:, 10:], None, None, None, None
+
+
+def _cut(offsets: np.ndarray) -> np.ndarray:
+    """Return the bounds of at most PIECES runs of tiles with about the same number of entries."""
+    marks = np.searchsorted(offsets, np.linspace(0, offsets[-1], PIECES + 1)[1:-1])
+    return np.unique(np.concatenate([[0], marks, [len(offsets) - 1]]))

@@ -165,9 +165,9 @@ def _on_cpu(
         CompositeSurfels.apply(means2d[n], planes[n], opacities[n // eyes], colors[n], boxes[n], *size, depth_at == "hit")
         for n in range(len(poses))
     ]
-    images, alphas, sums, medians, distortion = (
-        torch.stack(parts).reshape(*shape[:-1], *parts[0].shape[:2], -1) for parts in zip(*drawn, strict=True)
-    )
+    images, planes_ = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+    images = images.reshape(*shape[:-1], *images.shape[1:])
+    alphas, sums, medians, distortion = planes_.reshape(*shape[:-1], *planes_.shape[1:])[..., None].unbind(-4)
     color_images, normal_images = images[..., :-3], images[..., -3:]
     if behind is not None:
         color_images = color_images + (1.0 - alphas) * behind[..., None, None, :]
