@@ -54,7 +54,7 @@ def velocity_at(scene: Scene4D, time_s: float) -> Tensor:
 
 def _normalised(scene: Scene4D, time_s: float) -> float:
     span = scene.end_s - scene.start_s
-    return min(max((time_s - scene.start_s) / span, 0.0), 1.0) if span > 0 else 0.0
+    return float(min(max((time_s - scene.start_s) / span, 0.0), 1.0)) if span > 0 else 0.0
 
 
 def _tensors(scene: Scene4D) -> tuple[Gaussians, dict[str, Tensor]]:
