@@ -54,9 +54,10 @@ def test_gaussians_drift_in_straight_lines_from_where_they_peak():
 
 
 def test_gaussians_fade_as_a_bell_curve_in_time():
-    scene = births(lifespans=np.array([0.25, 0.5, np.inf], np.float32))
+    scene = births(lifespans=np.array([0.4, 0.5, np.inf], np.float32))
     presence = state_at(scene, 2.5).opacities.numpy() / scene.opacities
-    np.testing.assert_allclose(presence, np.exp([-4.5, -0.125, 0.0]), rtol=1e-5)
+    np.testing.assert_allclose(presence, np.exp([-0.5 * (0.75 / 0.4) ** 2, -0.125, 0.0]), rtol=1e-5)
+    assert state_at(scene, 3.0).opacities[0] == 0.0  # exp(-3.1) is under the 5 % at which files cut
 
 
 def test_gaussians_are_there_from_their_start_until_before_their_end():
@@ -151,7 +152,7 @@ def test_native_4d_gaussians_go_into_4dgs_exactly_but_for_its_declared_bounds(tm
     for time_s in (1.0, 1.7, 3.0):
         expected, found = visible(scene, time_s), visible(again, time_s)
         distances = np.linalg.norm(found["means"][:, None] - expected["means"][None], axis=-1)
-        # A centre errs along each axis by its place and, over a life of up to 3 s, by its velocity; an opacity by time and width too.
+        # A centre errs along each axis by its place and, over a life of up to 3 s, by its velocity, an opacity by its time too.
         # What is at the cut of 5 % or at 1/255 may be there in one and not in the other.
         rows, close = distances.argmin(axis=1), distances.min(axis=1) < 6 * bounds["pos"]
         assert close.mean() > 0.97

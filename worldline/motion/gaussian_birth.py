@@ -4,6 +4,7 @@ The temporal model of the 4dgs container (4dgs.dev, "gaussian-birth"), which a s
 
     mean(t)    = mean + (t - peak) velocity
     opacity(t) = opacity exp(-(t - peak)^2 / (2 lifespan^2))   for start <= t < end, else 0
+                                                               0 too where the exponential is under `CULLED`
 
 Nothing is fitted with it: scenes that were read from files have it. It is exact for native 4D Gaussians, whose cuts drift
 in straight lines, and holds key frames as Gaussians whose windows follow each other.
@@ -21,12 +22,14 @@ import torch
 from torch import Tensor
 
 from worldline.gaussians import Gaussians
+from worldline.motion.native_4d import CULLED  # the container's own default
 
 
 def state_at(canonical: Gaussians, motion: Mapping[str, Tensor], time: float) -> Gaussians:
     """Return the Gaussians at a normalised time; those outside their window have opacity 0."""
     since = time - motion["peaks"]
-    presence = torch.exp(-0.5 * (since / motion["lifespans"]).square()) * _there(motion, time)
+    presence = torch.exp(-0.5 * (since / motion["lifespans"]).square())
+    presence = torch.where(presence >= CULLED, presence, torch.zeros_like(presence)) * _there(motion, time)
     means = canonical.means + since[:, None] * motion["velocities"]
     return canonical._replace(means=means, opacities=canonical.opacities * presence)
 
