@@ -121,7 +121,7 @@ def _fisheye_series(x, y, z):  # type: ignore[no-untyped-def]
     return g, h, (-2.0 * z * inverse * inverse - 3.0 * h) / square
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _pixel(model, px, py, pz, K, width, height, limits, jacobian):  # type: ignore[no-untyped-def]
     """Return the pixel of a camera-space point and write the Jacobian `[2, 3]` there."""
     jacobian[:] = 0.0
@@ -150,7 +150,7 @@ def _pixel(model, px, py, pz, K, width, height, limits, jacobian):  # type: igno
     return across * math.atan2(x, z) + 0.5 * width, down * math.atan2(y, flat) + 0.5 * height
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _pinhole_backward(px, py, pz, K, limits, v, vu, vv):  # type: ignore[no-untyped-def]
     """`_pixel_backward` of a pinhole camera: J = [[fx/z, 0, -fx tx/z^2], [0, fy/z, -fy ty/z^2]]."""
     fx, fy = K[0, 0], K[1, 1]
@@ -213,7 +213,7 @@ def _equirectangular_backward(x, y, z, width, height, v, vu, vv):  # type: ignor
     return vpx, vpy, vpz
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _pixel_backward(model, px, py, pz, K, width, height, limits, v, vu, vv):  # type: ignore[no-untyped-def]
     """Return the gradient by a camera-space point from `v` `[2, 3]` by the Jacobian and `vu`, `vv` by the pixel."""
     if model == PINHOLE:
@@ -225,7 +225,7 @@ def _pixel_backward(model, px, py, pz, K, width, height, limits, v, vu, vv):  # 
     return _equirectangular_backward(float(px), float(py), float(pz), width, height, v, float(vu), float(vv))
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _image_covariance(affine, quats, scales, covars, i, rotation):  # type: ignore[no-untyped-def]
     """Return A S A^T = (xx, xy, yy) of Gaussian i; `covars` replaces quats and scales where it is not empty."""
     xx = xy = yy = 0.0
@@ -305,7 +305,7 @@ def _covariance_gradient(conic, v_conic, compensation, v_compensation, eps2d):  
     return gxx, gxy, gyy
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _shape_backward(affine, quats, scales, covars, i, gxx, gxy, gyy, scratch, gradients, v_affine):  # type: ignore[no-untyped-def]
     """Add the gradients by the shape of Gaussian i to `gradients`, and write that by the affine map."""
     rotation, v_rotation = scratch
