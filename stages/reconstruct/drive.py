@@ -57,7 +57,7 @@ class Drive:
         held_out: `[V]` bool, those that are never fitted.
         stopping: `[V]` bool, those of the held-out that say when to stop (every second one), and are not scored then.
         scale: length of that unit in the camera path's.
-        background: `[3]` the median colour of the fitted frames.
+        background: `[3]` the median colour of what stands still in the fitted frames.
     """
 
     views: Views
@@ -83,7 +83,8 @@ def open_drive(clip: Clip, path: CameraPath, points: PointCloud, masks: Masks, s
     poses = views.camera_from_world.copy()
     poses[:, :3, 3] /= scale
     views = dataclasses.replace(views, camera_from_world=poses)
-    background = np.median(views.images[~held_out].reshape(-1, 3), axis=0).astype(np.float32) / np.float32(255.0)
+    standing = views.images[~held_out][views.labels[~held_out] == 0]
+    background = np.median(standing, axis=0) / 255.0 if len(standing) else np.full(3, 0.5)
     stopping = held_out & (np.cumsum(held_out) % 2 == 0) & bool(settings.patience)
     return Drive(views, held_out, stopping, scale, background)
 

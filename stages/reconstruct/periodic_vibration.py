@@ -29,11 +29,12 @@ class PeriodicVibrationConfig(DriveSettings):
     """How the scene is fitted, beside what every fit of a drive has (`DriveSettings`, `FitSettings`).
 
     Attributes:
-        cycle: period of the swing, as a share of the clip.
+        cycle: period of the swing, as a share of the clip. Longer than the paper's 0.2: within its life a Gaussian shall
+            fly as its object does, and not turn back.
         lifespan: for how long a Gaussian on a moving object is there at first: standard deviation, as a share of the clip.
     """
 
-    cycle: Annotated[float, Field(gt=0)] = 0.2
+    cycle: Annotated[float, Field(gt=0)] = 1.0
     lifespan: Annotated[float, Field(gt=0)] = 0.1
 
 

@@ -31,7 +31,7 @@ class RigidAgentsConfig(DriveSettings):
     """How the scene is fitted, beside what every fit of a drive has (`DriveSettings`, `FitSettings`).
 
     Attributes:
-        gaussians_per_agent: how many ride in each box; the rest of `gaussians` is the street.
+        gaussians_per_agent: how many ride in each box, all together at most half of `gaussians`; the rest is the street.
     """
 
     moving_share: float = 0.0
@@ -55,9 +55,10 @@ def fit_rigid_agents(
 
     def make_seeds(drive: Drive, rng: np.random.Generator) -> Seeds:
         boxes = read_boxes(tracks.samples, path.times_s, minimum_travel=0.0, scale=drive.scale)
-        street = max(config.gaussians - config.gaussians_per_agent * len(boxes.sizes), 16)
+        per_agent = min(config.gaussians_per_agent, config.gaussians // (2 * max(len(boxes.sizes), 1)))
+        street = config.gaussians - per_agent * len(boxes.sizes)
         background, _ = seed_drive(drive.training, points, drive.scale, street, config.moving_share, 0, rng)
-        seeds = seeds_from_boxes(boxes, drive.training, background, config.gaussians_per_agent, rng)
+        seeds = seeds_from_boxes(boxes, drive.training, background, per_agent, rng)
         numbers = np.concatenate([[0], boxes.track_ids])
         return dataclasses.replace(seeds, instances=numbers[seeds.motion["agents"]].astype(np.int32))
 
