@@ -1,4 +1,4 @@
-"""A driving clip that nobody filmed: a procedural street, drawn with exact truth.
+"""A clip that nobody filmed: a procedural street, or a camera around a small world, drawn with exact truth.
 
 The clip carries what a recorded one could carry: frames, times, the calibration, the camera's mounting height as a
 car maker knows it, and satellite fixes if asked for. The truth goes into its own artifact, for evaluation alone.
@@ -16,8 +16,10 @@ from schemas.errors import WorldlineError
 from schemas.media import Video
 from schemas.tracks import TRUTH_BOXES, Truth
 from stages.contract import Progress, no_progress, stage
+from stages.generate.small_world import draw_small_world
 from worldline.worlds import LAYOUTS, Lens, Scene, build_street
 from worldline.worlds.sensor import expose, exposure_gains, gps_fixes
+from worldline.worlds.toys import TOYS
 from worldline.worlds.truth import boxes_at
 
 DEPTH_UNIT_M = 0.002
@@ -28,7 +30,9 @@ class WorldConfig:
     """What to draw.
 
     Attributes:
-        layout: "straight" (lead car, oncoming cars, zebra crossing), "curve" or "junction" (crossing cars).
+        layout: "straight" (lead car, oncoming cars, zebra crossing), "curve" or "junction" (crossing cars); or one of the small
+            worlds "bounce", "appear", "arm" and "pulse", of which only size, frames, rate, field of view and the sigma of the
+            camera's height are chosen here.
         frames: number of frames.
         frames_per_second: their rate.
         width, height: pixels.
@@ -61,18 +65,20 @@ class WorldConfig:
 
 @stage("generate.world", version=1, environment_packages=("vtk", "opencv-python-headless", "numpy"))
 def generate_world(*, config: WorldConfig, seed: int, progress: Progress = no_progress) -> tuple[Clip, Truth]:
-    """Draw a clip of a procedural street.
+    """Draw a clip of a procedural street or of a small world.
 
     Raises:
         WorldlineError: if the layout is unknown, or the clip would be empty.
     """
     _check(config)
-    world_seed, sensor_seed, receiver_seed = np.random.SeedSequence(seed).spawn(3)
-    rng = np.random.default_rng(world_seed)
-    scene = build_street(config.layout, rng, camera_height_m=config.camera_height_m, detail=config.texture_detail)
     focal = config.width / 2 / np.tan(np.radians(config.field_of_view_deg) / 2)
     lens = Lens(config.width, config.height, float(focal))
     times = np.arange(config.frames) / config.frames_per_second
+    if config.layout in TOYS:
+        return draw_small_world(config.layout, lens, times, DEPTH_UNIT_M, config.camera_height_sigma_m, seed, progress)
+    world_seed, sensor_seed, receiver_seed = np.random.SeedSequence(seed).spawn(3)
+    rng = np.random.default_rng(world_seed)
+    scene = build_street(config.layout, rng, camera_height_m=config.camera_height_m, detail=config.texture_detail)
     rgb, depth, ids = _draw(scene, lens, times, config, np.random.default_rng(sensor_seed), progress)
     poses = np.stack([scene.world_from_camera(float(time)) for time in times])
     rng = np.random.default_rng(receiver_seed)
@@ -100,11 +106,10 @@ def generate_world(*, config: WorldConfig, seed: int, progress: Progress = no_pr
 
 
 def _check(config: WorldConfig) -> None:
-    if config.layout not in LAYOUTS:
-        near = difflib.get_close_matches(config.layout, LAYOUTS, n=1, cutoff=0.0)[0]
-        raise WorldlineError(
-            f"generate.world: layout={config.layout!r} is not one of {', '.join(sorted(LAYOUTS))}; did you mean {near!r}?"
-        )
+    known = sorted({**LAYOUTS, **TOYS})
+    if config.layout not in known:
+        near = difflib.get_close_matches(config.layout, known, n=1, cutoff=0.0)[0]
+        raise WorldlineError(f"generate.world: layout={config.layout!r} is not one of {', '.join(known)}; did you mean {near!r}?")
     if config.frames < 2 or config.frames_per_second <= 0:
         raise WorldlineError(
             f"generate.world: frames={config.frames} at frames_per_second={config.frames_per_second} is no clip; "

@@ -75,6 +75,28 @@ def test_the_given_camera_height_is_near_the_true_one_but_not_it(made):
     assert 0.0 < abs(clip.camera_height_m - SMALL.camera_height_m) < 5 * SMALL.camera_height_sigma_m
 
 
+@pytest.mark.parametrize("layout", ["bounce", "arm"])
+def test_a_small_world_is_a_clip_with_the_path_and_depth_that_it_was_drawn_with(layout):
+    config = WorldConfig(layout=layout, frames=5, width=64, height=48)
+    clip, truth = generate_world(config=config, seed=2, progress=no_progress)
+    assert clip.frames.shape == (5, 48, 64, 3)
+    assert truth.available
+    assert not truth.boxes.num_rows
+    assert clip.camera_height_m == pytest.approx(truth.world_from_camera[0, 2, 3], abs=0.1)
+    depth, ids = truth.depth_2mm.array() * 0.002, truth.instances.array()
+    rows, columns = np.mgrid[0:48, 0:64] + 0.5
+    rays = np.linalg.solve(truth.intrinsics, np.stack([columns, rows, np.ones_like(rows)]).reshape(3, -1))
+    for frame, pose in enumerate(truth.world_from_camera):  # the floor lies at height 0, and most of what stands still is floor
+        floor = (-pose[2, 3] / (pose[2, :3] @ rays)).reshape(48, 64)
+        still = (ids[frame] == 0) & (depth[frame] > 0)
+        assert (np.abs(depth[frame] - floor)[still] < 0.0011 + 1e-6 * floor[still]).mean() > 0.6
+        assert (depth[frame] <= floor + 0.0011)[still].all()
+    inside = np.isin(np.unique(truth.instances.array()), [0, 1, 2, 3, 4])
+    assert inside.all()
+    again = generate_world(config=config, seed=2, progress=no_progress)
+    assert [content_digest(item) for item in again] == [content_digest(item) for item in (clip, truth)]
+
+
 def test_an_unknown_layout_names_the_nearest():
     with pytest.raises(WorldlineError, match="did you mean 'junction'"):
         generate_world(config=WorldConfig(layout="juncton"), seed=0, progress=no_progress)

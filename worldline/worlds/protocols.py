@@ -102,7 +102,7 @@ def _schedule(scene_name: str, protocol: str, split: str, seed: int) -> tuple[np
             poses = _ring(CAMERAS, np.random.default_rng([seed, 0]))
             cameras = np.tile(np.arange(CAMERAS), len(trained))
             return poses[cameras], np.repeat(trained, CAMERAS), cameras
-        poses = _random(len(trained), np.random.default_rng([seed, 1])) if protocol == "mono" else _orbit(len(trained), seed)
+        poses = _random(len(trained), np.random.default_rng([seed, 1])) if protocol == "mono" else orbit(len(trained), seed)
         return poses, trained, np.arange(len(trained)) if protocol == "mono" else np.zeros(len(trained), int)
     if split == "heldout_times":
         trained = (trained[1:] + trained[:-1]) / 2
@@ -128,8 +128,8 @@ def _random(count: int, rng: np.random.Generator) -> np.ndarray:
     return look_at(azimuth, np.arcsin(rng.uniform(np.sin(np.radians(15.0)), np.sin(np.radians(55.0)), count)))
 
 
-def _orbit(count: int, seed: int) -> np.ndarray:
-    """Return one turn around the scene at one height, from an azimuth that the seed chooses."""
+def orbit(count: int, seed: int) -> np.ndarray:
+    """Return poses `[count, 4, 4]` of one turn around the scene at one height, from an azimuth that the seed chooses."""
     start = np.random.default_rng([seed, 3]).uniform(0, 2 * np.pi)
     return look_at(start + 2 * np.pi * np.arange(count) / count, np.full(count, np.radians(28.0)))
 
