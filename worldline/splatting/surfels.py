@@ -13,7 +13,8 @@ from torch import Tensor
 from worldline.gaussians import Gaussians
 from worldline.splatting.cameras import Cameras
 from worldline.splatting.harmonics import view_colors
-from worldline.splatting.surfel_kernels import CompositeSurfels, ProjectSurfels
+from worldline.splatting.surfel_compositing import CompositeSurfels
+from worldline.splatting.surfel_kernels import ProjectSurfels
 
 
 class SurfelRendering(NamedTuple):
