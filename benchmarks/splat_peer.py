@@ -4,6 +4,7 @@ gsplat's own reference compositing calls a CUDA operator, so that part is writte
 tile against all its Gaussians at once, under autograd.
 """
 
+import itertools
 import time
 from dataclasses import dataclass
 
@@ -118,7 +119,7 @@ def step(scene: dict[str, Tensor], upstream: Tensor, size: int, fair_tiles: bool
     marks.append(time.perf_counter())
     image.backward(upstream)
     marks.append(time.perf_counter())
-    return PeerTimes(*(later - earlier for earlier, later in zip(marks, marks[1:], strict=False))), image.detach()
+    return PeerTimes(*(later - earlier for earlier, later in itertools.pairwise(marks))), image.detach()
 
 
 def step_of_compositing(projected: list[Tensor], upstream: Tensor, size: int) -> float:

@@ -325,7 +325,7 @@ def totals(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-d
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vectors, width = list(arguments), LANES
         while width > 1:
-            # Each vector holds 8 / width sums of `width` lanes; put two vectors' lower halves beside each other, and the upper ones.
+            # A vector holds sums over `width` lanes each: lay two vectors' lower halves side by side, and their upper ones.
             width //= 2
             low = [lane for lane in range(2 * LANES) if lane % (2 * width) < width]
             halves = [ir.Constant(ir.VectorType(ir.IntType(32), LANES), part) for part in (low, [lane + width for lane in low])]
