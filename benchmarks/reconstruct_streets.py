@@ -220,6 +220,3 @@ def measure(folder: Path, quick: bool) -> Sequence[Figure]:
             figure(f"{name}.seconds", median(row.seconds for row in rows), "s", "", f"of a fit; {detail}"),
         ]  # fmt: skip
     return figures
-
-
-IDS = tuple(f"reconstruct.street.{model}.{figure}" for model in MODELS for figure in ("psnr_db", "dynamic_psnr_db", "seconds"))

@@ -15,7 +15,7 @@ from worldline.worlds.raycast import Picture, cast
 from worldline.worlds.toys import BACKGROUND, TOYS
 
 SIZE = 200
-TIMES = (0.05, 0.35, 0.65, 0.95)
+TIMES = (0.0, 0.3, 0.55, 0.9)
 FASTEST = 3.0  # scene units per normalised time at which a velocity is drawn in full colour
 
 
