@@ -37,6 +37,7 @@ _ROWS = {
     "frames": "frames",
     "cameras": "camera poses",
     "models": "models",
+    "scenes": "4D scenes",
 }
 
 _VIDEOS = (
@@ -50,7 +51,7 @@ _UNITS = (
 )
 
 
-def card(selection: "Selection", report: "Export", origins: Sequence[Origin], folder: Path) -> str:
+def card(selection: "Selection", report: "Export", origins: Sequence[Origin], folder: Path, about: str = "") -> str:
     """Return the text of README.md.
 
     Args:
@@ -58,6 +59,7 @@ def card(selection: "Selection", report: "Export", origins: Sequence[Origin], fo
         report: how much of it.
         origins: of everything in it, by subject.
         folder: where it was written; the tables in it are named with their splits.
+        about: what is to be said of other files in it.
     """
     splits = {
         table: sorted({path.name.rpartition("-")[0] for path in (folder / table).glob("*.parquet")}) for table in report.rows
@@ -70,7 +72,7 @@ def card(selection: "Selection", report: "Export", origins: Sequence[Origin], fo
             f"Exported as {report.format} by Worldline, a 4D data engine. `manifest.json` names every artifact in it; "
             "`sha256sum -c SHA256SUMS` checks every file.",
             "",
-            *_what(report, splits),
+            *_what(report, splits, about),
             *_how_to_load(report, splits),
             *_whose(report, origins),
             *_how_made(selection),
@@ -80,19 +82,22 @@ def card(selection: "Selection", report: "Export", origins: Sequence[Origin], fo
 
 def _head(report: "Export", splits: Mapping[str, Sequence[str]]) -> list[str]:
     only = next(iter(report.licences)) if len(report.licences) == 1 else ""
-    lines = ["---", f"license: {only.lower() if only in _HUB_LICENCES else 'other'}", "configs:"]
-    for table, found in splits.items():
+    tables = {table: found for table, found in splits.items() if found}
+    lines = ["---", f"license: {only.lower() if only in _HUB_LICENCES else 'other'}", *(["configs:"] if tables else [])]
+    for table, found in tables.items():
         lines += [f"- config_name: {table}", "  data_files:"]
         for split in found:
             lines += [f"  - split: {split}", f'    path: "{table}/{split}-*.parquet"']
     return [*lines, "---", ""]
 
 
-def _what(report: "Export", splits: Mapping[str, Sequence[str]]) -> list[str]:
+def _what(report: "Export", splits: Mapping[str, Sequence[str]], about: str) -> list[str]:
     lines = ["## What it holds", "", "| table | rows | what a row is | splits |", "|---|---|---|---|"]
     for table, count in report.rows.items():
         lines.append(f"| {table} | {count} | {_ROWS[table]} | {', '.join(splits[table])} |")
-    lines += ["", f"The frames of the clips ({report.clips}) lie in `videos/`. {_VIDEOS}", "", _UNITS, ""]
+    if any(splits.values()):
+        lines += ["", f"The frames of the clips ({report.clips}) lie in `videos/`. {_VIDEOS}", "", _UNITS]
+    lines += ["", about, ""] if about else [""]
     if report.split:
         lines += [f"Only the split {report.split} was exported.", ""]
     for item in report.left_out:

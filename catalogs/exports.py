@@ -2,8 +2,9 @@
 
     report = export(catalog, "streets@3", "parquet", Path("streets-3"), licence="commercial", split="train")
 
-What may go is chosen here, once for all formats; a format is one function in `FORMATS` that writes the chosen
-members into an empty folder. The folder appears under its name when it is whole, or not at all.
+What may go is chosen here, once for all formats; a format is one function that writes the chosen members into an empty
+folder. `FORMATS` are those that need nothing but the catalog; whoever knows more artifacts than the catalog does hands
+others in. The folder appears under its name when it is whole, or not at all.
 """
 
 import contextlib
@@ -77,6 +78,21 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Format:
+    """One way out.
+
+    Attributes:
+        write: writes a selection into an empty folder; returns the number of rows by table.
+        kinds: of artifacts that it has a place for.
+        about: what README.md says of the files, beyond tables and videos.
+    """
+
+    write: Callable[[Selection, Path], dict[str, int]]
+    kinds: frozenset[str]
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """What a licence kept out.
 
@@ -139,8 +155,7 @@ def write_parquet(selection: Selection, folder: Path) -> dict[str, int]:
     return rows
 
 
-# name -> function that writes a selection into an empty folder and returns the number of rows by table
-FORMATS: dict[str, Callable[[Selection, Path], dict[str, int]]] = {"parquet": write_parquet}
+FORMATS = {"parquet": Format(write_parquet, frozenset(table.kind for table in CONTENT_TABLES.values()))}
 
 
 def _give_videos(selection: Selection, folder: Path) -> dict[str, str]:
@@ -210,23 +225,31 @@ def _blocks(
 
 
 def export(
-    catalog: "Catalog", reference: str, form: str, destination: Path, *, licence: str | None = None, split: str | None = None
+    catalog: "Catalog",
+    reference: str,
+    form: str,
+    destination: Path,
+    *,
+    licence: str | None = None,
+    split: str | None = None,
+    formats: Mapping[str, Format] = FORMATS,
 ) -> Export:
     """Write a dataset version, or the part of it that a licence and a split leave, into a new folder.
 
     Args:
         catalog: the workspace.
         reference: NAME or NAME@V.
-        form: a name in `FORMATS`.
+        form: a name in `formats`.
         destination: the folder to make.
         licence: a use in `licences.USES` that every licence must allow; everything goes out where None.
         split: "train", "val" or "test"; all where None.
+        formats: the ways out by name.
 
     Raises:
         WorldlineError: if the destination exists or cannot be written, the version, format, use or split is unknown, an
             artifact is damaged, or nothing is left to write. Nothing is then left at the destination.
     """
-    _check(form, FORMATS, "format")
+    _check(form, formats, "format")
     if licence is not None:
         _check(licence, USES, "--licence")
     destination = destination.expanduser().absolute()
@@ -240,18 +263,18 @@ def export(
             _check(split, sorted(set(version.splits.values())), f"split of {version.reference}")
         members, missing = _members(catalog, version)
         kept, left_out = _allowed(catalog, version, [item for item in members if split in (None, item.split)], licence)
-        if not any(member.ref.kind in {table.kind for table in CONTENT_TABLES.values()} for member in kept):
+        kinds = formats[form].kinds
+        written = [member for member in kept if member.ref.kind in kinds]
+        if not written:
             raise WorldlineError(_nothing_left(version, licence, split, left_out))
         selection = Selection(catalog, version, tuple(kept))
         with _new_folder(destination) as folder:
-            rows = FORMATS[form](selection, folder)
-            kinds = {CONTENT_TABLES[table].kind for table in rows}
-            written = [member for member in kept if member.ref.kind in kinds]
+            rows = formats[form].write(selection, folder)
             others = Counter(member.ref.kind for member in kept if member.ref.kind not in kinds)
             weights = Counter(member.licences.expression for member in written)
             report = Export(version.reference, form, destination, licence, split, _clips(written), rows, 0,
                             _sorted(weights), left_out, _sorted(others), tuple(sorted(missing)))  # fmt: skip
-            _describe(Selection(catalog, version, tuple(written)), report, folder)
+            _describe(Selection(catalog, version, tuple(written)), report, folder, formats[form].about)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return dataclasses.replace(report, bytes=size)
 
@@ -317,7 +340,7 @@ def _nothing_left(version: DatasetVersion, use: str | None, split: str | None, l
     )
 
 
-def _describe(selection: Selection, report: Export, folder: Path) -> None:
+def _describe(selection: Selection, report: Export, folder: Path, about: str) -> None:
     """Write manifest, card and checksums, and make everything durable."""
     version = selection.version
     origins = sorted(
@@ -343,7 +366,7 @@ def _describe(selection: Selection, report: Export, folder: Path) -> None:
         "missing": list(report.missing),
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-    (folder / "README.md").write_text(card(selection, report, origins, folder))
+    (folder / "README.md").write_text(card(selection, report, origins, folder, about))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sums = [f"{hash_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (folder / "SHA256SUMS").write_text("".join(sums))

@@ -36,10 +36,20 @@ def add_commands(add: Add) -> None:
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     parser = add("export", _export, "write a dataset version into a new folder that needs no Worldline")
     parser.add_argument("dataset", metavar="NAME[@V]")
-    parser.add_argument("format", metavar="FORMAT", help="parquet")
+    parser.add_argument(
+        "format", metavar="FORMAT",
+        help="parquet, or 4D scenes as ply, ply-sequence, compressed-ply, spz, splat, glb, 4dgs or html",
+    )  # fmt: skip
     parser.add_argument("destination", type=Path, metavar="DEST")
     parser.add_argument("--licence", metavar="USE", help="only what may be used so: commercial or redistribution")
     parser.add_argument("--split", metavar="NAME", help="only this split: train, val or test")
+    parser.add_argument(
+        "--at", type=float, metavar="SECONDS", help="which moment of scenes goes into files of one moment (the first)"
+    )
+    parser.add_argument("--frames", type=int, metavar="N", help="files of a ply-sequence, key frames of a 4dgs (24)")
+    parser.add_argument(
+        "--up", choices=["z", "y", "-y"], help="axis of PLY and .splat files that points up (-y, as viewers expect)"
+    )
 
 
 def _terms(options: argparse.Namespace) -> None:
@@ -105,11 +115,12 @@ def _show_takedown(options: argparse.Namespace, report: "Takedown", *, removed: 
 
 
 def _export(options: argparse.Namespace) -> None:
-    from catalogs.exports import export
+    from catalogs.exports import FORMATS, export
+    from tasks.exporting import scene_formats
 
-    report = export(
-        open_catalog(options), options.dataset, options.format, options.destination, licence=options.licence, split=options.split
-    )
+    formats = FORMATS | scene_formats(options.format, at_s=options.at, frames=options.frames, up=options.up)
+    catalog, chosen = open_catalog(options), {"licence": options.licence, "split": options.split}
+    report = export(catalog, options.dataset, options.format, options.destination, **chosen, formats=formats)
     if options.json:
         print_json(dataclasses.asdict(report))
         return

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import hashlib
 import json
@@ -187,7 +188,7 @@ def test_a_full_disk_leaves_nothing_behind(streets, tmp_path, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setitem(exports.FORMATS, "parquet", full)
+    monkeypatch.setitem(exports.FORMATS, "parquet", dataclasses.replace(exports.FORMATS["parquet"], write=full))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(WorldlineError, match="No space left"):
         export(streets, "streets", "parquet", tmp_path / "out")
@@ -201,7 +202,8 @@ def test_a_destination_below_a_file_is_refused_in_one_sentence(streets, tmp_path
 
 
 def _die_while_writing(home: Path, out: Path) -> None:
-    exports.FORMATS["parquet"] = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    dead = dataclasses.replace(exports.FORMATS["parquet"], write=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    exports.FORMATS["parquet"] = dead
     export(Catalog.open(home), "streets", "parquet", out)
 
 

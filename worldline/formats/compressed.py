@@ -28,7 +28,7 @@ from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
 from worldline.formats.files import new_file, read_bytes
 from worldline.formats.frames import into_frame, out_of_frame
-from worldline.formats.moments import C0, Moment, harmonics_degree, moment_at, moment_of_file, some, static_scene
+from worldline.formats.moments import C0, Moment, harmonics_degree, moment_of_file, shown_at, static_scene
 from worldline.formats.ply import LARGEST, SMALLEST, remembered, told
 
 _SPZ_FARTHEST = 2.0**23  # steps of a position, 24 bits with a sign
@@ -37,8 +37,8 @@ _SPZ_MAGIC = b"NGSP"
 
 def write_compressed_ply(scene: Scene4D, path: Path | str, *, at_s: float | None = None, up: str = "-y") -> None:
     """Write the scene at one time as a PlayCanvas compressed PLY; arguments and errors as in `write_ply`."""
-    path, time_s = Path(path), scene.start_s if at_s is None else at_s
-    moment = some(moment_at(scene, time_s), path, time_s)
+    path = Path(path)
+    moment, time_s = shown_at(scene, at_s, path)
     data = compress_to_bytes(_gsply_of(into_frame(moment, up)))
     first, rest = data.split(b"\n", 1)
     with new_file(path) as partial:
@@ -65,14 +65,14 @@ def write_spz(scene: Scene4D, path: Path | str, *, at_s: float | None = None, fr
     Args:
         scene: any motion model.
         path: of the file, replaced if it is there.
-        at_s: seconds of the clip; None for the first moment.
+        at_s: seconds of the clip, the nearest moment that the scene has; None for the first.
         fractional_bits: of a position, 1 to 22: steps of 2^-bits units, and 2^(23 - bits) units at most.
 
     Raises:
         WorldlineError: as `write_ply`; also if a position is farther out than the bits allow.
     """
-    path, time_s = Path(path), scene.start_s if at_s is None else at_s
-    moment = into_frame(some(moment_at(scene, time_s), path, time_s), "y")
+    path = Path(path)
+    moment = into_frame(shown_at(scene, at_s, path)[0], "y")
     farthest, limit = float(np.abs(moment.means).max()), (_SPZ_FARTHEST - 1) / 2**fractional_bits
     if farthest > limit:
         fitting = math.floor(math.log2((_SPZ_FARTHEST - 1) / farthest))

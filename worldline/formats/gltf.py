@@ -31,7 +31,7 @@ from schemas.scenes import Scene4D
 from worldline.cameras import rotation_from_quaternion
 from worldline.formats.files import new_file, read_bytes
 from worldline.formats.frames import into_frame, out_of_frame, turned
-from worldline.formats.moments import C0, Moment, harmonics_degree, joined, moment_at, moment_of_file, some, static_scene
+from worldline.formats.moments import C0, Moment, harmonics_degree, joined, moment_of_file, shown_at, static_scene
 
 EXTENSION = "KHR_gaussian_splatting"
 COLOR_SPACE = "srgb_rec709_display"
@@ -49,13 +49,14 @@ def write_gltf(scene: Scene4D, path: Path | str, *, at_s: float | None = None) -
     Args:
         scene: any motion model; harmonics of degree 3 at most.
         path: of the file, replaced if it is there.
-        at_s: seconds of the clip; None for the first moment.
+        at_s: seconds of the clip, the nearest moment that the scene has; None for the first.
 
     Raises:
         WorldlineError: if nothing is seen at that time, a parameter is not finite, or the file cannot be written.
     """
-    path, time_s = Path(path), scene.start_s if at_s is None else at_s
-    moment = into_frame(some(moment_at(scene, time_s), path, time_s), "y")
+    path = Path(path)
+    moment, time_s = shown_at(scene, at_s, path)
+    moment = into_frame(moment, "y")
     columns = _columns(moment)
     document = _document(columns, time_s)
     binary = b"".join(column.tobytes() for column in columns.values())

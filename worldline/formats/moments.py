@@ -135,6 +135,21 @@ def joined(moments: Sequence[Moment]) -> Moment:
     return Moment(**arrays, harmonics=np.concatenate(wide) if count else None, rows=rows)
 
 
+def shown_at(scene: Scene4D, at_s: float | None, path: Path) -> tuple[Moment, float]:
+    """Return what a file of one moment shows, and when that is in seconds of the clip.
+
+    Args:
+        scene: any motion model.
+        at_s: when; the nearest moment that the scene has, None for its first.
+        path: of the file, for what is said of it.
+
+    Raises:
+        WorldlineError: if nothing is seen then.
+    """
+    time_s = scene.start_s if at_s is None else min(max(at_s, scene.start_s), scene.end_s)
+    return some(moment_at(scene, time_s), path, time_s), time_s
+
+
 def some(moment: Moment, path: Path, time_s: float) -> Moment:
     """Return the moment; refuse one of no Gaussians."""
     if not len(moment):

@@ -30,7 +30,7 @@ from worldline.formats.moments import (
     harmonics_degree,
     moment_at,
     moment_of_file,
-    some,
+    shown_at,
     static_scene,
 )
 
@@ -52,14 +52,14 @@ def write_ply(scene: Scene4D, path: Path | str, *, at_s: float | None = None, up
     Args:
         scene: any motion model; harmonics of degree 3 at most.
         path: of the file, replaced if it is there.
-        at_s: seconds of the clip; None for the first moment.
+        at_s: seconds of the clip, the nearest moment that the scene has; None for the first.
         up: which axis of the file points up, see `worldline.formats.frames`.
 
     Raises:
         WorldlineError: if nothing is seen at that time, a parameter is not finite, or the file cannot be written.
     """
-    path, time_s = Path(path), scene.start_s if at_s is None else at_s
-    moment = some(moment_at(scene, time_s), path, time_s)
+    path = Path(path)
+    moment, time_s = shown_at(scene, at_s, path)
     with new_file(path) as partial:
         partial.write_bytes(ply_bytes(into_frame(moment, up), remembered(up, time_s)))
 

@@ -15,15 +15,15 @@ from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
 from worldline.formats.files import new_file, read_bytes
 from worldline.formats.frames import into_frame, out_of_frame
-from worldline.formats.moments import moment_at, moment_of_file, some, static_scene
+from worldline.formats.moments import moment_of_file, shown_at, static_scene
 
 _ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("rgba", "u1", 4), ("quats", "u1", 4)])
 
 
 def write_splat(scene: Scene4D, path: Path | str, *, at_s: float | None = None, up: str = "-y") -> None:
     """Write the scene at one time as .splat; arguments and errors as in `write_ply`."""
-    path, time_s = Path(path), scene.start_s if at_s is None else at_s
-    moment = into_frame(some(moment_at(scene, time_s), path, time_s), up)
+    path = Path(path)
+    moment = into_frame(shown_at(scene, at_s, path)[0], up)
     moment = moment.taken(np.argsort(-moment.opacities * moment.scales.prod(axis=1), kind="stable"))
     rows = np.zeros(len(moment), _ROW)
     rows["means"], rows["scales"] = moment.means, moment.scales
