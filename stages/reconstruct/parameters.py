@@ -44,7 +44,7 @@ class Parameter:
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    "means": Parameter(3e-3, travels=True, final=0.03),
+    "means": Parameter(3e-3, travels=True, final=0.01),
     "quats": Parameter(4e-3, "unit"),
     "scales": Parameter(3e-2, "exp"),
     "opacities": Parameter(5e-2, "sigmoid"),
@@ -53,8 +53,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     # Gaussian-Flow
     "time_centers": Parameter(5e-4, rows="movers"),
     "time_rates": Parameter(1e-4, rows="movers"),
-    "position_polynomial": Parameter(3e-3, rows="movers", travels=True, final=0.03),
-    "position_fourier": Parameter(1e-3, rows="movers", travels=True, final=0.03),
+    "position_polynomial": Parameter(3e-3, rows="movers", travels=True, final=0.01),
+    "position_fourier": Parameter(1e-3, rows="movers", travels=True, final=0.01),
     "rotation_polynomial": Parameter(2e-3, rows="movers"),
     "rotation_fourier": Parameter(1e-3, rows="movers"),
     "color_polynomial": Parameter(4e-3, rows="movers"),
@@ -62,7 +62,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     # native 4D Gaussians
     "times": Parameter(2e-3),
     "time_scales": Parameter(1e-2, "exp"),
-    "right_quats": Parameter(4e-3, "unit"),
+    "right_quats": Parameter(2e-3, "unit"),
     "time_colors": Parameter(2e-3),
     "time_harmonics": Parameter(1e-3),
     # periodic vibration
