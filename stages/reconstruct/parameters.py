@@ -6,7 +6,7 @@ the array in its range; quaternions and colours are put back into theirs after e
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -134,7 +134,8 @@ class FitState:
             if "/" in name:
                 part, key = name.split("/")
                 parts[part][key] = array
-        return cls(**parts, **{name: arrays[name] for name in (*_COUNTS, *_OTHERS)})
+        rest: dict[str, Any] = {name: arrays[name] for name in (*_COUNTS, *_OTHERS)}
+        return cls(**(parts | rest))
 
     def keep_best(self) -> None:
         """Remember the scene as it is now."""

@@ -77,17 +77,16 @@ def halve(views: Views) -> Views:
     even = views.images[:, : 2 * height, : 2 * width].astype(np.uint16)
     images = (even[:, ::2, ::2] + even[:, 1::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, 1::2] + 2) // 4
     # Of labels, depths and sky one pixel in four: a mean of two depths lies on neither surface.
-    labels, depths, sky = (
-        None if array is None else array[:, : 2 * height : 2, : 2 * width : 2]
-        for array in (views.labels, views.depths, views.sky)
-    )
+    fewer = {
+        name: array[:, : 2 * height : 2, : 2 * width : 2]
+        for name in ("labels", "depths", "sky")
+        if (array := getattr(views, name)) is not None
+    }
     return dataclasses.replace(
         views,
         images=images.astype(np.uint8),
-        labels=labels,
-        depths=depths,
-        sky=sky,
         intrinsics=scale_intrinsics(views.intrinsics, 0.5, 0.5),
+        **fewer,
     )
 
 
