@@ -32,7 +32,8 @@ def recorded(catalog: Catalog, name: str, scene: Scene4D, licence: str) -> str:
         given = catalog.adopt(catalog.put(Source(files=Files({path.name: path}), layout="video", name=path.name), scratch))
         made = catalog.put(scene, scratch)
         fields: dict[str, Any] = dict.fromkeys(("error_type", "error_message"))
-        run = Execution(key=hashlib.sha256(name.encode()).hexdigest(), stage="reconstruct.toy", version=1, code="c", code_files={}, config={}, seed=0,
+        key = hashlib.sha256(name.encode()).hexdigest()
+        run = Execution(key=key, stage="reconstruct.toy", version=1, code="c", code_files={}, config={}, seed=0,
                         inputs={"source": given.digest}, outputs=(made,), status="ok", started_at=0.0, seconds=1.0,
                         peak_memory_bytes=1, machine={}, packages={}, **fields)  # fmt: skip
         catalog.record(run)
