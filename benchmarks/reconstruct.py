@@ -44,5 +44,8 @@ CASES = (
                           for model in ("static", *_MODELS, "periodic_vibration", "rigid_agents")
                           for kind in ("psnr_db", "dynamic_psnr_db", "seconds")),
          _of("reconstruct_streets", "measure"), limit_s=7200.0),
+    Case("surfels", tuple(f"reconstruct.arm.{method}.normal_error_deg"
+                          for method in ("surfels", "surfels_without_normal_loss", "gaussians")),
+         _of("reconstruct_surfels", "measure_arm"), limit_s=7200.0),
     Case("formats", ("formats.worst_lossless_drop_db",), _of("reconstruct_formats", "measure_formats")),
 )  # fmt: skip
