@@ -22,8 +22,10 @@ import numpy as np
 from benchmarks.harness import Figure, figure
 
 SIZE = 128  # pixels, width and height
-GAUSSIANS = 8000
-STEPS = 2000
+GAUSSIANS = 10_000
+STEPS = 2500
+# Random beginnings are mostly in the wrong place: more of them move than where a fit begins on known points, and none is priced.
+SETTINGS = {"relocate_share": 0.1, "opacity_weight": 0.0}
 SEEDS = (0, 1, 2)
 MOTION_MODELS = ("gaussian_flow", "native_4d")
 METHODS = ("static", "per_frame", *MOTION_MODELS)
@@ -49,9 +51,9 @@ def run_fit(fit: Fit) -> dict[str, Any]:
 
     Returns:
         `seconds` and `cpu_seconds` of the fit alone; for each held-out split the mean scores; for motion models the velocity
-        error on held-out cameras at trained times as `angle_deg` and `ratio`.
+        error on held-out cameras at trained times as `angle_deg` and `ratio`, and as `drawn` that of the scene flow.
     """
-    from stages.reconstruct.evaluation import compare_velocities, join_scores, score_views
+    from stages.reconstruct.evaluation import compare_drawn_velocities, compare_velocities, join_scores, score_views
     from worldline.worlds.protocols import capture
 
     film = capture(fit.scene, fit.protocol, size=SIZE, seed=fit.seed, split="train")
@@ -72,6 +74,7 @@ def run_fit(fit: Fit) -> dict[str, Any]:
         found[split] = join_scores([score_views(scene, part) for scene, part in chosen]).means()
         if fit.method in MOTION_MODELS and split == "heldout_views":
             found |= dataclasses.asdict(compare_velocities(scenes[0][1], held_out, film.velocities))
+            found["drawn"] = dataclasses.asdict(compare_drawn_velocities(scenes[0][1], held_out, film.velocities))
     return found
 
 
@@ -79,12 +82,15 @@ def _views(film: Any) -> Any:
     from stages.reconstruct.views import Views
 
     count = len(film.times)
-    return Views(film.images, film.instances, film.camera_from_world, film.intrinsics, film.times, np.arange(count))
+    return Views(
+        film.images, film.instances, film.camera_from_world, film.intrinsics, film.times, np.arange(count), depths=film.depths
+    )  # fmt: skip
 
 
 def take_views(views: Any, chosen: np.ndarray) -> Any:
     """Return some of the views."""
-    rows = {name: getattr(views, name)[chosen] for name in ("images", "labels", "camera_from_world", "times", "frames")}
+    names = ("images", "labels", "camera_from_world", "times", "frames", "depths")
+    rows = {name: getattr(views, name)[chosen] for name in names}
     return dataclasses.replace(views, **rows)
 
 
@@ -94,9 +100,9 @@ def _fit(views: Any, model: str, steps: int, background: np.ndarray, seed: int) 
     from stages.reconstruct.settings import FitSettings
     from worldline.worlds.toys import HIGH, LOW
 
-    settings = FitSettings(steps=steps)
+    settings = FitSettings(steps=steps, **SETTINGS)
     # A short fit grows as often in its life as a long one, but not so often that nothing settles in between.
-    settings = dataclasses.replace(settings, grow_every=max(10, settings.grow_every * steps // STEPS))
+    settings = dataclasses.replace(settings, grow_every=max(10, steps // 40))
     seeds = random_seeds(LOW, HIGH, GAUSSIANS, np.random.default_rng([seed, 1]))
     every, none = np.arange(len(views.times)), np.zeros(0, np.int64)
     return fit_scene(views, seeds, model, settings, training=every, validation=none, background=background, seed=seed)
@@ -204,18 +210,22 @@ def _absolute(row: Any, results: dict[str, list[dict[str, Any]]]) -> list[Figure
 
 
 def _velocities(scene: str, protocol: str, results: dict[str, list[dict[str, Any]]], row: Any) -> list[Figure]:
-    """Return how `velocity_at` compares with the true surfaces, splatted into held-out cameras."""
+    """Return how `velocity_at` compares with the true surfaces that held-out cameras see."""
     rows = []
     for model in MOTION_MODELS:
         for key, unit, asked, what in (
-            ("angle_deg", "degrees", "20 asked", "median angle between splatted and true velocity"),
-            ("ratio", "", "0.75 to 1.25 asked", "median speed, splatted over true"),
+            ("angle_deg", "degrees", "20 asked", "median angle to the true velocity"),
+            ("ratio", "", "0.75 to 1.25 asked", "median speed over the true one"),
         ):
-            values = np.array([found[key] for found in results[model]])
-            told = f"{what}, pixels of movers, {protocol}, {model}"
-            rows.append(row(f"{model}.velocity_{key}", values, unit, asked, told))
+            found = np.array([each[key] for each in results[model]])
+            drawn = np.array([each["drawn"][key] for each in results[model]])
+            told = f"{what}, nearest Gaussian to each surface point of movers, {protocol}, {model}"
+            rows.append(row(f"{model}.velocity_{key}", found, unit, asked, told))
+            rows.append(
+                row(f"{model}.drawn_velocity_{key}", drawn, unit, "", f"{what}, velocities splatted, {protocol}, {model}")
+            )
             if scene == "bounce" and protocol == "multi" and model == RECOMMENDED:
-                told += " (the model that the engine recommends for velocities)"
-                answer = row(f"{model}.velocity_{key}", values, unit, asked, told)
+                told += f" (recommended for velocities); splatted instead {np.median(drawn):.2f}"
+                answer = row(f"{model}.velocity_{key}", found, unit, asked, told)
                 rows.append(Figure(**answer | {"id": f"reconstruct.bounce.velocity_{key}"}))
     return rows

@@ -8,9 +8,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from schemas.scenes import Scene4D
 from stages.reconstruct.fitting import one_torch_thread
+from stages.reconstruct.seeding import unproject
 from stages.reconstruct.views import Views
 from worldline.metrics import gradient_magnitude_similarity, psnr, ssim
 from worldline.motion import state_at, velocity_at
@@ -18,6 +20,7 @@ from worldline.scenes import draw_scene
 from worldline.splatting import Cameras, rasterize
 
 COVERED = 0.5  # alpha from which on a pixel shows the scene's surface
+PRESENT = 0.1  # opacity from which on a Gaussian is part of a surface
 STANDING = 0.05  # share of the median true speed below which a direction says nothing
 
 
@@ -90,20 +93,42 @@ class VelocityError:
 
 
 def compare_velocities(scene: Scene4D, views: Views, velocities: np.ndarray) -> VelocityError:
-    """Compare a scene's closed-form velocities with those of the surfaces that pixels show.
+    """Compare `velocity_at` of the Gaussians on moving surfaces with the surfaces' own velocities.
 
-    The velocities of the Gaussians are splatted as features, and divided by alpha: what a pixel shows is how its surface moves.
-    Compared are the pixels of movers that the scene covers.
+    Each pixel of a mover shows a point of its surface; the Gaussian with the nearest centre of those that are `PRESENT`
+    speaks for it.
 
     Args:
         scene: over the views' times, in their unit.
-        views: `labels` say where movers are.
+        views: with `depths`; `labels` say where movers are.
         velocities: `[V, H, W, 3]` true velocities of the visible surfaces in the world, units per unit of the views' times.
+
+    Raises:
+        ValueError: if the views know no depth.
     """
-    moving = (views.labels > 0) & (np.linalg.norm(velocities, axis=-1) > 0)
-    if not moving.any():
-        return VelocityError(float("nan"), float("nan"), 0)
-    slowest = STANDING * np.median(np.linalg.norm(velocities[moving], axis=-1))
+    if views.depths is None:
+        raise ValueError("compare_velocities: the views know no depth, so where their surfaces are is not known")
+    found, true = [], []
+    for view, time in enumerate(views.times):
+        y, x = np.nonzero(_moving(views, velocities, view))
+        gaussians = state_at(scene, float(time))
+        present = np.flatnonzero(gaussians.opacities.numpy() > PRESENT)
+        if not len(x) or not len(present):
+            continue
+        surface = unproject(views, np.full(len(x), view), np.stack([x, y], axis=1) + 0.5, views.depths[view, y, x])
+        nearest = cKDTree(gaussians.means.numpy()[present]).query(surface)[1]
+        found.append(velocity_at(scene, float(time)).numpy()[present[nearest]])
+        true.append(velocities[view, y, x])
+    return _median_error(found, true)
+
+
+def compare_drawn_velocities(scene: Scene4D, views: Views, velocities: np.ndarray) -> VelocityError:
+    """Compare the scene flow that a scene draws with the true one; harder than `compare_velocities`.
+
+    The velocities of the Gaussians are splatted as features and divided by alpha. Where Gaussians behind each other move
+    differently, a pixel shows their mean, which is shorter than any of them. Compared are pixels of movers with an alpha
+    above `COVERED`. Arguments are those of `compare_velocities`; depths are not needed.
+    """
     found, true = [], []
     with one_torch_thread(), torch.no_grad():
         for view, time in enumerate(views.times):
@@ -113,18 +138,25 @@ def compare_velocities(scene: Scene4D, views: Views, velocities: np.ndarray) -> 
             )
             assert rendering.features is not None
             alphas = rendering.alphas[0, ..., 0].double().numpy()
-            features = rendering.features[0].double().numpy()
-            chosen = moving[view] & (alphas > COVERED) & (np.linalg.norm(velocities[view], axis=-1) > slowest)
-            found.append(features[chosen] / alphas[chosen][:, None])
-            true.append(velocities[view][chosen].astype(np.float64))
-    return _median_error(np.concatenate(found), np.concatenate(true))
+            chosen = _moving(views, velocities, view) & (alphas > COVERED)
+            found.append(rendering.features[0].double().numpy()[chosen] / alphas[chosen][:, None])
+            true.append(velocities[view][chosen])
+    return _median_error(found, true)
 
 
-def _median_error(found: np.ndarray, true: np.ndarray) -> VelocityError:
-    if not len(true):
+def _moving(views: Views, velocities: np.ndarray, view: int) -> np.ndarray:
+    """Return `[H, W]` the pixels of movers, but those that hardly move: a spinning thing's axis has no direction."""
+    speeds = np.linalg.norm(velocities, axis=-1)
+    slowest = STANDING * np.median(speeds[views.labels > 0]) if (views.labels > 0).any() else 0.0
+    return (views.labels[view] > 0) & (speeds[view] > slowest)
+
+
+def _median_error(found: list[np.ndarray], true: list[np.ndarray]) -> VelocityError:
+    ours, theirs = (np.concatenate([np.zeros((0, 3)), *parts]) for parts in (found, true))
+    if not len(theirs):
         return VelocityError(float("nan"), float("nan"), 0)
-    angles = np.arctan2(np.linalg.norm(np.cross(found, true), axis=1), np.einsum("pi,pi->p", found, true))
-    ratios = np.linalg.norm(found, axis=1) / np.linalg.norm(true, axis=1)
+    angles = np.arctan2(np.linalg.norm(np.cross(ours, theirs), axis=1), np.einsum("pi,pi->p", ours, theirs))
+    ratios = np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     # Something that stands still has no direction; a right angle is neither praise nor blame.
     angles[ratios == 0] = np.pi / 2
-    return VelocityError(float(np.degrees(np.median(angles))), float(np.median(ratios)), len(true))
+    return VelocityError(float(np.degrees(np.median(angles))), float(np.median(ratios)), len(theirs))

@@ -15,7 +15,11 @@ def results(seeds: int = 3) -> dict[str, list[dict]]:
 
     def fit(level: float) -> dict:
         scores = {split: dict.fromkeys(SCORES, level - 5 * late) for late, split in enumerate(reconstruct_fits.HELD_OUT)}
-        return scores | {"seconds": level, "cpu_seconds": level, "angle_deg": level, "ratio": level / 100}
+        return (
+            scores
+            | {"seconds": level, "cpu_seconds": level, "angle_deg": level, "ratio": level / 100}
+            | {"drawn": {"angle_deg": level, "ratio": level / 100}}
+        )
 
     return {m: [fit(10 * k + seed * (1 + k)) for seed in range(seeds)] for k, m in enumerate(reconstruct_fits.METHODS)}
 

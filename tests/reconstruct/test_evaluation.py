@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from schemas.scenes import Scene4D
-from stages.reconstruct.evaluation import compare_velocities, join_scores, score_views
+from stages.reconstruct.evaluation import compare_drawn_velocities, compare_velocities, join_scores, score_views
 from stages.reconstruct.views import Views
 from worldline.scenes import draw_scene
 
@@ -48,6 +48,7 @@ def views_of(scene: Scene4D, times: list[float], labels: np.ndarray) -> Views:
         intrinsics=INTRINSICS,
         times=np.array(times),
         frames=np.arange(count),
+        depths=np.full((count, SIZE, SIZE), 2.0, np.float32),
     )
 
 
@@ -85,31 +86,59 @@ def test_views_without_movers_have_no_dynamic_score_and_means_leave_them_out():
     assert np.isnan(without.means()["dynamic_psnr_db"])
 
 
-def test_a_scene_that_moves_as_its_surfaces_do_has_no_velocity_error():
+@pytest.mark.parametrize("compare", [compare_velocities, compare_drawn_velocities])
+def test_a_scene_that_moves_as_its_surfaces_do_has_no_velocity_error(compare):
     scene = sliding_wall(0.8)
     views = views_of(scene, [0.3, 0.7], LEFT)
     truth = np.zeros((2, SIZE, SIZE, 3), np.float32)
     truth[..., 0] = 0.8
-    error = compare_velocities(scene, views, truth)
+    error = compare(scene, views, truth)
     assert error.angle_deg < 0.1
     assert error.ratio == pytest.approx(1.0, abs=0.01)
     assert error.pixels == 2 * LEFT.sum()
     truth[..., 0], truth[..., 1] = 0.4, 0.4
-    error = compare_velocities(scene, views, truth)
+    error = compare(scene, views, truth)
     assert error.angle_deg == pytest.approx(45, abs=0.1)
     assert error.ratio == pytest.approx(np.sqrt(2), abs=0.01)
 
 
-def test_a_scene_that_stands_still_is_a_right_angle_off():
+def test_layers_that_fly_apart_stand_still_in_the_picture_but_not_where_each_of_them_is():
+    near = sliding_wall(1.0)
+    against = sliding_wall(-1.0)
+    means = against.means + np.float32([0, 0, 0.02])
+    both = dataclasses.replace(
+        near,
+        **{name: np.concatenate([getattr(near, name), getattr(against, name)]) for name in ("quats", "scales", "colors")},
+        means=np.concatenate([near.means, means]),
+        opacities=np.full(2 * len(means), 0.15, np.float32),
+        motion=near.motion
+        | {name: np.concatenate([near.motion[name], against.motion[name]]) for name in ("velocities", "peaks", "lifespans")},
+    )
+    truth = np.zeros((1, SIZE, SIZE, 3), np.float32)
+    truth[..., 0] = 1.0
+    views = views_of(both, [0.5], LEFT)
+    assert compare_velocities(both, views, truth).ratio == pytest.approx(1.0, abs=0.01)
+    assert compare_drawn_velocities(both, views, truth).ratio < 0.7
+
+
+@pytest.mark.parametrize("compare", [compare_velocities, compare_drawn_velocities])
+def test_a_scene_that_stands_still_is_a_right_angle_off(compare):
     scene = sliding_wall(0.0)
     truth = np.ones((1, SIZE, SIZE, 3), np.float32)
-    error = compare_velocities(scene, views_of(scene, [0.3], LEFT), truth)
+    error = compare(scene, views_of(scene, [0.3], LEFT), truth)
     assert error.angle_deg == pytest.approx(90)
     assert error.ratio == 0
 
 
-def test_where_nothing_moves_there_is_no_velocity_error_to_tell():
+@pytest.mark.parametrize("compare", [compare_velocities, compare_drawn_velocities])
+def test_where_nothing_moves_there_is_no_velocity_error_to_tell(compare):
     scene = sliding_wall()
-    error = compare_velocities(scene, views_of(scene, [0.3], LEFT), np.zeros((1, SIZE, SIZE, 3), np.float32))
+    error = compare(scene, views_of(scene, [0.3], LEFT), np.zeros((1, SIZE, SIZE, 3), np.float32))
     assert error.pixels == 0
     assert np.isnan(error.angle_deg)
+
+
+def test_surfaces_cannot_be_found_without_depths():
+    views = dataclasses.replace(views_of(sliding_wall(), [0.3], LEFT), depths=None)
+    with pytest.raises(ValueError, match="know no depth"):
+        compare_velocities(sliding_wall(), views, np.ones((1, SIZE, SIZE, 3), np.float32))
