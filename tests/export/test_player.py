@@ -329,7 +329,7 @@ def test_the_mouse_turns_pans_and_zooms_about_the_point_ahead(browser: headless_
 def test_the_recorded_camera_is_followed_where_it_went(browser: headless_chromium.Page, tmp_path: Path) -> None:
     path = street_dataset.make_path()
     scene, file = make_scene("static", start_s=0.0, end_s=float(path.times_s[-1])), tmp_path / "page.html"
-    write_player(dataclasses.replace(scene, means=scene.means + np.float32([12, 0, 0])), file, title="path", cameras=path)
+    write_player(dataclasses.replace(scene, means=scene.means + np.array([12, 0, 0], np.float32)), file, title="path", cameras=path)
     visit(browser, file)
     middle = path.world_from_camera[len(path.times_s) // 2]
     np.testing.assert_allclose(browser.ask("player.camera.eye"), middle[:3, 3], atol=1e-5)
@@ -395,3 +395,11 @@ def test_a_fragment_does_nothing_until_its_page_starts_it() -> None:
     fragment = player_fragment(make_scene("static"), title="piece")
     assert "window.startPlayer = start" in fragment
     assert 'id="worldline-player"' in fragment
+
+
+def test_what_the_player_cannot_show_it_says() -> None:
+    scene = make_scene("native_4d", harmonics=3)
+    waves = scene.motion | {"time_harmonics": np.full((COUNT, 1, 3, 3), 0.1, np.float32)}
+    assert pack_scene(scene).header["note"] == ""
+    assert "without its change with time" in pack_scene(dataclasses.replace(scene, motion=waves)).header["note"]
+    assert "drawn as flat Gaussians" in pack_scene(make_scene("static", primitive="surfel")).header["note"]

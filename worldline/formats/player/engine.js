@@ -66,15 +66,21 @@ function createEngine(header, buffer) {
       return { width, powers, harmonics, terms: read(name + "_terms"), sum: new Float64Array(width) };
     });
     const [position, rotation, color] = parts;
-    function evaluate(part, i, local) {
+    const most = (name) => Math.max(...parts.map((part) => part[name]));
+    const power = new Float64Array(most("powers")), sine = new Float64Array(most("harmonics")), cosine = new Float64Array(most("harmonics"));
+    function setBasis(local) {
+      for (let n = 0, value = local; n < power.length; n++, value *= local) power[n] = value;
+      const s = Math.sin(2 * Math.PI * local), c = Math.cos(2 * Math.PI * local);
+      for (let l = 0, sl = s, cl = c; l < sine.length; l++, [sl, cl] = [sl * c + cl * s, cl * c - sl * s]) { sine[l] = sl; cosine[l] = cl - 1; }
+    }
+    function evaluate(part, i) {
       const { width, powers, harmonics, terms, sum } = part;
       sum.fill(0);
       if (!terms) return sum;
-      let at = i * width * (powers + 2 * harmonics), power = 1;
-      const add = (factor) => { for (let k = 0; k < width; k++) sum[k] += factor * terms[at++]; };
-      for (let n = 1; n <= powers; n++) add(power *= local);
-      for (let l = 1; l <= harmonics; l++) add(Math.sin(2 * Math.PI * l * local));
-      for (let l = 1; l <= harmonics; l++) add(Math.cos(2 * Math.PI * l * local) - 1);
+      let at = i * width * (powers + 2 * harmonics);
+      for (let n = 0; n < powers; n++) for (let k = 0; k < width; k++) sum[k] += power[n] * terms[at++];
+      for (let l = 0; l < harmonics; l++) for (let k = 0; k < width; k++) sum[k] += sine[l] * terms[at++];
+      for (let l = 0; l < harmonics; l++) for (let k = 0; k < width; k++) sum[k] += cosine[l] * terms[at++];
       return sum;
     }
     const clamp = (value) => Math.min(Math.max(value, 0), 1);
@@ -82,14 +88,14 @@ function createEngine(header, buffer) {
       reshapes: Boolean(rotation.terms || color.terms),
       set(time) {
         for (let i = 0; i < moving; i++) {
-          const local = rates[i] * time - centers[i];
-          const d = evaluate(position, i, local);
+          setBasis(rates[i] * time - centers[i]);
+          const d = evaluate(position, i);
           writePlace(i, means[3 * i] + d[0], means[3 * i + 1] + d[1], means[3 * i + 2] + d[2], opacities[i]);
           if (rotation.terms) {
-            const q = evaluate(rotation, i, local);
+            const q = evaluate(rotation, i);
             writeCovariance(i, quats[4 * i] + q[0], quats[4 * i + 1] + q[1], quats[4 * i + 2] + q[2], quats[4 * i + 3] + q[3], scales[3 * i], scales[3 * i + 1], scales[3 * i + 2]);
           }
-          const c = evaluate(color, i, local);
+          const c = evaluate(color, i);
           writeColor(i, clamp(colors[3 * i] + c[0]), clamp(colors[3 * i + 1] + c[1]), clamp(colors[3 * i + 2] + c[2]));
         }
       },

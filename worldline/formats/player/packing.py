@@ -9,6 +9,9 @@ What is packed is what the player evaluates, so every motion model moves in the 
               at all times.
     rigid     Gaussians that ride in boxes with poses.
 
+What is lost: the change with time of native 4D's view-dependent colour (its colour from all sides changes), and surfels, which
+are drawn as flat Gaussians by the projection of their covariance. The page says so where it applies.
+
 The Gaussians that move come first, so that the player need not look at the others when the time changes. Numbers are
 quantised to 16 bits between the least and the greatest of each column, scales and life spans by their logarithm. Positions and
 motions stay 32-bit floats where half a step is more than `POSITION_TOLERANCE` of the scene's small Gaussians.
@@ -32,6 +35,7 @@ _CANONICAL = ("means", "quats", "scales", "opacities", "colors")
 # Share of the 5th percentile of the Gaussians' sizes that quantisation may move a Gaussian by.
 POSITION_TOLERANCE = 0.05
 _STEPS = 65535
+_SURFELS = "The scene's surfels are drawn as flat Gaussians: at grazing angles they look thicker than they are."
 _POSITIONS = ("means", "position_terms", "velocities")
 _SPREADS = ("scales", "spreads")
 # A small error in when a Gaussian is where is a large one in where it is when.
@@ -97,7 +101,7 @@ def pack_scene(scene: Scene4D) -> Packed:
         "motion": motion.kind,
         "settings": motion.settings,
         "terms": terms,
-        "note": motion.note,
+        "note": " ".join(filter(None, [motion.note, _SURFELS if scene.primitive == "surfel" else ""])),
         "model": scene.motion_model,
         "start": scene.start_s,
         "end": scene.end_s,
@@ -159,7 +163,7 @@ def _native_4d(canonical: Gaussians, motion: Mapping[str, np.ndarray]) -> tuple[
     settings = {"culled": native_4d.CULLED, "cycle": 0.0, "orders": 0}
     if (orders := motion.get("time_colors")) is not None and orders.shape[1]:
         arrays["time_colors"], settings["orders"] = orders, orders.shape[1]
-    note = "its view-dependent colour is shown without its change with time" if "time_harmonics" in motion else ""
+    note = "View-dependent colour is shown without its change with time." if "time_harmonics" in motion else ""
     still = canonical._replace(quats=None, scales=None, covars=cut.covars)
     return still, _Motion("pulse", np.arange(len(canonical.means)), arrays, settings, note)
 

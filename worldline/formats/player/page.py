@@ -57,9 +57,9 @@ def write_player(scene: Scene4D, path: Path, *, title: str, cameras: CameraPath 
 def player_fragment(scene: Scene4D, *, title: str, cameras: CameraPath | None = None, whole: bool = False) -> Markup:
     """Return the player as a piece of HTML for another page.
 
-    An element `#worldline-player`, which the page gives a height, its data, and a script. Unless `whole`, nothing happens until the page
-    calls `startPlayer()`; `player` is then what scripts drive it with. A page with a content security policy must allow
-    inline styles and scripts; without `worker-src blob:` sorting happens on the page's own thread.
+    An element `#worldline-player`, which the page gives a height, its data, and a script. Unless `whole`, nothing happens
+    until the page calls `startPlayer()`; `player` is then what scripts drive it with. A page with a content security policy
+    must allow inline styles and scripts; without `worker-src blob:` sorting happens on the page's own thread.
     """
     packed = pack_scene(scene)
     header = packed.header | _describe_view(scene, cameras) | {"title": title, "nearShare": NEAR_SHARE}

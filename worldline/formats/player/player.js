@@ -5,6 +5,7 @@ function mountPlayer(host, header, base64, assets) {
   const $ = (name) => root.querySelector(`[data-part="${name}"]`);
   const frame = $("frame"), canvas = $("canvas"), slider = $("time"), playButton = $("play"), followButton = $("follow"), pathButton = $("path");
   $("title").textContent = header.title;
+  $("note").textContent = header.note;
   canvas.setAttribute("aria-label", `${header.title}: a 4D scene of ${header.count.toLocaleString("en")} Gaussians. The help lists the keys.`);
 
   function giveUp(sentence) {
@@ -279,11 +280,12 @@ function mountPlayer(host, header, base64, assets) {
       drawnFrames++;
       if (wasLively && seconds > 0) pace = pace ? 0.9 * pace + 0.1 * seconds : seconds;
       // Software drawing is slow by the pixel: fewer of them while the picture moves.
-      if (drawnFrames > 4 && pace > 0.08 && share > 0.3) { share *= 0.8; pace = 0; drawnFrames = 0; }
+      const wanted = drawnFrames > 4 && pace > 0.08 ? Math.max(0.8 * share, 0.3) : drawnFrames > 40 && pace < 0.025 ? Math.min(share / 0.8, 1) : share;
+      if (wanted !== share) { share = wanted; pace = 0; drawnFrames = 0; }
     }
     if (lively !== wasLively || drawnFrames % 10 === 0) {
-      const rate = lively && pace ? `${Math.round(1 / pace)} fps` : "standing still";
-      $("stats").textContent = `${header.count.toLocaleString("en")} Gaussians · ${rate}${share < 1 && lively ? ` at ${Math.round(100 * share)} % of the pixels` : ""}`;
+      const rate = !lively ? "standing still" : !pace ? "…" : `${Math.round(1 / pace)} fps${share < 1 ? ` at ${Math.round(100 * share)} % of the width` : ""}`;
+      $("stats").textContent = `${header.count.toLocaleString("en")} Gaussians · ${rate}`;
     }
     wasLively = lively;
     requestAnimationFrame(tick);
