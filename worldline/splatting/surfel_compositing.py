@@ -140,21 +140,23 @@ def _span(row, u, dy, x0, x1):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
-def _meet(row, dx, dy):  # type: ignore[no-untyped-def]
-    """Return where rays `dx`, `dy` from the centre meet a surfel.
+def _meet(dx, z, d, e, line, b1, b2, n1, n2, spot_x, aside):  # type: ignore[no-untyped-def]
+    """Return where the rays of eight neighbouring pixels meet a surfel.
+
+    Along a row, q = e dx + line, s1 q = z (b2 dx - n1) and s2 q = z (n2 - b1 dx). `aside` is what the row adds to the squared
+    distance from the filter.
 
     Returns:
         s1, s2 and z / q, any number where they do not meet; s1^2 + s2^2, far where they do not meet; columns from the filter and
         the filter's squared distance, on the scale of s1^2 + s2^2.
     """
-    number = type(dy)
-    q = dx * row[E] + (row[D] + row[F] * dy)
-    over = row[Z] / q
-    s1, s2 = (dx * row[B2] - row[A2] * dy) * over, (row[A1] * dy - dx * row[B1]) * over
-    square = select(q * row[D] > number(0.0), s1 * s1 + s2 * s2, splat(number(FAR)))
-    beside = dx - row[SPOT_X]
-    blurred = beside * beside * number(FILTER) + (number(FILTER) * (dy - row[SPOT_Y]) ** 2 + row[SPOT_FAR])
-    return s1, s2, over, square, beside, blurred
+    number = type(z)
+    q = dx * e + line
+    over = z / q
+    s1, s2 = (dx * b2 - n1) * over, (n2 - dx * b1) * over
+    square = select(q * d > number(0.0), s1 * s1 + s2 * s2, splat(number(FAR)))
+    beside = dx - spot_x
+    return s1, s2, over, square, beside, beside * beside * number(FILTER) + aside
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -226,6 +228,7 @@ def _composite(  # type: ignore[no-untyped-def]
         while entry < stop and live > 0:
             row = packed[ranks[entry]]
             u, v, turn = row[U] - number(left), row[V] - number(top), splat(number(entry - start))
+            z, d, e, b1, b2 = row[Z], row[D], row[E], row[B1], row[B2]
             for k in range(len(channels)):
                 put(color, k, splat(row[COLOR + k]))
             box = boxes[ranks[entry]]
@@ -233,10 +236,12 @@ def _composite(  # type: ignore[no-untyped-def]
             for y in range(max(0, box[2] - top), min(rows, box[3] - top)):
                 dy = number(y) + number(0.5) - v
                 begin, stop_x = _span(row, u, dy, x0, x1)
+                line, n1, n2 = d + row[F] * dy, row[A2] * dy, row[A1] * dy
+                aside = number(FILTER) * (dy - row[SPOT_Y]) ** 2 + row[SPOT_FAR]
                 for x in range(begin, stop_x, 8):
                     place = y * TILE_WIDTH + x
                     dx = _STEPS(u) + (number(x) + number(0.5) - u)
-                    _, _, over, square, _, blurred = _meet(row, dx, dy)
+                    _, _, over, square, _, blurred = _meet(dx, z, d, e, line, b1, b2, n1, n2, row[SPOT_X], aside)
                     exponent = smaller(square, blurred) * number(-0.5 * LOG2_E) + row[PEAK]
                     alpha = smaller(exp2(exponent), number(ALPHA_MAXIMUM))
                     alpha = select(exponent >= number(LOG2_THRESHOLD), alpha, nothing)
@@ -248,9 +253,9 @@ def _composite(  # type: ignore[no-untyped-def]
                     store(transmittance, place, select(goes_on, after, nothing - magnitude(before)))
                     for k in range(len(channels)):
                         store(light, k * TILE + place, load(light, k * TILE + place) + weight * get(color, k))
-                    here = splat(row[Z])
+                    here = splat(z)
                     if at_hit:
-                        here = select(square <= blurred, over * row[D], here)
+                        here = select(square <= blurred, over * d, here)
                     # Sum over pairs of w_i w_j |m_i - m_j|, told apart by their order, as in gsplat.
                     nearer = load(depth, place)
                     spread = weight * (here * (number(1.0) - before) - nearer)
@@ -283,6 +288,99 @@ def _pull_depth(here, weight, before, nearer_depth, all_alpha, all_depth, v_dept
     return v_weight, weight * (v_depth + v_spread * (nearer * 2.0 - all_alpha + weight))
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _walk_back(row, box, left, top, rows, turn, channels, at_hit, color, v_color, pixels, slot):  # type: ignore[no-untyped-def]
+    """Turn the pixels of a tile back over one surfel and write its gradient into its slot.
+
+    `box` are the pixels that it can reach, `rows` those of the tile in the image, `turn` is the number of the entry, `pixels`
+    are planes of the tile.
+    """
+    transmittance, depth, behind, total_transmittance, total_depth, end, halfway, v_light, v_depth, v_median, v_distortion = (
+        pixels
+    )
+    number = type(turn)
+    one, two, nothing = number(1.0), number(2.0), splat(number(0.0))
+    u, v = row[U] - number(left), row[V] - number(top)
+    z, d, e, b1, b2 = row[Z], row[D], row[E], row[B1], row[B2]
+    for k in range(len(channels)):
+        put(color, k, splat(row[COLOR + k]))
+        put(v_color, k, nothing)
+    sum_o = sum_z = sum_d = sum_spot_x = sum_spot_y = nothing
+    # Sums over pixels of the gradients by q and by the numerators of s1, s2; plain, times dx, times dy.
+    sum_q = sum_qx = sum_qy = sum_1 = sum_1x = sum_1y = sum_2 = sum_2x = sum_2y = nothing
+    x0, x1 = max(0, box[0] - left), min(TILE_WIDTH, box[1] - left)
+    for y in range(max(0, box[2] - top), min(rows, box[3] - top)):
+        dy = number(y) + number(0.5) - v
+        begin, stop_x = _span(row, u, dy, x0, x1)
+        line, n1, n2 = d + row[F] * dy, row[A2] * dy, row[A1] * dy
+        aside = number(FILTER) * (dy - row[SPOT_Y]) ** 2 + row[SPOT_FAR]
+        row_q = row_1 = row_2 = row_spot = nothing
+        for x in range(begin, stop_x, 8):
+            place = y * TILE_WIDTH + x
+            dx = _STEPS(u) + (number(x) + number(0.5) - u)
+            s1, s2, over, square, beside, blurred = _meet(dx, z, d, e, line, b1, b2, n1, n2, row[SPOT_X], aside)
+            exponent = smaller(square, blurred) * number(-0.5 * LOG2_E) + row[PEAK]
+            drawn = (exponent >= number(LOG2_THRESHOLD)) & (load(end, place) > turn)
+            raw = select(drawn, exp2(exponent), nothing)
+            meets = (square <= blurred) & drawn
+            # What is not met may be infinite, and times zero still would be.
+            s1, s2, over = select(meets, s1, nothing), select(meets, s2, nothing), select(meets, over, nothing)
+            square = select(meets, square, nothing)
+            alpha = smaller(raw, number(ALPHA_MAXIMUM))
+            through = one / (one - alpha)
+            before = load(transmittance, place) * through
+            store(transmittance, place, before)
+            weight = alpha * before
+            here = splat(z)
+            if at_hit:
+                here = select(meets, over * d, here)
+            nearer_depth = load(depth, place) - weight * here
+            store(depth, place, nearer_depth)
+            seen, v_here = _pull_depth(
+                here, weight, before, nearer_depth, one - load(total_transmittance, place), load(total_depth, place),
+                load(v_depth, place), load(v_distortion, place) * two,
+            )  # fmt: skip
+            half = load(halfway, place)
+            v_here = v_here + select((half >= turn) & (half <= turn), load(v_median, place), nothing)
+            for k in range(len(channels)):
+                v_pixel = load(v_light, k * TILE + place)
+                seen = seen + v_pixel * get(color, k)
+                put(v_color, k, get(v_color, k) + weight * v_pixel)
+            later = load(behind, place)
+            v_alpha = before * seen - later * through
+            store(behind, place, later + weight * seen)
+            v_sigma = select(raw <= number(ALPHA_MAXIMUM), raw * v_alpha, nothing)
+            sum_o = sum_o + v_sigma
+            v_met = select(meets, v_sigma, nothing)
+            v_spot = v_sigma - v_met
+            v_over = nothing - v_met * square
+            if at_hit:
+                v_hit = select(meets, v_here, nothing)
+                v_over = v_over + v_hit * here
+                sum_d = sum_d + v_hit * over
+                v_here = v_here - v_hit
+            sum_z = sum_z + v_here
+            v_q = v_over * over
+            row_q = row_q + v_q
+            sum_qx = sum_qx + v_q * dx
+            v_1, v_2 = v_met * s1 * over, v_met * s2 * over
+            row_1, row_2 = row_1 + v_1, row_2 + v_2
+            sum_1x, sum_2x = sum_1x + v_1 * dx, sum_2x + v_2 * dx
+            row_spot, sum_spot_x = row_spot + v_spot, sum_spot_x + v_spot * beside
+        sum_q, sum_1, sum_2 = sum_q + row_q, sum_1 + row_1, sum_2 + row_2
+        sum_qy, sum_1y, sum_2y = sum_qy + row_q * dy, sum_1y + row_1 * dy, sum_2y + row_2 * dy
+        sum_spot_y = sum_spot_y + row_spot * (dy - row[SPOT_Y])
+    for k in range(len(channels)):
+        slot[10 + k] = total(get(v_color, k))
+    slot[9] = total(sum_o) / row[OPACITY]
+    slot[8] = total(sum_z)
+    _write_slot(
+        row, -total(sum_q) / z, -total(sum_qx) / z, -total(sum_qy) / z, -total(sum_1), -total(sum_1x), -total(sum_1y),
+        -total(sum_2), -total(sum_2x), -total(sum_2y), total(sum_d), number(FILTER) * total(sum_spot_x),
+        number(FILTER) * total(sum_spot_y), slot,
+    )  # fmt: skip
+
+
 @numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
 def _composite_backward(  # type: ignore[no-untyped-def]
     packed, boxes, offsets, ranks, slots, first, last, columns, width, height, channels, at_hit,
@@ -295,104 +393,25 @@ def _composite_backward(  # type: ignore[no-untyped-def]
     slot holds the gradients by (u, v, a1, a2, b1, b2, w1, w2, z, opacity, colour...).
     """
     number = packed.dtype.type
-    zero, one, two = number(0.0), number(1.0), number(2.0)
     v_light, v_flat = np.zeros(len(channels) * TILE, packed.dtype), np.zeros((3, TILE), packed.dtype)
-    v_depth, v_median, v_distortion = v_flat[0], v_flat[1], v_flat[2]
     state = np.empty((3, TILE), packed.dtype)
     transmittance, depth, behind = state[0], state[1], state[2]
-    color, v_color = variables(zero, channels), variables(zero, channels)
-    nothing = splat(zero)
+    color, v_color = variables(number(0.0), channels), variables(number(0.0), channels)
     for tile in range(first, last):
         left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
         rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
-        end, halfway, total_depth, start = ends[tile], halfways[tile], deep[tile], offsets[tile]
-        total_transmittance = transmittances[tile]
-        transmittance[:] = total_transmittance
-        depth[:] = total_depth
+        start = offsets[tile]
+        transmittance[:] = transmittances[tile]
+        depth[:] = deep[tile]
         _read_pixels(top, left, rows, across, channels, transmittance, behind, v_image, v_planes, v_light, v_flat)
+        kept = (transmittances[tile], deep[tile], ends[tile], halfways[tile])
+        pixels = (transmittance, depth, behind, *kept, v_light, v_flat[0], v_flat[1], v_flat[2])
         for entry in range(stops[tile], offsets[tile + 1]):
             gradients[slots[entry]] = 0
         for entry in range(stops[tile] - 1, start - 1, -1):
-            row = packed[ranks[entry]]
-            u, v, z, turn = row[U] - number(left), row[V] - number(top), row[Z], number(entry - start)
-            for k in range(len(channels)):
-                put(color, k, splat(row[COLOR + k]))
-                put(v_color, k, nothing)
-            sum_o = sum_z = sum_d = sum_spot_x = sum_spot_y = nothing
-            # Sums over pixels of the gradients by q and by the numerators of s1, s2; plain, times dx, times dy.
-            sum_q = sum_qx = sum_qy = sum_1 = sum_1x = sum_1y = sum_2 = sum_2x = sum_2y = nothing
+            turn, slot = number(entry - start), gradients[slots[entry]]
             box = boxes[ranks[entry]]
-            x0, x1 = max(0, box[0] - left), min(TILE_WIDTH, box[1] - left)
-            for y in range(max(0, box[2] - top), min(rows, box[3] - top)):
-                dy = number(y) + number(0.5) - v
-                begin, stop_x = _span(row, u, dy, x0, x1)
-                row_q = row_1 = row_2 = row_spot = nothing
-                for x in range(begin, stop_x, 8):
-                    place = y * TILE_WIDTH + x
-                    dx = _STEPS(u) + (number(x) + number(0.5) - u)
-                    s1, s2, over, square, beside, blurred = _meet(row, dx, dy)
-                    exponent = smaller(square, blurred) * number(-0.5 * LOG2_E) + row[PEAK]
-                    drawn = (exponent >= number(LOG2_THRESHOLD)) & (load(end, place) > turn)
-                    raw = select(drawn, exp2(exponent), nothing)
-                    meets = (square <= blurred) & drawn
-                    # What is not met may be infinite, and times zero still would be.
-                    s1, s2, over = select(meets, s1, nothing), select(meets, s2, nothing), select(meets, over, nothing)
-                    square = select(meets, square, nothing)
-                    alpha = smaller(raw, number(ALPHA_MAXIMUM))
-                    through = one / (one - alpha)
-                    before = load(transmittance, place) * through
-                    store(transmittance, place, before)
-                    weight = alpha * before
-                    here = splat(z)
-                    if at_hit:
-                        here = select(meets, over * row[D], here)
-                    nearer_depth = load(depth, place) - weight * here
-                    store(depth, place, nearer_depth)
-                    seen, v_here = _pull_depth(
-                        here, weight, before, nearer_depth, one - load(total_transmittance, place), load(total_depth, place),
-                        load(v_depth, place), load(v_distortion, place) * two,
-                    )  # fmt: skip
-                    half = load(halfway, place)
-                    v_here = v_here + select((half >= turn) & (half <= turn), load(v_median, place), nothing)
-                    for k in range(len(channels)):
-                        v_pixel = load(v_light, k * TILE + place)
-                        seen = seen + v_pixel * get(color, k)
-                        put(v_color, k, get(v_color, k) + weight * v_pixel)
-                    later = load(behind, place)
-                    v_alpha = before * seen - later * through
-                    store(behind, place, later + weight * seen)
-                    v_sigma = select(raw <= number(ALPHA_MAXIMUM), raw * v_alpha, nothing)
-                    sum_o = sum_o + v_sigma
-                    v_met = select(meets, v_sigma, nothing)
-                    v_spot = v_sigma - v_met
-                    v_over = nothing - v_met * square
-                    if at_hit:
-                        v_hit = select(meets, v_here, nothing)
-                        v_over = v_over + v_hit * here
-                        sum_d = sum_d + v_hit * over
-                        v_here = v_here - v_hit
-                    sum_z = sum_z + v_here
-                    v_q = v_over * over
-                    row_q = row_q + v_q
-                    sum_qx = sum_qx + v_q * dx
-                    v_1, v_2 = v_met * s1 * over, v_met * s2 * over
-                    row_1, row_2 = row_1 + v_1, row_2 + v_2
-                    sum_1x, sum_2x = sum_1x + v_1 * dx, sum_2x + v_2 * dx
-                    row_spot = row_spot + v_spot
-                    sum_spot_x = sum_spot_x + v_spot * beside
-                sum_q, sum_1, sum_2 = sum_q + row_q, sum_1 + row_1, sum_2 + row_2
-                sum_qy, sum_1y, sum_2y = sum_qy + row_q * dy, sum_1y + row_1 * dy, sum_2y + row_2 * dy
-                sum_spot_y = sum_spot_y + row_spot * (dy - row[SPOT_Y])
-            slot = gradients[slots[entry]]
-            for k in range(len(channels)):
-                slot[10 + k] = total(get(v_color, k))
-            slot[9] = total(sum_o) / row[OPACITY]
-            slot[8] = total(sum_z)
-            _write_slot(
-                row, -total(sum_q) / z, -total(sum_qx) / z, -total(sum_qy) / z, -total(sum_1), -total(sum_1x), -total(sum_1y),
-                -total(sum_2), -total(sum_2x), -total(sum_2y), total(sum_d), number(FILTER) * total(sum_spot_x),
-                number(FILTER) * total(sum_spot_y), slot,
-            )  # fmt: skip
+            _walk_back(packed[ranks[entry]], box, left, top, rows, turn, channels, at_hit, color, v_color, pixels, slot)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
