@@ -11,6 +11,7 @@ from worldline.gaussians import Gaussians
 from worldline.splatting import Cameras, _reference, rasterize
 from worldline.splatting.harmonics import harmonic_basis
 from worldline.splatting.projection import MODELS, Project, Settings
+from worldline.splatting.rasterize import _across_the_seam
 
 WIDTH, HEIGHT = 33, 21
 NAMES = ["means", "quats", "scales", "opacities", "colors", "harmonics", "features", "viewmats", "backgrounds"]
@@ -28,7 +29,8 @@ def make_scene(model: str, covars: bool = False, count: int = 24) -> dict[str, t
     viewmat[:3, 3] = torch.tensor([0.1, -0.2, 0.5])
     scene = {"means": normal(count, 3) * torch.tensor([1.2, 0.8, 1.0]) + torch.tensor([0.0, 0.0, 2.0])}
     if model == "equirectangular":  # on all sides, but not so near that a Gaussian is wider than half the image
-        scene["means"] = 1.2 * torch.nn.functional.normalize(normal(count, 3) * torch.tensor([1.0, 0.4, 1.0]), dim=-1)
+        turn = 2 * math.pi * torch.rand(count, generator=generator, dtype=torch.float64)
+        scene["means"] = 1.2 * torch.stack([turn.sin(), (0.4 * normal(count)).clamp(-0.8, 0.8), turn.cos()], dim=-1)
         scene["means"][0] = torch.tensor([0.4, 0.1, -1.3])  # over the seam
     quats, scales = normal(count, 4), 0.04 + 0.2 * torch.rand(count, 3, generator=generator, dtype=torch.float64)
     scene |= {"covars": _reference.covariances(quats, scales)} if covars else {"quats": quats, "scales": scales}
@@ -224,3 +226,68 @@ def test_a_small_ball_in_a_panorama_looks_as_it_does_along_every_pixels_ray(degr
         np.abs(drawn - 0.9 * np.exp(-0.5 * (np.tan(angle) / sigma) ** 2) * (angle < 1)).max()
         < {0: 0.006, 30: 0.03, 60: 0.09}[degrees]
     )
+
+
+def test_projections_and_their_gradients_near_the_poles_of_a_panorama_equal_dense_autograd():
+    generator = torch.Generator().manual_seed(3)
+    colatitude = torch.tensor([1e-4, 1e-3, 0.02, 0.05, 0.1, 0.3]).double()  # a row is 0.15
+    turn = 6.0 * torch.rand(6, generator=generator, dtype=torch.float64)
+    side = torch.tensor([1.0, -1.0]).double().repeat(3)
+    means = torch.stack([colatitude.sin() * turn.sin(), side * colatitude.cos(), colatitude.sin() * turn.cos()], dim=-1)
+    inputs = [means, torch.randn(6, 4, generator=generator).double(), 0.05 + 0.1 * torch.rand(6, 3, generator=generator).double()]
+    inputs.append(torch.eye(4).double())
+    K, gradients = torch.eye(3).double(), []
+    for ours in (True, False):
+        leaves = [value.clone().requires_grad_() for value in inputs]
+        if ours:
+            pixels, conics, depths, compensations, _ = project("equirectangular", *leaves, K)
+        else:
+            covars = _reference.covariances(leaves[1], leaves[2])
+            pixels, spread, depths, compensations = _reference.project(
+                leaves[0], covars, leaves[3], K, WIDTH, HEIGHT, model="equirectangular"
+            )
+            conics = torch.linalg.inv(spread).flatten(1)[:, [0, 1, 3]]
+        parts = torch.cat([pixels, conics, depths[:, None], compensations[:, None]], dim=-1)
+        weight = torch.randn(6, 7, generator=torch.Generator().manual_seed(4)).double()
+        (parts * weight).sum().backward()
+        gradients.append([parts.detach(), *(leaf.grad[..., :3, :] if len(leaf) == 4 else leaf.grad for leaf in leaves)])
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7 * float(theirs.abs().max()))
+
+
+def test_a_ball_at_a_pole_of_a_panorama_covers_its_rows_all_around():
+    # the affine map would make it as wide as three turns; it is drawn with the alpha of one, in the rows that it covers
+    drawn = rasterize(ball([0.0, 1.0, 0.0], 0.15), panorama(128, 64), eps2d=0.0).alphas[0, ..., 0].numpy()
+    angle = np.arccos(directions(128, 64) @ [0.0, 1.0, 0.0])
+    expected = 0.9 * np.exp(-0.5 * (np.tan(angle) / 0.15) ** 2) * (angle < 1)
+    assert np.abs(drawn - expected).max() < 0.13
+    assert (drawn[-1] > 0.8).all()
+    assert (drawn[-12:].max(axis=1) - drawn[-12:].min(axis=1)).max() < 0.13
+
+
+def test_a_gaussian_exactly_at_a_pole_has_finite_gradients():
+    gaussians = ball([0.0, -1.0, 0.0])
+    leaves = [value.clone().requires_grad_() for value in (gaussians.means, gaussians.quats, gaussians.scales)]
+    rasterize(gaussians._replace(means=leaves[0], quats=leaves[1], scales=leaves[2]), panorama()).colors.sum().backward()
+    assert all(torch.isfinite(leaf.grad).all() for leaf in leaves)
+
+
+def test_what_is_shared_among_the_copies_of_a_gaussian_that_meets_itself_is_differentiated():
+    generator = torch.Generator().manual_seed(6)
+    means = torch.tensor([[3.0, 5.0], [30.0, 6.0], [62.0, 7.0]]).double()
+    conics = torch.tensor([[0.002, 0.001, 0.3], [4e-4, 1e-4, 0.2], [0.1, 0.0, 0.2]]).double()
+    opacities, radii = (
+        torch.tensor([0.9, 0.4, 0.7], dtype=torch.float64),
+        torch.tensor([[70, 6], [160, 7], [10, 7]], dtype=torch.int32),
+    )
+    weights = [torch.randn(shape, generator=generator).double() for shape in ((8, 2), (8, 3), (8,))]
+
+    def loss(*parts):
+        found = _across_the_seam(*parts, torch.zeros(3, 1), torch.zeros(3), radii, 64)
+        return sum((weight[: len(value)] * value).sum() for weight, value in zip(weights, found[:3], strict=True))
+
+    copies = _across_the_seam(means, conics, opacities, torch.zeros(3, 1), torch.zeros(3), radii, 64)
+    assert copies[0][:, 0].tolist() == [3, 30, 62, 67, 94, -61, -34, -2]
+    assert copies[2][2] == 0.7  # not wide: untouched
+    assert (copies[2][:2] < opacities[:2]).all()
+    assert torch.autograd.gradcheck(loss, [value.requires_grad_() for value in (means, conics, opacities)])

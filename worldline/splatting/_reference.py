@@ -58,7 +58,7 @@ def jacobians(points: Tensor, K: Tensor, width: int, height: int, model: str) ->
     derivative = torch.func.vmap(torch.func.jacfwd(lambda point: pixel(point, K, width, height, model)))(points)
     if model == "equirectangular":
         flat, ball = x * x + z * z, x * x + y * y + z * z
-        soft = flat / (flat + (0.5 * math.pi / height) ** 2 * ball)
+        soft = (flat / (flat + (0.5 * math.pi / height) ** 2 * ball)).sqrt()
         derivative = torch.stack([derivative[:, 0] * soft[:, None], derivative[:, 1]], dim=1)
     return derivative
 

@@ -121,6 +121,14 @@ def _fisheye_series(x, y, z):  # type: ignore[no-untyped-def]
     return g, h, (-2.0 * z * inverse * inverse - 3.0 * h) / square
 
 
+@numba.njit(nogil=True, cache=True, inline="always")
+def _off_the_pole(x, y, z):  # type: ignore[no-untyped-def]
+    """Return x and z of a point, moved where it is so near a panorama's pole that it has no longitude."""
+    if x * x + z * z < 1e-18 * y * y:
+        return 0.0, 1e-9 * abs(y)
+    return x, z
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _pixel(model, px, py, pz, K, width, height, limits, jacobian):  # type: ignore[no-untyped-def]
     """Return the pixel of a camera-space point and write the Jacobian `[2, 3]` there."""
@@ -141,9 +149,10 @@ def _pixel(model, px, py, pz, K, width, height, limits, jacobian):  # type: igno
         jacobian[1, 0], jacobian[1, 1], jacobian[1, 2] = K[1, 1] * x * y * h, K[1, 1] * (g + y * y * h), K[1, 1] * y * slope
         return K[0, 0] * x * g + K[0, 2], K[1, 1] * y * g + K[1, 2]
     across, down, softening = width / (2.0 * math.pi), height / math.pi, (0.5 * math.pi / height) ** 2
+    x, z = _off_the_pole(x, y, z)
     square = x * x + y * y + z * z
-    flat = math.sqrt(max(x * x + z * z, 1e-18 * square))
-    soft = across / (flat * flat + softening * square)
+    flat = math.sqrt(x * x + z * z)
+    soft = across / (flat * math.sqrt(flat * flat + softening * square))
     jacobian[0, 0], jacobian[0, 2] = z * soft, -x * soft
     rate = down / (flat * square)
     jacobian[1, 0], jacobian[1, 1], jacobian[1, 2] = -x * y * rate, flat * flat * rate, -y * z * rate
@@ -195,21 +204,21 @@ def _fisheye_backward(x, y, z, K, v, vu, vv):  # type: ignore[no-untyped-def]
 def _equirectangular_backward(x, y, z, width, height, v, vu, vv):  # type: ignore[no-untyped-def]
     """`_pixel_backward` of a panorama, J = [[z s, 0, -x s], [-x y m, f^2 m, -y z m]] with f^2 = x^2 + z^2."""
     across, down, softening = width / (2.0 * math.pi), height / math.pi, (0.5 * math.pi / height) ** 2
-    square = x * x + y * y + z * z
-    flat_square = max(x * x + z * z, 1e-18 * square)
-    flat = math.sqrt(flat_square)
-    soft = across / (flat_square + softening * square)
-    fall = -2.0 * soft * soft / across  # ds = fall ((1 + softening) (x dx + z dz) + softening y dy)
-    v_soft = fall * (z * v[0, 0] - x * v[0, 2])
+    x, z = _off_the_pole(x, y, z)
+    square, flat_square = x * x + y * y + z * z, x * x + z * z
+    flat, softened = math.sqrt(flat_square), flat_square + softening * square
+    soft = across / (flat * math.sqrt(softened))
+    fall = 1.0 / flat_square + (1.0 + softening) / softened  # ds = -s (fall (x dx + z dz) + softening y dy / softened)
+    v_soft = -soft * (z * v[0, 0] - x * v[0, 2])
     rate = down / (flat * square)
     lean = -rate * (1.0 / flat_square + 2.0 / square)  # dm = lean (x dx + z dz) - 2 m y dy / square
     v_rate = -x * y * v[1, 0] + flat_square * v[1, 1] - y * z * v[1, 2]
     vpx = z * across / flat_square * vu - x * y * rate * vv
-    vpx += x * (1.0 + softening) * v_soft - soft * v[0, 2] + x * lean * v_rate - y * rate * v[1, 0] + 2 * x * rate * v[1, 1]
-    vpy = flat_square * rate * vv + softening * y * v_soft - 2 * y * rate / square * v_rate
+    vpx += x * fall * v_soft - soft * v[0, 2] + x * lean * v_rate - y * rate * v[1, 0] + 2 * x * rate * v[1, 1]
+    vpy = flat_square * rate * vv + softening * y / softened * v_soft - 2 * y * rate / square * v_rate
     vpy -= rate * (x * v[1, 0] + z * v[1, 2])
     vpz = -x * across / flat_square * vu - y * z * rate * vv
-    vpz += z * (1.0 + softening) * v_soft + soft * v[0, 0] + z * lean * v_rate - y * rate * v[1, 2] + 2 * z * rate * v[1, 1]
+    vpz += z * fall * v_soft + soft * v[0, 0] + z * lean * v_rate - y * rate * v[1, 2] + 2 * z * rate * v[1, 1]
     return vpx, vpy, vpz
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldline.gaussians import Gaussians
 from worldline.splatting.cameras import Cameras
-from worldline.splatting.compositing import Composite
+from worldline.splatting.compositing import ALPHA_MAXIMUM, Composite
 from worldline.splatting.harmonics import DC, MAXIMUM_DEGREE, harmonic_degree, view_colors
 from worldline.splatting.projection import MODELS, Project, Settings
 
@@ -324,8 +324,18 @@ def _composite(
 def _across_the_seam(
     means2d: Tensor, conics: Tensor, opacities: Tensor, colors: Tensor, depths: Tensor, radii: Tensor, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return a panorama's Gaussians, those that reach over its left or right edge also one turn further."""
+    """Return a panorama's Gaussians, those that reach over its left or right edge also one turn further.
+
+    One that is wider than half a turn, as at the poles, meets itself: its opacity is shared among its copies, so that together
+    they have at its centre the alpha of one.
+    """
     position, reach = means2d.detach()[:, 0], radii[:, 0]
+    wide = torch.nonzero(2 * reach > width)[:, 0]
+    if len(wide):
+        a, b, c = conics[wide].unbind(-1)
+        times = 1.0 + 2.0 * torch.exp(-0.5 * width**2 * (a - b * b / c))
+        shared = 1.0 - (1.0 - opacities[wide].clamp(max=ALPHA_MAXIMUM)) ** (1.0 / times)
+        opacities = opacities.index_put((wide,), shared)
     left, right = torch.nonzero(position < reach)[:, 0], torch.nonzero(position > width - reach)[:, 0]
     if len(left) + len(right) == 0:
         return means2d, conics, opacities, colors, depths, radii
