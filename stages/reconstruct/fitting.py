@@ -83,9 +83,14 @@ def fit_scene(
         validation views best.
 
     Raises:
-        WorldlineError: for views or seeds with numbers that are not finite, and where there is nothing to fit.
+        WorldlineError: for views or seeds with numbers that are not finite, where there is nothing to fit, and for surfels that
+            are native 4D Gaussians.
     """
     _refuse(views, seeds, training)
+    if model == "native_4d" and settings.primitive == "surfel":
+        raise WorldlineError(
+            "primitive=surfel does not go with native_4d, whose Gaussians are cuts of 4D ones: take another method"
+        )
     seeds = with_motion(seeds, model, np.random.default_rng([seed, 0, 1]))
     if not len(seeds.means):
         return to_scene(initial_state(seeds, settings.primitive, settings.harmonics), model, settings.primitive, background)

@@ -29,6 +29,8 @@ def test_an_override_reaches_its_stage():
         ("pose=globl_mapping", "global_mapping"),
         ("pose.colmap.nothing.at.all=1", "pose.colmap.nothing.at.all is not a setting"),
         ("reconstruct.gaussian_flow.gaussians=0", "reconstruct.gaussian_flow.gaussians=0 is not valid"),
+        ("reconstruct.method=natve_4d", "reconstruct.method=natve_4d is not a method: did you mean native_4d"),
+        ("reconstruct=natve_4d", "reconstruct=natve_4d is not a preset: did you mean native_4d"),
         ("reconstruct.gaussian_flow.steps=-3", "reconstruct.gaussian_flow.steps=-3 is not valid"),
         ("reconstruct.gaussian_flow.iterations=many", "reconstruct.gaussian_flow.iterations"),
         ("what", "KEY=VALUE"),
@@ -98,3 +100,14 @@ def test_what_would_only_fail_at_publishing_is_refused_before_anything_runs(sett
 
 def test_a_list_of_sources_is_read_as_a_list():
     assert compose_recipe("pseudo_labels", ("source=[a.mp4,world:curve]",))["source"] == ["a.mp4", "world:curve"]
+
+
+@pytest.mark.parametrize("method", ["gaussian_flow", "native_4d", "periodic_vibration", "rigid_agents", "static"])
+def test_one_setting_chooses_the_method_of_reconstruction_and_the_recipe_says_which(method):
+    recipe = compose_recipe("pseudo_labels", [f"reconstruct={method}", f"reconstruct.{method}.steps=7"])
+    assert recipe["reconstruct"]["method"] == method
+    assert recipe["reconstruct"][method]["steps"] == 7
+
+
+def test_without_a_choice_the_method_is_gaussian_flow():
+    assert compose_recipe("pseudo_labels", [])["reconstruct"]["method"] == "gaussian_flow"

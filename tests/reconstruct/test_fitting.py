@@ -202,6 +202,11 @@ def test_no_view_to_fit_is_refused(views):
         fit(views, "static", training=np.zeros(0, np.int64))
 
 
+def test_surfels_of_space_and_time_are_refused(views):
+    with pytest.raises(WorldlineError, match="primitive=surfel does not go with native_4d"):
+        fit(views, "native_4d", dataclasses.replace(TINY, primitive="surfel"))
+
+
 def test_boxes_cannot_be_guessed(views):
     with pytest.raises(ValueError, match="rigid_agents"):
         fit(views, "rigid_agents", seeds=seeds_for("static"))
