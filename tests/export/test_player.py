@@ -329,7 +329,9 @@ def test_the_mouse_turns_pans_and_zooms_about_the_point_ahead(browser: headless_
 def test_the_recorded_camera_is_followed_where_it_went(browser: headless_chromium.Page, tmp_path: Path) -> None:
     path = street_dataset.make_path()
     scene, file = make_scene("static", start_s=0.0, end_s=float(path.times_s[-1])), tmp_path / "page.html"
-    write_player(dataclasses.replace(scene, means=scene.means + np.array([12, 0, 0], np.float32)), file, title="path", cameras=path)
+    write_player(
+        dataclasses.replace(scene, means=scene.means + np.array([12, 0, 0], np.float32)), file, title="path", cameras=path
+    )
     visit(browser, file)
     middle = path.world_from_camera[len(path.times_s) // 2]
     np.testing.assert_allclose(browser.ask("player.camera.eye"), middle[:3, 3], atol=1e-5)
