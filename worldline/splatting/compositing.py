@@ -74,14 +74,15 @@ def _pack(order, means2d, conics, opacities, colors, start, stop, packed):  # ty
     for rank in range(start, stop):
         i = order[rank]
         a, b, c = float(conics[i, 0]), float(conics[i, 1]), float(conics[i, 2])
-        level = math.log(opacities[i] / ALPHA_THRESHOLD)
-        determinant = max(a * c - b * b, 1e-30)
+        peak = math.log2(opacities[i])
+        reach = max(2.0 * LN_2 * (peak - LOG2_THRESHOLD), 0.0)  # twice the exponent at which alpha falls to the threshold
+        determinant, inverse = max(a * c - b * b, 1e-30), 1.0 / a
+        spread = reach / determinant
         row = packed[rank]
-        row[U], row[V], row[OPACITY], row[PEAK] = means2d[i, 0], means2d[i, 1], opacities[i], math.log2(opacities[i])
+        row[U], row[V], row[OPACITY], row[PEAK] = means2d[i, 0], means2d[i, 1], opacities[i], peak
         row[XX], row[XY], row[YY] = -0.5 * LOG2_E * a, -LOG2_E * b, -0.5 * LOG2_E * c
-        row[REACH_X] = math.sqrt(2.0 * level * c / determinant) + MARGIN
-        row[REACH_Y] = math.sqrt(2.0 * level * a / determinant) + MARGIN
-        row[SLOPE], row[WIDTH2], row[NARROWING] = b / a, 2.0 * level / a, determinant / (a * a)
+        row[REACH_X], row[REACH_Y] = math.sqrt(spread * c) + MARGIN, math.sqrt(spread * a) + MARGIN
+        row[SLOPE], row[WIDTH2], row[NARROWING] = b * inverse, reach * inverse, determinant * inverse * inverse
         for k in range(colors.shape[1]):
             row[COLOR + k] = colors[i, k]
 
