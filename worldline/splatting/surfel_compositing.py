@@ -6,6 +6,9 @@ contributions under 1/255 skipped, a pixel finished where its transmittance woul
 a time without a branch.
 """
 
+# numba gives an intrinsic's first parameter itself, and a kernel its types, which mypy cannot know.
+# mypy: disable-error-code="call-arg, var-annotated"
+
 import math
 from typing import Any
 
