@@ -18,7 +18,9 @@ class Cameras:
         camera_from_world: `[..., C, 4, 4]`, OpenCV axes.
         intrinsics: `[..., C, 3, 3]` in pixels, pixel centres at +0.5.
         width, height: of the images in pixels.
-        model: how rays become pixels.
+        model: how rays become pixels. "pinhole"; "ortho": focal lengths in pixels per unit; "fisheye": equidistant without
+            distortion, what lies in front of the camera's plane; "equirectangular": longitude to the right and latitude
+            downwards, the whole sphere over the image with the camera's z axis in its middle; intrinsics are not read.
     """
 
     camera_from_world: Tensor
