@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numba
 import torch
@@ -23,7 +24,7 @@ SEEDS = (0, 1, 2)
 LEAVES = ("means", "quats", "scales", "opacities", "colors")
 
 
-def step(scene: dict[str, Tensor], upstream: Tensor, size: int) -> tuple[float, Tensor]:
+def step(scene: dict[str, Any], upstream: Tensor, size: int) -> tuple[float, Tensor]:
     """Draw one image and take the gradient by every leaf; return the seconds and the image."""
     start = time.perf_counter()
     image = rasterization(**scene, width=size, height=size)[0][0]
@@ -40,7 +41,7 @@ def composite(projected: list[Tensor], upstream: Tensor, size: int, clock: Calla
     return clock() - start
 
 
-def with_leaves(scene: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_leaves(scene: dict[str, Tensor]) -> dict[str, Any]:
     """Return the scene with fresh tensors, of which Gaussians require gradients."""
     return {name: value.clone().requires_grad_(name in LEAVES) for name, value in scene.items()}
 
@@ -53,7 +54,6 @@ def upstream_of(size: int) -> Tensor:
 def measure_speedup(folder: Path, quick: bool) -> Sequence[Figure]:
     """Beside vectorised PyTorch with gsplat's projection and tile helpers, on all cores each."""
     cores = os.cpu_count() or 1
-    numba.set_num_threads(min(cores, numba.config.NUMBA_NUM_THREADS))
     torch.set_num_threads(cores)
     upstream, rounds = upstream_of(SIZE), 1 if quick else 3
     ours, ours_alone, theirs_alone, difference = [], [], [], 0.0
@@ -179,9 +179,10 @@ def measure_flatness(folder: Path, quick: bool) -> Sequence[Figure]:
 def measure_threads(folder: Path, quick: bool) -> Sequence[Figure]:
     """Hashes of the image and of all gradients with 1 and with 2 threads."""
     digests: dict[int, list[str]] = {1: [], 2: []}
+    available = numba.get_num_threads()
     sizes = ((COUNT, SIZE), (3_000, 131)) if quick else ((COUNT, SIZE), (3_000, 131), (100_000, 573))
     for threads, found in digests.items():
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(threads, available))
         torch.set_num_threads(threads)
         for count, size in sizes:
             for seed in SEEDS:
@@ -190,10 +191,10 @@ def measure_threads(folder: Path, quick: bool) -> Sequence[Figure]:
                 (image.square().sum() + alpha.sum()).backward()
                 hashed = hashlib.sha256(image.detach().numpy().tobytes() + alpha.detach().numpy().tobytes())
                 for name in LEAVES:
-                    hashed.update(scene[name].grad.numpy().tobytes())  # type: ignore[union-attr]
+                    hashed.update(scene[name].grad.numpy().tobytes())
                 found.append(hashed.hexdigest())
     of = f"image, alpha and the gradients by {', '.join(LEAVES)} of {len(sizes) * len(SEEDS)} scenes"
-    if numba.config.NUMBA_NUM_THREADS < 2:
+    if available < 2:
         return [figure("splat.identical_across_threads", None, "share", "1 asked", f"this machine gives numba one thread; {of}")]
     same = sum(one == two for one, two in zip(digests[1], digests[2], strict=True)) / len(digests[1])
     return [figure("splat.identical_across_threads", same, "share", "1 asked", f"bytes with 1 and with 2 threads; {of}")]

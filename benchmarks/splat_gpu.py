@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def measure_gpu(folder: Path, quick: bool) -> Sequence[Figure]:
     return [*_compare_with_cpu(), *_measure_speed(100_000 if quick else 1_000_000, 20 if quick else 100)]
 
 
-def draw(scene: dict[str, Tensor], width: int, height: int) -> Tensor:
+def draw(scene: dict[str, Any], width: int, height: int) -> Tensor:
     """Return the image `[1, H, W, 3]` of our `rasterize`."""
     gaussians = Gaussians(*(scene[name] for name in LEAVES))
     return rasterize(gaussians, Cameras(scene["viewmats"], scene["Ks"], width, height)).colors
@@ -71,20 +72,21 @@ def _measure_speed(count: int, rounds: int) -> list[Figure]:
     leaves = {name: scene[name].requires_grad_() for name in LEAVES}
     target = torch.rand(1, HEIGHT, WIDTH, 3, device="cuda")
 
-    def bare(scene: dict[str, Tensor]) -> Tensor:
+    def bare(scene: dict[str, Any]) -> Tensor:
         image: Tensor = rasterization(**scene, width=WIDTH, height=HEIGHT, packed=False)[0]
         return image
 
-    def ours(scene: dict[str, Tensor]) -> Tensor:
+    def ours(scene: dict[str, Any]) -> Tensor:
         return draw(scene, WIDTH, HEIGHT)
 
-    def image(renderer: Callable[[dict[str, Tensor]], Tensor]) -> None:
+    def image(renderer: Callable[[dict[str, Any]], Tensor]) -> None:
         with torch.no_grad():
             renderer(scene)
 
-    optimizers = {renderer: torch.optim.Adam(list(leaves.values()), lr=1e-6, fused=True) for renderer in (ours, bare)}
+    parameters = list(leaves.values())
+    optimizers: dict[Any, Any] = {renderer: torch.optim.Adam(parameters, lr=1e-6, fused=True) for renderer in (ours, bare)}
 
-    def train(renderer: Callable[[dict[str, Tensor]], Tensor]) -> None:
+    def train(renderer: Callable[[dict[str, Any]], Tensor]) -> None:
         (renderer(scene) - target).abs().mean().backward()
         optimizers[renderer].step()
         optimizers[renderer].zero_grad()

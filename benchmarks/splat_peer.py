@@ -7,6 +7,7 @@ tile against all its Gaussians at once, under autograd.
 import itertools
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class PeerTimes:
         return self.projection + self.tiles + self.compositing + self.backward
 
 
-def project(scene: dict[str, Tensor], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def project(scene: dict[str, Any], size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return gsplat's radii, means2d, depths and conics `[1, N, ...]`."""
     from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci
 
@@ -101,7 +102,7 @@ def composite(
     return image[:size, :size], alpha_image[:size, :size]
 
 
-def step(scene: dict[str, Tensor], upstream: Tensor, size: int, fair_tiles: bool) -> tuple[PeerTimes, Tensor]:
+def step(scene: dict[str, Any], upstream: Tensor, size: int, fair_tiles: bool) -> tuple[PeerTimes, Tensor]:
     """Draw one image and take the gradient; return the times and the image.
 
     Args:
@@ -124,10 +125,9 @@ def step(scene: dict[str, Tensor], upstream: Tensor, size: int, fair_tiles: bool
 
 def step_of_compositing(projected: list[Tensor], upstream: Tensor, size: int) -> float:
     """Composite what our projection returned, on lists made before, with its gradient; return the seconds."""
-    means2d, conics, opacities, colors, depths, radii = projected
-    listed = list_tiles_vectorised(means2d[None], radii[None], depths[None], size)
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (means2d, conics, opacities, colors)]
+    listed = list_tiles_vectorised(projected[0][None], projected[5][None], projected[4][None], size)
+    means2d, conics, opacities, colors = (tensor.detach().clone().requires_grad_() for tensor in projected[:4])
     start = time.perf_counter()
-    image, _ = composite(*leaves, *listed, size)
+    image, _ = composite(means2d, conics, opacities, colors, *listed, size)
     image.backward(upstream)
     return time.perf_counter() - start

@@ -1,7 +1,7 @@
 """The scenes of the bench `splat`, and the pairs of a pixel and a Gaussian that they need, counted one by one."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -31,7 +31,7 @@ class Pairs(NamedTuple):
     needed: int
 
 
-def make_scene(count: int, size: int, seed: int = 0, device: str = "cpu") -> dict[str, Tensor]:
+def make_scene(count: int, size: int, seed: int = 0, device: str = "cpu") -> dict[str, Any]:
     """Return the arguments of `rasterization` for one square image of `size` pixels: as many pairs per Gaussian at any size."""
     generator = torch.Generator().manual_seed(seed)
     depth = 2.0 + 4.0 * torch.rand(count, 1, generator=generator)
@@ -51,7 +51,7 @@ def make_scene(count: int, size: int, seed: int = 0, device: str = "cpu") -> dic
     return {name: value.to(device) for name, value in scene.items()}
 
 
-def project(scene: dict[str, Tensor], size: int) -> list[Tensor]:
+def project(scene: dict[str, Any], size: int) -> list[Tensor]:
     """Return what is composited: means2d, conics, opacities, colours, depths and radii of one image."""
     with torch.no_grad():
         meta = rasterization(**scene, width=size, height=size)[2]

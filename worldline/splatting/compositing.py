@@ -177,8 +177,8 @@ def _composite(  # type: ignore[no-untyped-def]
     spans, blocks = np.empty(2 * LANES, np.int32), np.empty(2 * LISTED, np.uint8)
     alive, living = np.empty(DOWN, np.int32), np.empty(DOWN, np.int32)
     corners = np.empty((BLOCKS, 2), packed.dtype)
-    for block in range(BLOCKS):
-        corners[block, 0], corners[block, 1] = block % ACROSS * BLOCK_WIDTH, block // ACROSS * BLOCK_ROWS
+    for index in range(BLOCKS):
+        corners[index, 0], corners[index, 1] = index % ACROSS * BLOCK_WIDTH, index // ACROSS * BLOCK_ROWS
     for tile in range(first, last):
         left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
         rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)
@@ -262,8 +262,8 @@ def _composite_backward(  # type: ignore[no-untyped-def]
     spans, blocks = np.empty(2 * LANES, np.int32), np.empty(2 * LISTED, np.uint8)
     alive = np.ones(DOWN, np.int32)
     corners = np.empty((BLOCKS, 2), packed.dtype)
-    for block in range(BLOCKS):
-        corners[block, 0], corners[block, 1] = block % ACROSS * BLOCK_WIDTH, block // ACROSS * BLOCK_ROWS
+    for index in range(BLOCKS):
+        corners[index, 0], corners[index, 1] = index % ACROSS * BLOCK_WIDTH, index // ACROSS * BLOCK_ROWS
     for tile in range(first, last):
         left, top = (tile % columns) * TILE_WIDTH, (tile // columns) * TILE_ROWS
         rows, across = min(TILE_ROWS, height - top), min(TILE_WIDTH, width - left)

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import extending, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import models, overload, register_model
 
 LANES = 8
+intrinsic: Any = extending.intrinsic  # kernels call these without the typing context
 _FLAGS = ("nsz", "arcp", "contract", "afn", "reassoc")
 
 
@@ -85,7 +86,7 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.bitcast(builder.gep(data, [index]), _vector(array_type.dtype).as_pointer())
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def load(typing_context, array, index):  # type: ignore[no-untyped-def]
     """Return the eight elements of a contiguous one-dimensional array from `index` on."""
 
@@ -96,7 +97,7 @@ def load(typing_context, array, index):  # type: ignore[no-untyped-def]
     return VectorType(array.dtype)(array, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
     """Ask for a row of a two-dimensional array to be brought near."""
 
@@ -113,7 +114,7 @@ def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]
     return types.void(array, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def store(typing_context, array, index, vector):  # type: ignore[no-untyped-def]
     """Write eight elements of a contiguous one-dimensional array from `index` on."""
 
@@ -125,7 +126,7 @@ def store(typing_context, array, index, vector):  # type: ignore[no-untyped-def]
     return types.void(array, types.intp, vector), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def store_floor(typing_context, array, index, vector):  # type: ignore[no-untyped-def]
     """Write the whole parts of eight positive lanes to an array of int32."""
 
@@ -139,7 +140,7 @@ def store_floor(typing_context, array, index, vector):  # type: ignore[no-untype
     return types.void(array, types.intp, vector), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def store_run(typing_context, array, index, first):  # type: ignore[no-untyped-def]
     """Write `first`, `first` + 1, ... `first` + 15 to an array of uint8."""
 
@@ -154,7 +155,7 @@ def store_run(typing_context, array, index, first):  # type: ignore[no-untyped-d
     return types.void(array, types.intp, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def variables(typing_context, like, names):  # type: ignore[no-untyped-def]
     """Return as many variables, each to hold a vector of the kind of the number `like`, as the tuple `names` is long."""
     size = len(names)
@@ -167,7 +168,7 @@ def variables(typing_context, like, names):  # type: ignore[no-untyped-def]
     return VariablesType(VectorType(like))(like, names), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def get(typing_context, variables, index):  # type: ignore[no-untyped-def]
     """Return one of `variables`."""
 
@@ -177,7 +178,7 @@ def get(typing_context, variables, index):  # type: ignore[no-untyped-def]
     return variables.vector(variables, types.intp), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def put(typing_context, variables, index, vector):  # type: ignore[no-untyped-def]
     """Write one of `variables`."""
 
@@ -191,7 +192,7 @@ def put(typing_context, variables, index, vector):  # type: ignore[no-untyped-de
 # -- making vectors ----------------------------------------------------------------------------------------------------
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def splat(typing_context, number):  # type: ignore[no-untyped-def]
     """Return a vector of eight times the same number."""
 
@@ -204,7 +205,7 @@ def splat(typing_context, number):  # type: ignore[no-untyped-def]
 def pattern(values: Sequence[float]) -> Any:
     """Return a function of kernels that takes a number and returns eight constants of its kind."""
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def constants(typing_context, number):  # type: ignore[no-untyped-def]
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return ir.Constant(_vector(number), [float(value) for value in values])
@@ -218,7 +219,7 @@ def pattern(values: Sequence[float]) -> Any:
 
 
 def _elementwise(instruction: str, predicate: str = "") -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def operation(typing_context, left, right):  # type: ignore[no-untyped-def]
         vector = left if isinstance(left, VectorType) else right
         result = MASK if predicate else vector
@@ -258,7 +259,7 @@ _define(operator.gt, _elementwise("fcmp", ">"))
 _define(operator.ge, _elementwise("fcmp", ">="))
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _both(typing_context, left, right):  # type: ignore[no-untyped-def]
     return MASK(MASK, MASK), lambda context, builder, signature, arguments: builder.and_(*arguments)
 
@@ -270,7 +271,7 @@ def _and(left, right):  # type: ignore[no-untyped-def]
     return None
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def select(typing_context, mask, yes, no):  # type: ignore[no-untyped-def]
     """Return `yes` where the mask is set and `no` elsewhere."""
 
@@ -280,7 +281,7 @@ def select(typing_context, mask, yes, no):  # type: ignore[no-untyped-def]
     return yes(mask, yes, no), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def count(typing_context, mask):  # type: ignore[no-untyped-def]
     """Return how many lanes of a mask are set."""
 
@@ -300,7 +301,7 @@ def _suffix(number: types.Float) -> str:
     return f"v{LANES}f{number.bitwidth}"
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def total(typing_context, vector):  # type: ignore[no-untyped-def]
     """Return the sum of the lanes, in one order on every machine: halves onto halves."""
 
@@ -318,7 +319,7 @@ def total(typing_context, vector):  # type: ignore[no-untyped-def]
     return vector.number(vector), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def totals(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-def]
     """Return the sums of the lanes of eight vectors as one vector, in a third of the instructions of eight `total`s."""
 
@@ -339,7 +340,7 @@ def totals(typing_context, a, b, c, d, e, f, g, h):  # type: ignore[no-untyped-d
 
 
 def _extreme(predicate: str) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def operation(typing_context, vector, other):  # type: ignore[no-untyped-def]
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             left, right = arguments
@@ -355,7 +356,7 @@ smaller = _extreme("<")  # the smaller of each lane of a vector and the lane of 
 greater = _extreme(">")  # the greater of them
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def magnitude(typing_context, vector):  # type: ignore[no-untyped-def]
     """Return the absolute value of each lane."""
 
@@ -365,7 +366,7 @@ def magnitude(typing_context, vector):  # type: ignore[no-untyped-def]
     return vector(vector), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def root(typing_context, vector):  # type: ignore[no-untyped-def]
     """Return the square root of each lane."""
 
@@ -375,7 +376,7 @@ def root(typing_context, vector):  # type: ignore[no-untyped-def]
     return vector(vector), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _nearest(typing_context, vector):  # type: ignore[no-untyped-def]
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call(builder, f"llvm.rint.{_suffix(vector.number)}", arguments[0].type, arguments)
@@ -383,7 +384,7 @@ def _nearest(typing_context, vector):  # type: ignore[no-untyped-def]
     return vector(vector), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _scale(typing_context, vector, exponents):  # type: ignore[no-untyped-def]
     """Return float32 lanes times 2^n of whole numbers n, by adding to the exponent's bits."""
 
@@ -395,7 +396,7 @@ def _scale(typing_context, vector, exponents):  # type: ignore[no-untyped-def]
     return vector(vector, vector), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _library_exp2(typing_context, vector):  # type: ignore[no-untyped-def]
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call(builder, f"llvm.exp2.{_suffix(vector.number)}", arguments[0].type, arguments)
