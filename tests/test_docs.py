@@ -41,6 +41,7 @@ def test_the_commands_of_a_page_run_in_its_order(page, small_street, tmp_path, m
     """Builds and plans of sources that are not here must at least compose; everything else runs on a small dataset."""
     home = shutil.copytree(small_street.home, tmp_path / "home")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("webbrowser.open", lambda url: False)
     for line in commands(page):
         _, command, *arguments = shlex.split(line)
         if command in ("build", "explain"):
