@@ -11,7 +11,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -136,12 +136,12 @@ def measure(scene: str, protocol: str, quick: bool) -> list[Figure]:
     return figures(scene, protocol, results)
 
 
-def run_fits(fits: Sequence[Fit]) -> list[dict[str, Any]]:
-    """Run fits in processes of one thread each, two at a time, and return their results in order."""
+def run_fits(fits: Sequence[Fit]) -> Iterator[dict[str, Any]]:
+    """Run fits in processes of one thread each, two at a time, and yield their results in order."""
     limits = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     os.environ |= limits  # what the processes are started with; this one computes nothing
     with ProcessPoolExecutor(2, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        return list(pool.map(run_fit, fits))
+        yield from pool.map(run_fit, fits)
 
 
 def figures(scene: str, protocol: str, results: dict[str, list[dict[str, Any]]]) -> list[Figure]:
