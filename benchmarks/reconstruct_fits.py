@@ -23,7 +23,7 @@ from benchmarks.harness import Figure, figure
 
 SIZE = 128  # pixels, width and height
 GAUSSIANS = 10_000
-STEPS = 2500
+STEPS = 3000
 SEEDS = (0, 1, 2)
 MOTION_MODELS = ("gaussian_flow", "native_4d")
 METHODS = ("static", "per_frame", *MOTION_MODELS)
