@@ -128,7 +128,7 @@ class Journey:
         name, path: its name, and that of the file or folder.
         write: takes a scene and a path.
         times_s: when renders are compared.
-        opens: takes the path and how many Gaussians there must be; says who opened it, or raises.
+        opens: says who opened the file at a path, or raises what that program holds against it.
         lossless: whether values are kept to float32.
         harmonics: whether scenes of all models keep their harmonics; those that lose them are measured on scenes without.
     """

@@ -328,6 +328,16 @@ def test_a_full_disk_leaves_the_old_file_as_it_was(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(WRITERS, b"old")
 
 
+@pytest.mark.parametrize("place", ["no-such-folder", "a-file"])
+def test_a_place_that_cannot_be_written_to_is_told(place, tmp_path):
+    (tmp_path / "a-file").touch()
+    for name, write in WRITERS.items():
+        with pytest.raises(WorldlineError, match=f"{name} could not be written"):
+            write(random_scene("static", 5), tmp_path / place / name)
+    with pytest.raises(WorldlineError, match="frames could not be written"):
+        formats.write_ply_sequence(random_scene("static", 5), tmp_path / place / "frames", frames=2)
+
+
 def test_a_file_is_known_by_what_it_holds_not_by_its_name(tmp_path):
     scene = random_scene("static", 20)
     for name, write in WRITERS.items():

@@ -26,7 +26,8 @@ def new_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise WorldlineError(f"{path} could not be written ({error.strerror or error}): name another place") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 @contextlib.contextmanager
