@@ -37,17 +37,7 @@ class FitSettings:
         patience: evaluations on held-out views without a better PSNR after which the fit stops, and returns its best
             state; 0 takes all steps and returns the last, which is what the falling rates are made for.
         evaluate_every: steps between these evaluations.
-        rigidity_weight: NonNegativeFloat = 0.0
-    smoothness_weight: NonNegativeFloat = 0.0
-    depth_weight: NonNegativeFloat = 0.0
-    mask_weight: NonNegativeFloat = 0.0
-    sky_weight: NonNegativeFloat = 0.0
-    normal_weight: NonNegativeFloat = 0.05
-    distortion_weight: NonNegativeFloat = 0.0
-    ignore_labelled: bool = False
-    patience: NonNegativeInt = 0
-    evaluate_every: Annotated[int, Field(ge=1)] = 100
-    checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1500
