@@ -116,7 +116,7 @@ def write_report(
     frames = choose_frames(len(clip.times_s), config.max_frames)
     size = fit_size(*clip.size, config.max_side)
     camera, objects = collect_tracks(tracks, kinematics)
-    shown = objects[: config.max_objects]
+    shown, units = objects[: config.max_objects], Units(kinematics.scale_source != "none")
     sampled = sample_questions(questions, config.questions_per_kind)
     pictures = _pick_frames(clip, {int(frame) for frame in frames} | set(question_frames(sampled, len(clip.times_s))))
     clip_frames = np.stack([resize(pictures[int(frame)], size) for frame in frames])
@@ -124,28 +124,25 @@ def write_report(
     room = config.max_megabytes * 1e6 - len(player.html)
     panels, psnr_db = _make_panels(clip_frames, frames, path, points, scene, room, config, checkpoints, progress)
 
-    units = Units(kinematics.scale_source != "none")
-    duration = float(clip.times_s[-1] - clip.times_s[0])
-    scale = (size[0] / clip.size[0], size[1] / clip.size[1])
     top_view, moving = draw_top_view(path, points, shown, frames, Units(path.metric), _MAX_TOP_VIEW_POINTS)
-    charts, readouts = draw_speed_charts([camera, *shown], duration, kinematics.grid_s, units)
+    charts, readouts = draw_speed_charts([camera, *shown], _duration(clip), kinematics.grid_s, units)
     state = {
-        "times": [round(float(clip.times_s[frame] - clip.times_s[0]), 4) for frame in frames],
-        "frames": [int(frame) for frame in frames],
-        "boxes": collect_boxes(objects, frames, clip.times_s, units, kinematics.grid_s, scale),
+        **_shown_moments(clip, frames),
+        "boxes": collect_boxes(
+            objects, frames, clip.times_s, units, kinematics.grid_s, (size[0] / clip.size[0], size[1] / clip.size[1])
+        ),
         "regions": outline_regions(masks, frames, size),
         "top": moving,
         "speeds": readouts,
         "grid": kinematics.grid_s,
         "unit": units.speed,
     }
-    truth = bool(pose_metrics.figures.num_rows or label_metrics.figures.num_rows)
     page = _render(
         title=clip.name,
         dataset=config.dataset,
         summary=summarise(clip, path, tracks, questions),
         tiles=make_tiles(clip, path, tracks, questions, fit_metrics, psnr_db),
-        notices=notices(path, ground, tracks, questions, truth),
+        notices=notices(path, ground, tracks, questions, bool(pose_metrics.figures.num_rows or label_metrics.figures.num_rows)),
         panels=panels,
         player=player,
         size=size,
@@ -166,6 +163,16 @@ def write_report(
     file = checkpoints / "report.html"
     file.write_text(page, encoding="utf-8")
     return Report(files=Files({"report.html": file}))
+
+
+def _duration(clip: Clip) -> float:
+    return float(clip.times_s[-1] - clip.times_s[0])
+
+
+def _shown_moments(clip: Clip, frames: np.ndarray) -> dict[str, list]:
+    """Return what the page's script knows of the frames: their times from the clip's start in seconds, and indices."""
+    times = [round(float(clip.times_s[frame] - clip.times_s[0]), 4) for frame in frames]
+    return {"times": times, "frames": [int(frame) for frame in frames]}
 
 
 def _render(**values: Any) -> str:
