@@ -100,7 +100,9 @@ def _fit(views: Any, model: str, steps: int, background: np.ndarray, seed: int) 
 
     # A random start is mostly in the wrong place: more of it moves than where a fit begins on known points, and opacity is free.
     # A short fit grows as often in its life as a long one, but not so often that nothing settles in between.
-    settings = FitSettings(steps=steps, relocate_share=0.1, opacity_weight=0.0, grow_every=max(10, steps // 40))
+    settings = FitSettings(
+        steps=steps, relocate_share=0.1, opacity_weight=0.0, grow_every=max(10, steps // 40), final_place_rate=0.01
+    )
     seeds = random_seeds(LOW, HIGH, GAUSSIANS, np.random.default_rng([seed, 1]))
     every, none = np.arange(len(views.times)), np.zeros(0, np.int64)
     return fit_scene(views, seeds, model, settings, training=every, validation=none, background=background, seed=seed)

@@ -272,7 +272,7 @@ def _step(
         pull = means2d.grad[0].norm(dim=-1).numpy()
         state.importance += pull * np.float32(0.5 * len(chosen) * max(views.size))
         state.seen += pull > 0
-    _descend(state, leaves, step, step / settings.steps)
+    _descend(state, leaves, step, settings)
     return float(np.mean(errors))
 
 
@@ -330,14 +330,15 @@ def _target(views: Views, view: int) -> Tensor:
     return torch.from_numpy(views.images[view].astype(np.float32) / np.float32(255.0))
 
 
-def _descend(state: FitState, leaves: dict[str, Tensor], step: int, progress: float) -> None:
+def _descend(state: FitState, leaves: dict[str, Tensor], step: int, settings: FitSettings) -> None:
     """Take one step of Adam with each parameter's own rate."""
     for name, value in state.values.items():
         gradient = leaves[name].grad
         if gradient is None:
             continue
         parameter = PARAMETERS[name]
-        rates = np.full(len(value), parameter.rate * parameter.final**progress, np.float32)
+        final = settings.final_place_rate if parameter.final is None else parameter.final
+        rates = np.full(len(value), parameter.rate * final ** (step / settings.steps), np.float32)
         if parameter.travels:
             rates *= np.median(state.distance) if parameter.rows == "scene" else state.distance[: len(value)]
         adam_step(value, gradient.numpy(), state.first[name], state.second[name], rates, step + 1)

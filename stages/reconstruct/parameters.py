@@ -33,18 +33,18 @@ class Parameter:
         rows: what its first axis counts: Gaussians, those that may move (the first M of them), or anything else.
         travels: whether the rate is multiplied with the distance to the nearest camera, so that one step is the same
             number of pixels for near and far Gaussians.
-        final: share of the rate at the last step; exponential in between.
+        final: share of the rate at the last step, exponential in between; None for that of `FitSettings.final_place_rate`.
     """
 
     rate: float
     activation: Literal["none", "exp", "sigmoid", "unit", "share"] = "none"
     rows: Rows = "gaussians"
     travels: bool = False
-    final: float = 0.3
+    final: float | None = 0.3
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    "means": Parameter(3e-3, travels=True, final=0.01),
+    "means": Parameter(3e-3, travels=True, final=None),
     "quats": Parameter(4e-3, "unit"),
     "scales": Parameter(3e-2, "exp"),
     "opacities": Parameter(5e-2, "sigmoid"),
@@ -53,8 +53,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     # Gaussian-Flow
     "time_centers": Parameter(5e-4, rows="movers"),
     "time_rates": Parameter(1e-4, rows="movers"),
-    "position_polynomial": Parameter(3e-3, rows="movers", travels=True, final=0.01),
-    "position_fourier": Parameter(1e-3, rows="movers", travels=True, final=0.01),
+    "position_polynomial": Parameter(3e-3, rows="movers", travels=True, final=None),
+    "position_fourier": Parameter(1e-3, rows="movers", travels=True, final=None),
     "rotation_polynomial": Parameter(2e-3, rows="movers"),
     "rotation_fourier": Parameter(1e-3, rows="movers"),
     "color_polynomial": Parameter(4e-3, rows="movers"),

@@ -13,6 +13,8 @@ class FitSettings:
     Attributes:
         steps: optimisation steps.
         batch: views per step, at different times; the gradient is their mean.
+        final_place_rate: share of the step size of places that is left at the last step. A drive, which begins on triangulated
+            points and ends long before it has settled, wants more of it than a small world from a random start.
         resolutions: how many resolutions the fit climbs through, each twice the last.
         primitive: "gaussian", or "surfel" for flat ones with normals (two trained scales).
         harmonics: degree of the spherical harmonics of the colours; 0 for colours that are the same from all sides.
@@ -42,6 +44,7 @@ class FitSettings:
 
     steps: Annotated[int, Field(ge=1)] = 1500
     batch: Annotated[int, Field(ge=1)] = 1
+    final_place_rate: Annotated[float, Field(gt=0, le=1)] = 0.03
     resolutions: Annotated[int, Field(ge=1)] = 2
     primitive: Literal["gaussian", "surfel"] = "gaussian"
     harmonics: Annotated[int, Field(ge=0, le=3)] = 0
