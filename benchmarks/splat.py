@@ -28,7 +28,11 @@ CASES = (
         ("splat.fraction_of_limit", "splat.step_ms", "splat.pairs_per_s", "splat.speedup_vs_cpp"),
         _of("splat_cpu", "measure_limit"),
     ),
-    Case("flatness", ("splat.flatness_5k_to_100k", "splat.flatness_fixed_image"), _of("splat_cpu", "measure_flatness")),
+    Case(
+        "flatness",
+        ("splat.flatness_5k_to_100k", "splat.flatness_all_threads", "splat.flatness_fixed_image"),
+        _of("splat_cpu", "measure_flatness"),
+    ),
     Case("threads", ("splat.identical_across_threads",), _of("splat_cpu", "measure_threads")),
     Case("memory", ("splat.peak_memory_mb",), _of("splat_cpu", "measure_memory")),
     Case(
