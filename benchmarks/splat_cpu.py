@@ -163,7 +163,7 @@ def measure_flatness(folder: Path, quick: bool) -> Sequence[Figure]:
     ratio_fixed, told_fixed = _flatness(True, 1, quick)
     return [
         figure("splat.flatness_5k_to_100k", ratio, "x", "1.3 asked",
-               f"dearest over cheapest pair, one thread; as many pairs per pixel for all, {SIZE} px at {COUNT:,}; {told}; " + SCENE),
+               f"dearest over cheapest pair, one thread; as many per pixel for all, {SIZE} px at {COUNT:,}; {told}; {SCENE}"),
         figure("splat.flatness_all_threads", ratio_threads, "x", "",
                f"the same by the clock with {available} threads, of which small images make little use; {told_threads}"),
         figure("splat.flatness_fixed_image", ratio_fixed, "x", "",
