@@ -1,20 +1,9 @@
 """The bench `catalog`: nothing lost, everything explained, any dataset rebuilt; how fast, and beside what."""
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import Case, Figure, figure
-
-
-def _of(module: str, function: str) -> Callable[[Path, bool], Sequence[Figure]]:
-    """Return what measures a case, imported when it runs in its own process, so that listing cases needs none of it."""
-
-    def measure(folder: Path, quick: bool) -> Sequence[Figure]:
-        figures: Sequence[Figure] = getattr(importlib.import_module(f"benchmarks.{module}"), function)(folder, quick)
-        return figures
-
-    return measure
+from benchmarks.harness import Case, Figure, figure, measured_by
 
 
 def _disk_full(folder: Path, quick: bool) -> Sequence[Figure]:
@@ -68,19 +57,29 @@ CASES = (
     Case(
         "commits",
         ("catalog.commits_per_s", "catalog.lost", "catalog.partial", "catalog.caller_errors"),
-        _of("catalog_commits", "measure_commits"),
+        measured_by("catalog_commits", "measure_commits"),
     ),
     Case(
         "s3",
         ("catalog.s3.commits_per_s", "catalog.s3.lost", "catalog.s3.partial", "catalog.s3.caller_errors"),
-        _of("catalog_commits", "measure_s3"),
+        measured_by("catalog_commits", "measure_s3"),
     ),
-    Case("kill9", ("catalog.kill9.rounds", "catalog.kill9.lost", "catalog.kill9.unclean"), _of("catalog_kills", "measure_kills")),
+    Case(
+        "kill9",
+        ("catalog.kill9.rounds", "catalog.kill9.lost", "catalog.kill9.unclean"),
+        measured_by("catalog_kills", "measure_kills"),
+    ),
     Case("diskfull", ("catalog.diskfull.lost", "catalog.diskfull.unclean", "catalog.diskfull.unclear"), _disk_full),
     Case("flips", ("catalog.flips.found_share", "catalog.flips.healed_share"), _flips),
-    Case("noop", ("catalog.noop_1000_s", "catalog.noop_10000_s"), _of("catalog_noop", "measure_noop"), limit_s=7200.0),
+    Case("noop", ("catalog.noop_1000_s", "catalog.noop_10000_s"), measured_by("catalog_noop", "measure_noop"), limit_s=7200.0),
     Case("queries", (*(f"catalog.query.{kind}_s" for kind in _QUESTIONS), "catalog.query_rss_mb"), _queries),
-    Case("loader", ("catalog.loader_clips_per_s", "catalog.loader_ratio_to_peer"), _of("catalog_loader", "measure_loader")),
-    Case("rebuild", ("catalog.rebuild.identical_share",), _of("catalog_rebuild", "measure_rebuild"), limit_s=7200.0),
-    Case("changed_constant", ("catalog.rebuild.changed_constant_named",), _of("catalog_rebuild", "measure_changed_constant")),
+    Case(
+        "loader", ("catalog.loader_clips_per_s", "catalog.loader_ratio_to_peer"), measured_by("catalog_loader", "measure_loader")
+    ),
+    Case("rebuild", ("catalog.rebuild.identical_share",), measured_by("catalog_rebuild", "measure_rebuild"), limit_s=7200.0),
+    Case(
+        "changed_constant",
+        ("catalog.rebuild.changed_constant_named",),
+        measured_by("catalog_rebuild", "measure_changed_constant"),
+    ),
 )

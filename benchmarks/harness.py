@@ -80,6 +80,16 @@ class Case:
     limit_s: float = 3600.0
 
 
+def measured_by(module: str, function: str) -> Callable[[Path, bool], Sequence[Figure]]:
+    """Return what measures a case, imported when it runs in its own process, so that listing cases needs none of it."""
+
+    def measure(folder: Path, quick: bool) -> Sequence[Figure]:
+        figures: Sequence[Figure] = getattr(importlib.import_module(f"benchmarks.{module}"), function)(folder, quick)
+        return figures
+
+    return measure
+
+
 @dataclass(frozen=True)
 class Finished:
     """A case that was measured, as it is kept in the bench's folder.

@@ -1,22 +1,11 @@
 """The bench `reconstruct`: 4D scenes beside a static one and one per frame, streets, surfels, and the files they are kept in."""
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import Case, Figure
+from benchmarks.harness import Case, Figure, measured_by
 
 _MODELS = ("gaussian_flow", "native_4d")
-
-
-def _of(module: str, function: str) -> Callable[[Path, bool], Sequence[Figure]]:
-    """Return what measures a case, imported when it runs in its own process, so that listing cases needs none of it."""
-
-    def measure(folder: Path, quick: bool) -> Sequence[Figure]:
-        figures: Sequence[Figure] = getattr(importlib.import_module(f"benchmarks.{module}"), function)(folder, quick)
-        return figures
-
-    return measure
 
 
 def _world(scene: str, protocol: str, *more: str, informs: bool = False) -> Case:
@@ -43,9 +32,9 @@ CASES = (
     Case("streets", tuple(f"reconstruct.street.{model}.{kind}"
                           for model in ("static", *_MODELS, "periodic_vibration", "rigid_agents")
                           for kind in ("psnr_db", "dynamic_psnr_db", "seconds")),
-         _of("reconstruct_streets", "measure"), limit_s=7200.0),
+         measured_by("reconstruct_streets", "measure"), limit_s=7200.0),
     Case("surfels", tuple(f"reconstruct.arm.{method}.normal_error_deg"
                           for method in ("surfels", "surfels_without_normal_loss", "gaussians")),
-         _of("reconstruct_surfels", "measure_arm"), limit_s=7200.0),
-    Case("formats", ("formats.worst_lossless_drop_db",), _of("reconstruct_formats", "measure_formats")),
+         measured_by("reconstruct_surfels", "measure_arm"), limit_s=7200.0),
+    Case("formats", ("formats.worst_lossless_drop_db",), measured_by("reconstruct_formats", "measure_formats")),
 )  # fmt: skip

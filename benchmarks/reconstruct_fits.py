@@ -52,6 +52,7 @@ def run_fit(fit: Fit) -> dict[str, Any]:
         error on held-out cameras at trained times as `angle_deg` and `ratio`, and as `drawn` that of the scene flow.
     """
     from stages.reconstruct.evaluation import compare_drawn_velocities, compare_velocities, join_scores, score_views
+    from stages.reconstruct.views import choose_views
     from worldline.worlds.protocols import capture
 
     film = capture(fit.scene, fit.protocol, size=SIZE, seed=fit.seed, split="train")
@@ -68,7 +69,7 @@ def run_fit(fit: Fit) -> dict[str, Any]:
         film = capture(fit.scene, fit.protocol, size=SIZE, seed=fit.seed, split=split)
         held_out = _views(film)
         nearest = np.abs(held_out.times[:, None] - moments).round(9).argmin(axis=1)
-        chosen = [(scenes[k][1], take_views(held_out, np.flatnonzero(nearest == k))) for k in np.unique(nearest)]
+        chosen = [(scenes[k][1], choose_views(held_out, np.flatnonzero(nearest == k))) for k in np.unique(nearest)]
         found[split] = join_scores([score_views(scene, part) for scene, part in chosen]).means()
         if fit.method in MOTION_MODELS and split == "heldout_views":
             found |= dataclasses.asdict(compare_velocities(scenes[0][1], held_out, film.velocities))
@@ -83,13 +84,6 @@ def _views(film: Any) -> Any:
     return Views(
         film.images, film.instances, film.camera_from_world, film.intrinsics, film.times, np.arange(count), depths=film.depths
     )  # fmt: skip
-
-
-def take_views(views: Any, chosen: np.ndarray) -> Any:
-    """Return some of the views."""
-    names = ("images", "labels", "camera_from_world", "times", "frames", "depths")
-    rows = {name: getattr(views, name)[chosen] for name in names}
-    return dataclasses.replace(views, **rows)
 
 
 def _fit(views: Any, model: str, steps: int, background: np.ndarray, seed: int) -> Any:
@@ -110,17 +104,21 @@ def _fit(views: Any, model: str, steps: int, background: np.ndarray, seed: int) 
 
 def _fit_frames(views: Any, background: np.ndarray, seed: int) -> list[tuple[float, Any]]:
     """Fit each time that was filmed by itself, with its share of the steps."""
+    from stages.reconstruct.views import choose_views
+
     moments = np.unique(views.times)
     steps = [len(part) for part in np.array_split(np.arange(STEPS), len(moments))]
     return [
-        (float(moment), _fit(take_views(views, np.flatnonzero(views.times == moment)), "static", share, background, seed))
+        (float(moment), _fit(choose_views(views, np.flatnonzero(views.times == moment)), "static", share, background, seed))
         for moment, share in zip(moments, steps, strict=True)
     ]
 
 
 def _warm_up(views: Any, method: str, background: np.ndarray) -> None:
     """Compile what a fit needs, which is done once on a machine and no part of a fit."""
-    _fit(take_views(views, np.arange(2)), "static" if method == "per_frame" else method, 12, background, 0)
+    from stages.reconstruct.views import choose_views
+
+    _fit(choose_views(views, np.arange(2)), "static" if method == "per_frame" else method, 12, background, 0)
 
 
 # -- one case: a world, filmed one way, all methods and seeds ------------------------------------------------------------
