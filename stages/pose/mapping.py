@@ -107,8 +107,13 @@ def extract(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> No
 
 
 def match(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> None:
-    """Match neighbouring frames and verify the matches by two-view geometry."""
+    """Match neighbouring frames and verify the matches by two-view geometry.
+
+    On one thread: COLMAP 4.2's threads share the search index of a frame, and with two a few matches came out otherwise in
+    one run of forty on a quiet machine. Measured on 80 frames: 8.1 s instead of 6.5 s.
+    """
     matching = pycolmap.FeatureMatchingOptions()
+    matching.num_threads = 1
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = request.seed
     pairs = sequential_pairs(request.frames, request.overlap)
