@@ -5,12 +5,13 @@ that can be had; the rest goes to COLMAP (`stages.pose.mapping`). The result liv
 the first registered camera is the origin, and nothing is known of metres or gravity. `pose.align` adds those.
 """
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -58,7 +59,7 @@ class ColmapConfig:
     footage: FootageConfig = field(default_factory=FootageConfig)
 
 
-_LOOKING, _READING = 10, 5  # shares of the work before mapping starts, for progress
+_LOOKING, READING, MAPPING = 10, 5, 100  # shares of the work, for progress
 _DECODE_ONCE_BYTES = 1 << 29
 
 
@@ -71,7 +72,7 @@ def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: 
         "moving". Where the verdict is "static" or "rotation" all frames are registered at the origin; where it is
         "textureless" or "failed" none is.
     """
-    total = _LOOKING + _READING + 100
+    total = _LOOKING + READING + MAPPING
     count = len(clip.frames)
     if np.prod(clip.frames.shape) <= _DECODE_ONCE_BYTES:
         clip.frames.array()  # the frames are read three times below
@@ -87,12 +88,30 @@ def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: 
     if footage.verdict != "moving":
         progress(total, total, footage.verdict)
         return degenerate_path(clip, footage, intrinsics), empty_cloud()
+    return map_frames(clip, intrinsics, config, seed, lambda done, note: progress(_LOOKING + done, total, note))
+
+
+def map_frames(
+    clip: Clip,
+    intrinsics: np.ndarray,
+    config: ColmapConfig,
+    seed: int,
+    on_step: Callable[[int, str], None],
+    ignored: Iterable[np.ndarray] | None = None,
+) -> tuple[CameraPath, PointCloud]:
+    """Reconstruct footage with parallax, leaving out the features in `ignored` (per frame, bool `[H, W]`) where it is given.
+
+    `on_step` gets the steps of `READING + MAPPING` that are done. The verdict is "moving" or "failed".
+    """
     with tempfile.TemporaryDirectory(prefix="worldline-colmap-") as name:
         folder = Path(name)
         write_frames(clip, folder / "images")
-        progress(_LOOKING + _READING, total, f"{count} frames read")
-        write_request(folder, make_request(clip, intrinsics, config, seed))
-        run_mapping(folder, lambda done, note: progress(_LOOKING + _READING + done, total, note))
+        if ignored is not None:
+            write_masks(ignored, folder / "masks")
+        on_step(READING, f"{len(clip.frames)} frames read")
+        request = make_request(clip, intrinsics, config, seed)
+        write_request(folder, dataclasses.replace(request, masked=ignored is not None))
+        run_mapping(folder, lambda done, note: on_step(READING + done, note))
         with np.load(folder / "result.npz") as archive:
             result = dict(archive)
     if str(result["method"]) == "none":
@@ -139,6 +158,13 @@ def write_frames(clip: Clip, folder: Path) -> None:
     for index, frame in enumerate(clip.frames):
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         cv2.imwrite(str(folder / image_name(index)), grey, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def write_masks(ignored: Iterable[np.ndarray], folder: Path) -> None:
+    """Write the masks as COLMAP reads them: one picture per frame, black where no features are wanted."""
+    folder.mkdir()
+    for index, mask in enumerate(ignored):
+        cv2.imwrite(str(folder / f"{image_name(index)}.png"), np.where(mask, 0, 255).astype(np.uint8))
 
 
 def run_mapping(folder: Path, on_step: Callable[[int, str], None]) -> None:

@@ -1,6 +1,7 @@
 """Structure from motion by COLMAP in a process of its own: `python -m stages.pose.mapping FOLDER`.
 
-The folder holds `request.json` (a `MapRequest`) and the frames as `images/000000.png`, ...; the result is `result.npz`.
+The folder holds `request.json` (a `MapRequest`), the frames as `images/000000.png`, ..., and where the request says so their
+masks as `masks/000000.png.png`, ... (0: no features here); the result is `result.npz`.
 Standard output carries one JSON list `[done, total, note]` per step. COLMAP lives apart because it logs to standard error,
 installs signal handlers, cannot be interrupted from Python, and brings its own zlib: with pycolmap imported before
 OpenCV, writing a PNG with OpenCV aborts the process.
@@ -35,6 +36,7 @@ class MapRequest:
         camera_model: COLMAP's name, "PINHOLE" or "SIMPLE_RADIAL".
         camera_params: its parameters, exact where `calibrated`, else a first guess.
         calibrated: whether the intrinsics are held fixed.
+        masked: whether there are masks.
     """
 
     frames: int
@@ -52,6 +54,7 @@ class MapRequest:
     tracks_per_view: int
     min_observations: int
     incremental_below: float
+    masked: bool = False
 
 
 def image_name(index: int) -> str:
@@ -91,6 +94,9 @@ def extract(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> No
     options.max_image_size = request.max_image_size
     options.sift.max_num_features = request.max_features
     options.sift.peak_threshold = request.peak_threshold
+    reader = pycolmap.ImageReaderOptions()
+    if request.masked:
+        reader.mask_path = str(folder / "masks")
     options.sift.first_octave = -1 if max(request.width, request.height) < request.upsample_below_px else 0
     chunk = 8
     for start in range(0, request.frames, chunk):
@@ -100,6 +106,7 @@ def extract(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> No
             str(folder / "colmap.db"),
             str(folder / "images"),
             image_names=names,
+            reader_options=reader,
             extraction_options=options,
             device=pycolmap.Device.cpu,
         )

@@ -13,7 +13,15 @@ from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
 from schemas.codec import content_digest
 from stages.contract import no_progress
-from stages.pose.colmap import ColmapConfig, guess_intrinsics, make_request, run_mapping, solve_camera_path, write_frames
+from stages.pose.colmap import (
+    ColmapConfig,
+    guess_intrinsics,
+    make_request,
+    map_frames,
+    run_mapping,
+    solve_camera_path,
+    write_frames,
+)
 from stages.pose.mapping import sequential_pairs, write_request
 from worldline.cameras import absolute_trajectory_error, invert_rigid, project, rotation_errors, transform_points
 
@@ -172,3 +180,13 @@ def test_mapping_ends_with_the_process_that_started_it(drive: tuple[np.ndarray, 
     assert time.monotonic() - started < 30
     assert not (tmp_path / "result.npz").exists()
     child.stdout.close()
+
+
+def test_no_features_come_from_what_is_ignored(drive: tuple[np.ndarray, Clip]) -> None:
+    true, clip = drive
+    left = np.zeros((SIZE[1], SIZE[0]), bool)
+    left[:, : SIZE[0] // 3] = True
+    path, points = map_frames(clip, SMALL_INTRINSICS, QUICK, 0, lambda done, note: None, ignored=[left for _ in clip.frames])
+    assert points.observation_xy_px[:, 0].min() > SIZE[0] // 3 - 1
+    error, _ = absolute_trajectory_error(path.world_from_camera[:, :3, 3], true[:, :3, 3], with_scale=True)
+    assert error < 0.05  # metres, over 5.5 m
