@@ -201,6 +201,7 @@ def test_processes_killed_at_random_moments_lose_nothing_acknowledged(
             assert_whole(catalog)
     versions = [version.version for version in catalog.datasets()]
     assert versions == list(range(1, len(versions) + 1))
+    catalog.log.compact(minimum=1)  # a segment whose merger died holds the same rows, but only the next merge registers it
     before = dump(catalog)
     lose_log(catalog)
     assert dump(Catalog.open(home)) == before

@@ -126,7 +126,7 @@ def test_a_build_killed_in_the_reconstruction_resumes_to_the_same_bytes(small_st
 
 def test_a_dataset_is_rebuilt_from_its_manifest_bit_by_bit(small_street, tmp_path):
     rebuilt = rebuild_dataset(Catalog.open(small_street.home), "small_street@1", tmp_path, quiet=True)
-    assert {verdict.level for verdict in rebuilt.verdicts} == {"identical"}
+    assert [(verdict.stage, verdict.cause) for verdict in rebuilt.verdicts if verdict.level != "identical"] == []
     assert rebuilt.identical_share == 1.0
     assert {item.kind for verdict in rebuilt.verdicts for item in verdict.artifacts} >= {
         "Clip",
