@@ -245,3 +245,22 @@ def rotation_errors(estimated: np.ndarray, true: np.ndarray) -> np.ndarray:
     """
     true_from_estimated = mean_rotation(true @ np.swapaxes(estimated, -1, -2))
     return rotation_angle(np.swapaxes(true, -1, -2) @ true_from_estimated @ estimated)
+
+
+def relative_pose_errors(
+    estimated: np.ndarray, true: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of the motion from pose `first[i]` to pose `second[i]` (Sturm et al., IROS 2012, eq. 2).
+
+    Args:
+        estimated: rigid poses `[N, 4, 4]`.
+        true: the same, in a world of their own but in the same unit.
+        first: indices `[M]` of the poses from which a motion is compared.
+        second: indices `[M]` of those to which it leads.
+
+    Returns:
+        Lengths `[M]` of the wrong translation in that unit, and angles `[M]` of the wrong rotation in radians.
+    """
+    true_motion = invert_rigid(true[first]) @ true[second]
+    error = invert_rigid(true_motion) @ invert_rigid(estimated[first]) @ estimated[second]
+    return np.linalg.norm(error[:, :3, 3], axis=1), rotation_angle(error[:, :3, :3])

@@ -146,3 +146,47 @@ def test_rotation_errors_ignore_the_choice_of_world_axes() -> None:
     off[0] = off[0] @ Rotation.from_euler("x", 0.1).as_matrix()
     errors = cameras.rotation_errors(off, true)
     assert errors[0] == pytest.approx(0.1 * 5 / 6, rel=0.02)  # the mean rotation takes a sixth of it
+
+
+def test_points_on_a_line_are_aligned_as_well_as_points_can_be_and_scale_is_that_of_the_line() -> None:
+    along = np.outer(np.linspace(0, 9, 10), [1.0, 2, 2]) / 3
+    target = np.outer(np.linspace(0, 27, 10), [0.0, 0, 1]) + np.array([5.0, 6, 7])
+    error, fit = cameras.absolute_trajectory_error(along, target, with_scale=True)
+    assert (error, fit.scale) == (pytest.approx(0.0, abs=1e-12), pytest.approx(3.0))
+    assert np.linalg.det(fit.rotation) == pytest.approx(1.0)
+    np.testing.assert_allclose(fit.rotation @ np.array([1.0, 2, 2]) / 3, [0, 0, 1], atol=1e-12)
+
+
+def test_mirrored_points_are_turned_and_never_mirrored() -> None:
+    source = np.random.default_rng(2).normal(size=(30, 3))
+    fit = cameras.umeyama(source, source * [1.0, 1.0, -1.0], with_scale=False)
+    assert np.linalg.det(fit.rotation) == pytest.approx(1.0)
+
+
+def test_the_scale_of_an_alignment_has_a_closed_form_for_points_that_only_grew() -> None:
+    # centred squares (1, 4, 1, 4) grow by 3 along x and 1 along y: least squares gives sum(a b) / sum(a a)
+    source = np.array([[1.0, 0], [0, 2], [-1, 0], [0, -2]])
+    fit = cameras.umeyama(source, source * [3.0, 1.0])
+    assert fit.scale == pytest.approx((3 * 2 + 1 * 8) / (2 + 8))
+    np.testing.assert_allclose(fit.rotation, np.eye(2), atol=1e-12)
+
+
+def test_rotation_errors_are_those_left_after_the_turn_that_all_share() -> None:
+    shared = random_rotations(1, seed=5)[0]
+    true = random_rotations(9, seed=6)
+    wobble = np.radians([3.0, -3.0, 0, 0, 0, 0, 0, 0, 0])  # in the world, about one axis: the mean turn stays the shared one
+    estimated = shared * Rotation.from_euler("z", wobble[:, None]) * true
+    errors = cameras.rotation_errors(estimated.as_matrix(), true.as_matrix())
+    np.testing.assert_allclose(np.degrees(errors), [3, 3, 0, 0, 0, 0, 0, 0, 0], atol=1e-9)
+
+
+def test_relative_errors_do_not_see_the_worlds_and_see_the_motion_in_the_cameras_axes() -> None:
+    true = cameras.rigid(random_rotations(6, seed=8).as_matrix(), np.random.default_rng(8).normal(size=(6, 3)))
+    elsewhere = cameras.rigid(random_rotations(1, seed=9).as_matrix()[0], np.array([7.0, 8, 9]))
+    slip = cameras.rigid(Rotation.from_euler("x", 0.2).as_matrix(), np.array([0.0, 0.3, 0.4]))
+    estimated = elsewhere @ true
+    estimated[5] = estimated[5] @ slip
+    first, second = np.array([0, 1, 3]), np.array([1, 2, 5])
+    translation, rotation = cameras.relative_pose_errors(estimated, true, first, second)
+    np.testing.assert_allclose(translation, [0, 0, 0.5], atol=1e-12)
+    np.testing.assert_allclose(rotation, [0, 0, 0.2], atol=1e-12)
