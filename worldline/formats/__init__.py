@@ -20,8 +20,8 @@ from pathlib import Path
 
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
+from worldline.files import read_bytes
 from worldline.formats.compressed import is_spz, read_compressed_ply, read_spz, write_compressed_ply, write_spz
-from worldline.formats.files import read_bytes
 from worldline.formats.fourdgs_file import is_fourdgs, read_fourdgs, write_fourdgs
 from worldline.formats.gltf import read_gltf, write_gltf
 from worldline.formats.ply import read_ply, read_ply_sequence, write_ply, write_ply_sequence

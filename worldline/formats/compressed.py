@@ -26,7 +26,7 @@ from gsply import write_spz as gsply_write_spz
 
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
-from worldline.formats.files import new_file, read_bytes
+from worldline.files import new_file, read_bytes
 from worldline.formats.frames import into_frame, out_of_frame
 from worldline.formats.moments import C0, Moment, harmonics_degree, moment_of_file, shown_at, static_scene
 from worldline.formats.ply import LARGEST, SMALLEST, remembered, told

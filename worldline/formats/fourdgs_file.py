@@ -35,8 +35,8 @@ from fourdgs.records import Header
 
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
+from worldline.files import new_file, read_bytes
 from worldline.formats.births import Births, held, scene_of_births
-from worldline.formats.files import new_file, read_bytes
 from worldline.formats.frames import frame_of_world, out_of_frame
 from worldline.formats.moments import (
     FAINTEST,

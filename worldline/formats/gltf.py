@@ -29,7 +29,7 @@ import numpy as np
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
 from worldline.cameras import rotation_from_quaternion
-from worldline.formats.files import new_file, read_bytes
+from worldline.files import new_file, read_bytes
 from worldline.formats.frames import into_frame, out_of_frame, turned
 from worldline.formats.moments import C0, Moment, harmonics_degree, joined, moment_of_file, shown_at, static_scene
 

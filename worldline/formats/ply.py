@@ -20,8 +20,8 @@ import numpy as np
 
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
+from worldline.files import new_file, new_folder, read_bytes
 from worldline.formats.births import held, scene_of_births
-from worldline.formats.files import new_file, new_folder, read_bytes
 from worldline.formats.frames import into_frame, out_of_frame
 from worldline.formats.moments import (
     C0,

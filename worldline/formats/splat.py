@@ -13,7 +13,7 @@ import numpy as np
 
 from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
-from worldline.formats.files import new_file, read_bytes
+from worldline.files import new_file, read_bytes
 from worldline.formats.frames import into_frame, out_of_frame
 from worldline.formats.moments import moment_of_file, shown_at, static_scene
 
