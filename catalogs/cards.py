@@ -38,6 +38,9 @@ _ROWS = {
     "cameras": "camera poses",
     "models": "models",
     "scenes": "4D scenes",
+    "paths": "camera paths",
+    "poses": "frames with a pose",
+    "unposed": "frames without a pose, left out",
 }
 
 _VIDEOS = (

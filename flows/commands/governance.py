@@ -38,7 +38,8 @@ def add_commands(add: Add) -> None:
     parser.add_argument("dataset", metavar="NAME[@V]")
     parser.add_argument(
         "format", metavar="FORMAT",
-        help="parquet, or 4D scenes as ply, ply-sequence, compressed-ply, spz, splat, glb, 4dgs or html",
+        help="parquet; 4D scenes as ply, ply-sequence, compressed-ply, spz, splat, glb, 4dgs or html; camera paths as colmap, "
+        "colmap-text, transforms, tum or kitti",
     )  # fmt: skip
     parser.add_argument("destination", type=Path, metavar="DEST")
     parser.add_argument("--licence", metavar="USE", help="only what may be used so: commercial or redistribution")
@@ -49,6 +50,9 @@ def add_commands(add: Add) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="files of a ply-sequence, key frames of a 4dgs (24)")
     parser.add_argument(
         "--up", choices=["z", "y", "-y"], help="axis of PLY and .splat files that points up (-y, as viewers expect)"
+    )
+    parser.add_argument(
+        "--undistort", action="store_true", help="images of colmap and transforms as a pinhole camera would have taken them"
     )
 
 
@@ -117,8 +121,10 @@ def _show_takedown(options: argparse.Namespace, report: "Takedown", *, removed: 
 def _export(options: argparse.Namespace) -> None:
     from catalogs.exports import FORMATS, export
     from tasks.exporting import scene_formats
+    from tasks.exporting_cameras import camera_formats
 
-    formats = FORMATS | scene_formats(options.format, at_s=options.at, frames=options.frames, up=options.up)
+    scenes = scene_formats(options.format, at_s=options.at, frames=options.frames, up=options.up)
+    formats = FORMATS | scenes | camera_formats(options.format, undistort=options.undistort)
     catalog, chosen = open_catalog(options), {"licence": options.licence, "split": options.split}
     report = export(catalog, options.dataset, options.format, options.destination, **chosen, formats=formats)
     if options.json:

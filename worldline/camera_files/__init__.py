@@ -21,6 +21,7 @@ from worldline.camera_files.images import PosedImages, posed_images
 from worldline.camera_files.kitti import read_kitti, write_kitti
 from worldline.camera_files.nerfstudio import read_transforms, write_transforms
 from worldline.camera_files.tum import read_tum, write_tum
+from worldline.camera_files.undistortion import undistorted, undistorter
 
 __all__ = [
     "PosedImages",
@@ -30,6 +31,8 @@ __all__ = [
     "read_kitti",
     "read_transforms",
     "read_tum",
+    "undistorted",
+    "undistorter",
     "write_colmap",
     "write_kitti",
     "write_transforms",
