@@ -28,7 +28,8 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
     """Take one clip through all stages; return its artifacts by role."""
     clip, truth = build.open_source(source)
     camera, structure = build.run("pose.colmap", clip=clip)
-    path, points, ground = build.run("pose.align", clip=clip, path=camera, points=structure)
+    (depth,) = build.run("pose.depth", clip=clip)
+    path, points, ground = build.run("pose.align", clip=clip, path=camera, points=structure, depth=depth)
 
     (point_tracks,) = build.run("label.point_tracks", clip=clip)
     (masks,) = build.run("label.moving_regions", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks)
@@ -59,6 +60,8 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
         "pose_metrics": pose_metrics,
         "label_metrics": label_metrics,
     }
+    if build.settings("pose.depth")["model"]:
+        artifacts["depth"] = depth
     lineage = build.lineage(artifacts)
     (report,) = build.run("export.report", **artifacts, lineage=lineage)
     return {**artifacts, "lineage": lineage, "report": report}

@@ -15,6 +15,9 @@ same kind of machine, whether or not the run was interrupted. Where exact equali
 the stage declares by which metric and limit two results of each artifact type compare equal:
 
     @stage("reconstruct.toy", version=1, tolerance={Metrics: Tolerance("largest difference of a figure", 0.1, "dB")})
+
+A config may leave to the machine what it decides ("auto") or name what can change (a model): `pin` resolves both before
+the execution's key is made from it.
 """
 
 import importlib
@@ -71,6 +74,7 @@ class Stage:
         resumable: whether it takes `checkpoints`.
         environment_packages: packages whose version enters the key because the stage's bytes depend on them.
         tolerances: by output kind, where results of the same execution are not exactly equal.
+        pin: the config with everything resolved that this machine or the present state of a model decides.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Stage:
     resumable: bool
     environment_packages: tuple[str, ...]
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    pin: Callable[[Any], Any] | None = None
 
 
 STAGES: dict[str, Stage] = {}
@@ -94,6 +99,7 @@ def stage(
     version: int,
     environment_packages: tuple[str, ...] = (),
     tolerance: Mapping[type[Artifact], Tolerance] | None = None,
+    pin: Callable[[Any], Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as a stage and return it unchanged.
 
@@ -124,6 +130,7 @@ def stage(
             resumable="checkpoints" in hints,
             environment_packages=environment_packages,
             tolerances={kind.kind: limit for kind, limit in (tolerance or {}).items()},
+            pin=pin,
         )
         return function
 

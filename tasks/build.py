@@ -33,7 +33,6 @@ from schemas.errors import WorldlineError
 from schemas.reports import Lineage, Report
 from stages.contract import STAGES, load_stages
 from stages.fingerprint import fingerprint_stage, list_definitions
-from stages.generate.diffusers_video import DiffusersConfig, pin_model
 from stages.ingest.source import describe_source
 from tasks.causes import explain_difference
 from tasks.configs import make_config, nearest
@@ -151,7 +150,9 @@ class Build:
 
     def _config(self, stage_name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if settings or stage_name not in self._configs:
-            config = make_config(STAGES[stage_name].config_type, {**self.settings(stage_name), **settings}, stage_name)
+            stage = STAGES[stage_name]
+            config = make_config(stage.config_type, {**self.settings(stage_name), **settings}, stage_name)
+            config = config if stage.pin is None else stage.pin(config)
             if settings:
                 return dict(to_plain(config))
             self._configs[stage_name] = to_plain(config)
@@ -176,8 +177,7 @@ class Build:
             origin = clip
         elif scheme == "diffusers":
             conditioning = self._given(_conditioning(self.recipe["generate"]["image"]))
-            asked = make_config(DiffusersConfig, {**self.settings("generate.diffusers"), "model": rest}, "generate.diffusers")
-            clip, truth = self.run("generate.diffusers", to_plain(pin_model(asked)), conditioning=conditioning)
+            clip, truth = self.run("generate.diffusers", {"model": rest}, conditioning=conditioning)
             origin = clip
         elif rest and not Path(source).expanduser().exists() and "/" not in scheme:
             raise WorldlineError(f"source={source!r}: unknown kind {scheme!r}{nearest(scheme, ['world', 'diffusers'])}")

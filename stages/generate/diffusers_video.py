@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from schemas.canonical import TaggedHash, hash_file
 from schemas.clips import Clip, Source
 from schemas.errors import WorldlineError
 from schemas.media import Video
 from schemas.tracks import Truth
 from stages.contract import Progress, stage
 from stages.ingest.pictures import read_picture, resize
+from stages.pretrained import first_line, folder_digest, is_folder, resolve_device
 
 _INDEX = "model_index.json"
 # What pipelines call the number of frames to make; one without any of these makes no video of chosen length.
@@ -71,7 +71,27 @@ class DiffusersConfig:
     cpu_offload: bool = False
 
 
-@stage("generate.diffusers", version=1, environment_packages=("diffusers", "torch", "transformers"))
+def pin_model(config: DiffusersConfig) -> DiffusersConfig:
+    """Return the config with everything resolved that this machine or the model's present state decides.
+
+    A repository gets the commit that its revision stands for, a local folder the digest of its files, and "auto" its
+    meaning here. A key made from the result changes when the model does.
+
+    Raises:
+        WorldlineError: if the model is not at hand.
+    """
+    folder, revision = _locate(config.model, config.revision)
+    device = resolve_device(config.device)
+    return dataclasses.replace(
+        config,
+        revision=revision or config.revision,
+        weights=folder_digest(folder) if is_folder(config.model) else "",
+        device=device,
+        dtype=_resolve_dtype(config.dtype, device),
+    )
+
+
+@stage("generate.diffusers", version=1, environment_packages=("diffusers", "torch", "transformers"), pin=pin_model)
 def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, progress: Progress) -> tuple[Clip, Truth]:
     """Make a video with a diffusers pipeline; there is no truth.
 
@@ -96,12 +116,11 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
     accepted = inspect.signature(pipeline_class.__call__).parameters
     image = _conditioning_image(conditioning, pipeline_class.__name__, accepted)
     arguments, ignored = _arguments(config, pipeline_class.__name__, accepted)
-    is_local = Path(config.model).expanduser().is_dir()
-    weights = _folder_digest(folder) if is_local else ""
+    weights = folder_digest(folder) if is_folder(config.model) else ""
     if config.weights and config.weights != weights:
         raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
 
-    device = _resolve_device(config.device)
+    device = resolve_device(config.device)
     dtype = _resolve_dtype(config.dtype, device)
     pipeline = _load(pipeline_class, folder, config, device, dtype)
     if image is not None:
@@ -138,27 +157,6 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
     return clip, Truth.unavailable()
 
 
-def pin_model(config: DiffusersConfig) -> DiffusersConfig:
-    """Return the config with everything resolved that this machine or the model's present state decides.
-
-    A repository gets the commit that its revision stands for, a local folder the digest of its files, and "auto" its
-    meaning here. A key made from the result changes when the model does.
-
-    Raises:
-        WorldlineError: if the model is not at hand.
-    """
-    folder, revision = _locate(config.model, config.revision)
-    device = _resolve_device(config.device)
-    is_local = Path(config.model).expanduser().is_dir()
-    return dataclasses.replace(
-        config,
-        revision=revision or config.revision,
-        weights=_folder_digest(folder) if is_local else "",
-        device=device,
-        dtype=_resolve_dtype(config.dtype, device),
-    )
-
-
 def _locate(model: str, revision: str | None) -> tuple[Path, str]:
     """Return the folder with the model's files, and the commit that they are from ("" for a plain folder)."""
     if not model:
@@ -181,7 +179,7 @@ def _locate(model: str, revision: str | None) -> tuple[Path, str]:
         at = f" at revision {revision}" if revision else ""
         fetch = f"hf download {model}" + (f" --revision {revision}" if revision else "")
         raise WorldlineError(
-            f"the model {model}{at} is not in the local cache and cannot be downloaded ({_first_line(error)}): connect once and "
+            f"the model {model}{at} is not in the local cache and cannot be downloaded ({first_line(error)}): connect once and "
             f"run `{fetch}`, or give a local folder"
         ) from error
     snapshot = Path(found)
@@ -195,7 +193,7 @@ def _find_class(folder: Path, config: DiffusersConfig) -> Any:
         named = json.loads((folder / _INDEX).read_text()).get("_class_name")
     except (OSError, ValueError) as error:
         raise WorldlineError(
-            f"{config.model}/{_INDEX} is not readable ({_first_line(error)}): download the model again"
+            f"{config.model}/{_INDEX} is not readable ({first_line(error)}): download the model again"
         ) from error
     name = config.pipeline_class or named
     found = getattr(diffusers, name, None) if isinstance(name, str) else None
@@ -280,7 +278,7 @@ def _load(pipeline_class: Any, folder: Path, config: DiffusersConfig, device: st
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise WorldlineError(
-            f"{config.model} does not load as {pipeline_class.__name__} ({_first_line(error)}): check that the folder is whole "
+            f"{config.model} does not load as {pipeline_class.__name__} ({first_line(error)}): check that the folder is whole "
             "and its weights are safetensors"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
@@ -291,7 +289,7 @@ def _load(pipeline_class: Any, folder: Path, config: DiffusersConfig, device: st
             pipeline.to(device)
     except (ImportError, RuntimeError) as error:
         raise WorldlineError(
-            f"{config.model} does not fit on {device} ({_first_line(error)}): set cpu_offload or dtype"
+            f"{config.model} does not fit on {device} ({first_line(error)}): set cpu_offload or dtype"
         ) from error
     return pipeline
 
@@ -321,7 +319,7 @@ def _run(pipeline: Any, arguments: dict[str, Any], model: str) -> Any:
         with torch.inference_mode():
             return pipeline(**arguments)
     except (ValueError, TypeError) as error:
-        raise WorldlineError(f"{model}: the pipeline refuses these settings ({_first_line(error)})") from error
+        raise WorldlineError(f"{model}: the pipeline refuses these settings ({first_line(error)})") from error
     except torch.OutOfMemoryError as error:
         raise WorldlineError(f"{model}: out of device memory; lower num_frames, height or width, or set cpu_offload") from error
 
@@ -360,31 +358,9 @@ def _default(accepted: Any, name: str) -> Any:
     return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
-def _resolve_device(device: str) -> str:
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def _resolve_dtype(dtype: str, device: str) -> str:
     if dtype == "auto":
         return "bfloat16" if device.startswith("cuda") else "float32"
     if dtype not in ("float32", "bfloat16", "float16"):
         raise WorldlineError(f"dtype is {dtype}: it must be auto, float32, bfloat16 or float16")
     return dtype
-
-
-def _folder_digest(folder: Path) -> str:
-    """Return the SHA-256 over the names and contents of a model folder's files; hidden ones do not count."""
-    digest = TaggedHash("model-folder/1")
-    for path in sorted(folder.rglob("*"), key=lambda item: item.relative_to(folder).as_posix()):
-        name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            digest.field(name.as_posix().encode()).field(hash_file(path).encode())
-    return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
