@@ -38,6 +38,7 @@ _ROWS = {
     "cameras": "camera poses",
     "models": "models",
     "scenes": "4D scenes",
+    "shards": "files of clips",
     "paths": "camera paths",
     "poses": "frames with a pose",
     "unposed": "frames without a pose, left out",

@@ -39,7 +39,7 @@ def add_commands(add: Add) -> None:
     parser.add_argument(
         "format", metavar="FORMAT",
         help="parquet; 4D scenes as ply, ply-sequence, compressed-ply, spz, splat, glb, 4dgs or html; camera paths as colmap, "
-        "colmap-text, transforms, tum or kitti",
+        "colmap-text, transforms, tum or kitti; labels as llava, sharegpt, videofolder or webdataset",
     )  # fmt: skip
     parser.add_argument("destination", type=Path, metavar="DEST")
     parser.add_argument("--licence", metavar="USE", help="only what may be used so: commercial or redistribution")
@@ -122,9 +122,10 @@ def _export(options: argparse.Namespace) -> None:
     from catalogs.exports import FORMATS, export
     from tasks.exporting import scene_formats
     from tasks.exporting_cameras import camera_formats
+    from tasks.exporting_labels import label_formats
 
     scenes = scene_formats(options.format, at_s=options.at, frames=options.frames, up=options.up)
-    formats = FORMATS | scenes | camera_formats(options.format, undistort=options.undistort)
+    formats = FORMATS | scenes | camera_formats(options.format, undistort=options.undistort) | label_formats()
     catalog, chosen = open_catalog(options), {"licence": options.licence, "split": options.split}
     report = export(catalog, options.dataset, options.format, options.destination, **chosen, formats=formats)
     if options.json:

@@ -1,0 +1,237 @@
+"""The labels and tracks of a dataset version in the formats that others train on: `worldline.label_files` as ways out.
+
+Videos go along as H.264, every frame at its own time and in the pixels that the questions speak of. Beside the files of the
+format lie `label_facts.parquet`, a row per label with what a trainer or a doubter needs of it, and `dropped.json`, which
+counts every question that was not asked and every box that the format could not hold, by reason. Licences, splits and the
+folder that appears whole or not at all are the catalog's (`catalogs.exports`).
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from catalogs.exports import Format, Member, Selection
+from schemas.artifact import Artifact
+from schemas.cameras import CameraPath
+from schemas.canonical import hash_file
+from schemas.clips import Clip
+from schemas.errors import WorldlineError
+from schemas.labels import Kinematics, Questions
+from schemas.tracks import Tracks
+from worldline.label_files.labelled_clip import LABEL_FACTS, LabelledClip
+
+_KINDS = frozenset({"Clip", "CameraPath", "Tracks", "Kinematics", "Questions"})
+_CRF = 18  # no visible loss
+_FACTS = (
+    "Videos are H.264, without visible loss, at the frames' own times. `label_facts.parquet` has a row per label: its window, "
+    "frames, tracks, number, unit, 90 % interval, scale, wording, licence, and the SHA-256 and frame rate of its video. "
+    "`dropped.json` counts, by kind and reason, what was not asked or could not be written."
+)
+_ABOUT = {
+    "llava": f"`train.json` (and val, test) lists conversations as LLaVA and Qwen-VL read them. {_FACTS}",
+    "sharegpt": f"`dataset_info.json` names the files for LLaMA-Factory: this folder is its dataset_dir. {_FACTS}",
+    "videofolder": f'`datasets.load_dataset("videofolder", data_dir="data")` reads it, a row per label. {_FACTS}',
+    "webdataset": "Shards `train-000000.tar`, ...; a clip is `KEY.mp4`, `KEY.json`, `KEY.cameras.npy`, `KEY.tracks.npy`. "
+    f"{_FACTS}",
+}
+_Kind = TypeVar("_Kind", bound=Artifact)
+
+
+@dataclass
+class _Written:
+    """What the clips written so far add up to.
+
+    Attributes:
+        facts: `LABEL_FACTS` of each clip.
+        dropped: counts by (what, reason): kinds of questions, or "boxes".
+        rows: of the report.
+    """
+
+    facts: list[pa.Table] = field(default_factory=list)
+    dropped: dict[tuple[str, str], int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+
+    def table(self) -> pa.Table:
+        """Return the facts of all labels."""
+        return pa.concat_tables([LABEL_FACTS.empty_table(), *self.facts]).combine_chunks()
+
+
+def label_formats() -> dict[str, Format]:
+    """Return the formats of labels by name, for `catalogs.exports.export`."""
+    return {name: Format(_writing(name), _KINDS, about) for name, about in _ABOUT.items()}
+
+
+def _writing(form: str) -> Callable[[Selection, Path], dict[str, int]]:
+    """Return the function that writes a selection in one format."""
+
+    def write(selection: Selection, folder: Path) -> dict[str, int]:
+        written = _Written()
+        _WRITERS[form](_clips(selection, form), folder, re.sub(r"\W+", "_", selection.version.name), written)
+        facts = written.table()
+        pq.write_table(facts, folder / "label_facts.parquet", compression="zstd")
+        dropped = [{"what": what, "reason": reason, "count": count} for (what, reason), count in sorted(written.dropped.items())]
+        (folder / "dropped.json").write_text(json.dumps(dropped, indent=1) + "\n")
+        return {"labels": len(facts)} | written.rows
+
+    return write
+
+
+# -- text and shards -----------------------------------------------------------------------------------------------------
+
+
+def _write_llava(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from worldline.label_files.conversations import write_llava
+
+    _write_videos(items, folder, written, lambda item: f"videos/{item.file}.mp4")
+    write_llava(_asked(written).to_pylist(), folder, name)
+
+
+def _write_sharegpt(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from worldline.label_files.conversations import write_sharegpt
+
+    _write_videos(items, folder, written, lambda item: f"videos/{item.file}.mp4")
+    write_sharegpt(_asked(written).to_pylist(), folder, name)
+
+
+def _write_video_folder(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from worldline.label_files.video_folder import video_place, write_video_folder
+
+    _write_videos(items, folder, written, lambda item: video_place(item.split, item.file))
+    write_video_folder(_asked(written), folder)
+
+
+def _write_web_dataset(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from worldline.label_files.labelled_clip import of_split
+    from worldline.label_files.web_dataset import web_sample, write_shards
+
+    samples: list[tuple[str, dict[str, bytes | Path]]] = []
+    splits: list[str] = []
+    for item in items:
+        place = folder / f"{item.file}.mp4"
+        facts = _write_video(item, folder, place.name, written)
+        samples.append((item.file, {"mp4": place, **web_sample(item, facts)}))
+        splits.append(item.split)
+    written.rows["shards"] = write_shards(of_split(samples, splits), folder)
+    for _, parts in samples:
+        Path(str(parts["mp4"])).unlink()
+
+
+def _asked(written: _Written) -> pa.Table:
+    """Return the facts of all labels, of which there must be one."""
+    facts = written.table()
+    if not len(facts):
+        raise WorldlineError("there are no questions to export: build a version with labels, or choose another format")
+    return facts
+
+
+# -- clips ---------------------------------------------------------------------------------------------------------------
+
+
+def _clips(selection: Selection, form: str) -> Iterator[LabelledClip]:
+    """Yield every clip of a selection with what was found in it, loaded one at a time."""
+    by_clip: dict[str, list[Member]] = {}
+    for member in selection.members:
+        by_clip.setdefault(member.clip, []).append(member)
+    producers = _producers(selection)
+    taken: set[str] = set()
+    for name, members in by_clip.items():
+        clip = _only(selection, members, Clip)
+        if clip is None:
+            continue
+        loaded, member = clip
+        words = re.sub(r"[^A-Za-z0-9_-]+", "-", name or loaded.name).strip("-")[:80] or "clip"
+        file = words if words not in taken else f"{words}-{member.ref.digest[:12]}"
+        taken.add(file)
+        questions = _only(selection, members, Questions)
+        found = {kind: _only(selection, members, kind) for kind in (CameraPath, Tracks, Kinematics)}
+        made = questions[1].ref.digest if questions else ""
+        licences = questions[1].licences if questions else member.licences
+        yield LabelledClip(
+            name=name, file=file, split=member.split, clip=loaded,
+            questions=_accepted(questions[0], selection) if questions else None,
+            told={"licence": licences.expression, "attribution": licences.attribution, "clip_digest": member.ref.digest,
+                  "artifact": made, "producer": producers.get(made, "")},
+            **{role: found[kind][0] if found[kind] else None  # type: ignore[index, arg-type]
+               for role, kind in (("path", CameraPath), ("tracks", Tracks), ("kinematics", Kinematics))},
+        )  # fmt: skip
+
+
+def _only(selection: Selection, members: Iterable[Member], kind: type[_Kind]) -> tuple[_Kind, Member] | None:
+    """Return the artifact of a kind and its place; of several, the one whose role is the shortest ("clip", not "clip_left")."""
+    found = sorted((member for member in members if member.ref.kind == kind.kind), key=lambda item: (len(item.role), item.role))
+    if not found:
+        return None
+    artifact = selection.catalog.load(found[0].ref.digest)
+    assert isinstance(artifact, kind)
+    return artifact, found[0]
+
+
+def _accepted(questions: Questions, selection: Selection) -> Questions:
+    """Return the questions without those that people rejected."""
+    rejected = pa.array(selection.version.rejected, pa.string())
+    rows = questions.rows.filter(pc.invert(pc.is_in(questions.rows["question_id"], value_set=rejected)))
+    return Questions(rows=rows, rejections=questions.rejections)
+
+
+def _producers(selection: Selection) -> dict[str, str]:
+    """Return stage and version by the digest of the questions that they made."""
+    digests = sorted({member.ref.digest for member in selection.members if member.ref.kind == "Questions"})
+    if not digests:
+        return {}
+    told = ", ".join(f"'{digest}'" for digest in digests)
+    rows = selection.catalog.sql(
+        "SELECT DISTINCT digest, stage, executions.version AS version FROM edges JOIN executions ON key = execution_key "
+        f"WHERE direction = 'out' AND digest IN ({told}) ORDER BY ALL"
+    )
+    return {row["digest"]: f"{row['stage']}@{row['version']}" for row in rows.to_pylist()}
+
+
+def _write_videos(items: Iterable[LabelledClip], folder: Path, written: _Written, place: Callable[[LabelledClip], str]) -> None:
+    for item in items:
+        _write_video(item, folder, place(item), written)
+
+
+def _write_video(item: LabelledClip, folder: Path, place: str, written: _Written) -> pa.Table:
+    """Write one clip's video, and count its labels; return their facts."""
+    path = folder / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encode(path, item.clip.frames, item.clip.times_s)
+    return _count(item, place, hash_file(path), written)
+
+
+def _count(item: LabelledClip, video: str, sha256: str, written: _Written) -> pa.Table:
+    facts = item.label_facts(video, sha256)
+    written.facts.append(facts)
+    written.rows["clips"] = written.rows.get("clips", 0) + 1
+    for row in item.questions.rejections.to_pylist() if item.questions is not None else []:
+        key = (row["kind"], row["reason"])
+        written.dropped[key] = written.dropped.get(key, 0) + row["count"]
+    return facts
+
+
+def encode(path: Path, frames: Iterable[np.ndarray], times_s: np.ndarray) -> None:
+    """Write frames as H.264 at their times; an odd side gains a row or column, so that no pixel moves."""
+    from stages.export.media import encode_mp4
+
+    def even() -> Iterator[np.ndarray]:
+        for frame in frames:
+            height, width = frame.shape[0] % 2, frame.shape[1] % 2
+            yield np.pad(frame, ((0, height), (0, width), (0, 0)), mode="edge") if height or width else frame
+
+    encode_mp4(path, even(), times_s, _CRF)
+
+
+_WRITERS: dict[str, Callable[[Iterator[LabelledClip], Path, str, _Written], None]] = {
+    "llava": _write_llava,
+    "sharegpt": _write_sharegpt,
+    "videofolder": _write_video_folder,
+    "webdataset": _write_web_dataset,
+}

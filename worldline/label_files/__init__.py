@@ -1,0 +1,1 @@
+"""Labels, tracks and clips in the file formats that training code, driving toolkits and robot learning read."""
