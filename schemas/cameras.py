@@ -1,12 +1,12 @@
 """Camera paths, sparse points and the ground: level 1 geometry of a clip."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
-from schemas.artifact import Artifact
+from schemas.artifact import ADDED, Artifact
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class CameraPath(Artifact):
         gravity_source: "none", "ground_plane", "camera_up", "given".
         gravity_sigma_rad: standard deviation of the up direction.
         reprojection_error_px: mean over the observations; 0 where nothing was triangulated.
+        strategy: how the path was solved, and why so, in one phrase for people; None where nothing was chosen.
     """
 
     level: ClassVar[int] = 1
@@ -46,6 +47,7 @@ class CameraPath(Artifact):
     gravity_source: str
     gravity_sigma_rad: float
     reprojection_error_px: float
+    strategy: str | None = field(default=None, metadata=ADDED)
 
     @property
     def metric(self) -> bool:
@@ -65,6 +67,7 @@ class CameraPath(Artifact):
             "scale_sigma": self.scale_sigma,
             "gravity_source": self.gravity_source,
             "reprojection_error_px": self.reprojection_error_px,
+            **({} if self.strategy is None else {"strategy": self.strategy}),
         }
 
 

@@ -25,6 +25,7 @@ from schemas.clips import Clip
 from stages.contract import Progress, stage
 from stages.pose.footage import Footage, FootageConfig, classify_footage, with_focal
 from stages.pose.mapping import MapRequest, image_name, write_request
+from stages.pose.strategy import Strategy, StrategyConfig, choose_strategy, describe_strategy, measure_continuity
 from worldline.cameras import invert_rigid, transform_points
 
 
@@ -33,28 +34,41 @@ class ColmapConfig:
     """How `pose.colmap` reconstructs.
 
     Attributes:
-        max_features: SIFT features kept per frame, strongest first.
+        max_features: SIFT features kept per frame of a video, largest first.
+        photo_features: the same for photos, whose views are further apart: fewer of their features match.
         max_image_size: longer side in pixels at which features are looked for; larger frames are reduced.
         peak_threshold: SIFT contrast threshold; lower finds more features in flat footage.
-        upsample_below_px: frames whose longer side is smaller are doubled in size for feature extraction.
-        overlap: every frame is matched with this many next frames, and at powers of two beyond.
+        few_features: where the median frame has fewer features they are looked for again, in frames doubled in size and at
+            a quarter of the threshold.
+        upsample_below_px: frames whose longer side is smaller are doubled in size for feature extraction; photos always are.
+        overlap: every frame of a video is matched with this many next frames, and at powers of two beyond.
+        strategy: which other frames are matched, and what is solved at once.
+        mapper: "global", "incremental", or "auto": global, then incremental where frames are left out.
+        loop_matches: verified matches from which a pair far apart in time counts as a return to the same place.
         tracks_per_view: feature tracks per frame that position the cameras, longest first.
         min_observations: triangulated points that a frame must see to count as registered.
         incremental_below: share of registered frames below which incremental mapping is tried as well.
-        lens: camera model where the clip has no intrinsics: "simple_radial" (one distortion term) or "pinhole".
-        focal_guess: first guess of the focal length over the longer image side, where the clip has no intrinsics.
+        lens: camera model where the clip has no intrinsics: "pinhole" (no distortion), "simple_radial" (one term), "radial"
+            (two) or "opencv" (two focal lengths, two radial and two tangential terms).
+        focal_guess: first guess of the focal length over the longer image side, where the clip has no intrinsics and its
+            photos do not say.
         footage: thresholds of the classification before mapping.
     """
 
     max_features: PositiveInt = 2500
+    photo_features: PositiveInt = 8000
     max_image_size: PositiveInt = 1280
     peak_threshold: float = 0.0067
+    few_features: int = 300
     upsample_below_px: int = 800
     overlap: PositiveInt = 8
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    mapper: Literal["auto", "global", "incremental"] = "auto"
+    loop_matches: int = 30
     tracks_per_view: int = 200
     min_observations: int = 15
     incremental_below: float = 0.9
-    lens: Literal["simple_radial", "pinhole"] = "simple_radial"
+    lens: Literal["pinhole", "simple_radial", "radial", "opencv"] = "simple_radial"
     focal_guess: float = 1.2
     footage: FootageConfig = field(default_factory=FootageConfig)
 
@@ -63,7 +77,7 @@ _LOOKING, READING, MAPPING = 10, 5, 100  # shares of the work, for progress
 _DECODE_ONCE_BYTES = 1 << 29
 
 
-@stage("pose.colmap", version=1, environment_packages=("pycolmap", "opencv-python-headless"))
+@stage("pose.colmap", version=2, environment_packages=("pycolmap", "opencv-python-headless"))
 def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: Progress) -> tuple[CameraPath, PointCloud]:
     """Solve the camera path of a clip in an arbitrary frame and unit.
 
@@ -76,7 +90,7 @@ def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: 
     count = len(clip.frames)
     if np.prod(clip.frames.shape) <= _DECODE_ONCE_BYTES:
         clip.frames.array()  # the frames are read three times below
-    intrinsics = clip.intrinsics if clip.intrinsics is not None else guess_intrinsics(clip.size, config.focal_guess)
+    intrinsics = clip.intrinsics if clip.intrinsics is not None else guess_intrinsics(clip.size, focal_guess(clip, config))
     footage = classify_footage(
         clip.frames,
         clip.size,
@@ -103,20 +117,25 @@ def map_frames(
 
     `on_step` gets the steps of `READING + MAPPING` that are done. The verdict is "moving" or "failed".
     """
+    continuity = measure_continuity(clip.frames, clip.size, config.footage.corner_strength)
+    strategy = choose_strategy(len(clip.frames), continuity, config.overlap, config.strategy)
     with tempfile.TemporaryDirectory(prefix="worldline-colmap-") as name:
         folder = Path(name)
         write_frames(clip, folder / "images")
         if ignored is not None:
             write_masks(ignored, folder / "masks")
         on_step(READING, f"{len(clip.frames)} frames read")
-        request = make_request(clip, intrinsics, config, seed)
+        request = make_request(clip, intrinsics, strategy, config, seed)
         write_request(folder, dataclasses.replace(request, masked=ignored is not None))
         run_mapping(folder, lambda done, note: on_step(READING + done, note))
         with np.load(folder / "result.npz") as archive:
             result = dict(archive)
+    loops = int(result["loops"])
+    words = describe_strategy(strategy, [*([f"{loops} loops"] if loops else []), str(result["method"])])
     if str(result["method"]) == "none":
-        return degenerate_path(clip, Footage("failed"), intrinsics), empty_cloud()
-    return solved_path(clip, result), solved_cloud(clip, result)
+        failed = degenerate_path(clip, Footage("failed"), intrinsics)
+        return dataclasses.replace(failed, strategy=words), empty_cloud()
+    return dataclasses.replace(solved_path(clip, result), strategy=words), solved_cloud(clip, result)
 
 
 def guess_intrinsics(size: tuple[int, int], focal_guess: float) -> np.ndarray:
@@ -125,27 +144,44 @@ def guess_intrinsics(size: tuple[int, int], focal_guess: float) -> np.ndarray:
     return np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
 
 
-def make_request(clip: Clip, intrinsics: np.ndarray, config: ColmapConfig, seed: int) -> MapRequest:
-    """Put clip and config into COLMAP's terms."""
+def focal_guess(clip: Clip, config: ColmapConfig) -> float:
+    """Return the focal length over the longer image side that the clip's photos say, else the configured one."""
+    prior = clip.provenance.get("focal_prior_px")
+    return float(prior) / max(clip.size) if prior else config.focal_guess
+
+
+def make_request(clip: Clip, intrinsics: np.ndarray, strategy: Strategy, config: ColmapConfig, seed: int) -> MapRequest:
+    """Put clip, strategy and config into COLMAP's terms."""
     width, height = clip.size
     calibrated = clip.intrinsics is not None
-    if calibrated or config.lens == "pinhole":
-        model, params = "PINHOLE", intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]]
-    else:
-        model, params = "SIMPLE_RADIAL", np.array([intrinsics[0, 0], width / 2, height / 2, 0.0])
+    fx, fy, cx, cy = intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]]
+    lens = "pinhole" if calibrated else config.lens
+    params = {
+        "pinhole": [fx, fy, cx, cy],
+        "simple_radial": [fx, cx, cy, 0.0],
+        "radial": [fx, cx, cy, 0.0, 0.0],
+        "opencv": [fx, fy, cx, cy, 0.0, 0.0, 0.0, 0.0],
+    }[lens]
     return MapRequest(
         frames=len(clip.frames),
         width=width,
         height=height,
-        camera_model=model,
+        camera_model=lens.upper(),
         camera_params=[float(value) for value in params],
         calibrated=calibrated,
         seed=seed % 2**31,
-        max_features=config.max_features,
+        max_features=config.photo_features if strategy.photos else config.max_features,
         max_image_size=config.max_image_size,
         peak_threshold=config.peak_threshold,
-        upsample_below_px=config.upsample_below_px,
+        few_features=config.few_features,
+        double=strategy.photos or max(width, height) < config.upsample_below_px,
+        pairing=strategy.pairing,
         overlap=config.overlap,
+        loop_neighbours=config.strategy.loop_neighbours if strategy.loops else 0,
+        loop_matches=config.loop_matches,
+        photo_neighbours=config.strategy.photo_neighbours,
+        windows=[list(window) for window in strategy.windows],
+        mapper=config.mapper,
         tracks_per_view=config.tracks_per_view,
         min_observations=config.min_observations,
         incremental_below=config.incremental_below,
@@ -237,13 +273,7 @@ def make_path(
 
 def solved_path(clip: Clip, result: dict[str, np.ndarray]) -> CameraPath:
     """Build the path of a model, with its first registered camera at the origin."""
-    params = result["camera_params"]
-    if str(result["camera_model"]) == "SIMPLE_RADIAL":
-        focal, cx, cy, k1 = params
-        intrinsics, distortion = np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]]), np.array([k1, 0.0, 0.0, 0.0])
-    else:
-        fx, fy, cx, cy = params
-        intrinsics, distortion = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.zeros(4)
+    intrinsics, distortion = lens_of(str(result["camera_model"]), result["camera_params"])
     poses = np.repeat(np.eye(4)[None], len(clip.frames), axis=0)
     registered = np.zeros(len(clip.frames), bool)
     registered[result["frames"]] = True
@@ -251,6 +281,14 @@ def solved_path(clip: Clip, result: dict[str, np.ndarray]) -> CameraPath:
     observed = np.bincount(result["observation_point"], minlength=len(result["xyz"]))
     mean_error = float(result["error_px"] @ observed / max(observed.sum(), 1))
     return make_path(clip, poses, registered, intrinsics, distortion, "moving", mean_error)
+
+
+def lens_of(model: str, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pinhole matrix and OpenCV's (k1, k2, p1, p2) of a COLMAP camera."""
+    two = model in ("PINHOLE", "OPENCV")  # two focal lengths
+    fx, fy, cx, cy = params[[0, 1, 2, 3] if two else [0, 0, 1, 2]]
+    terms = params[4 if two else 3 :]
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), np.concatenate([terms, np.zeros(4 - len(terms))])
 
 
 def solved_cloud(clip: Clip, result: dict[str, np.ndarray]) -> PointCloud:

@@ -6,25 +6,32 @@ Standard output carries one JSON list `[done, total, note]` per step. COLMAP liv
 installs signal handlers, cannot be interrupted from Python, and brings its own zlib: with pycolmap imported before
 OpenCV, writing a PNG with OpenCV aborts the process.
 
-Method: SIFT (Lowe 2004) with root-L1 descriptors, matching of neighbours in time, and global mapping (GLOMAP: Pan et al.,
-Global Structure-from-Motion Revisited, ECCV 2024). Where that leaves frames out, incremental mapping (Schoenberger and
-Frahm, CVPR 2016) is tried and the better of the two is kept.
+Method: SIFT (Lowe 2004) with root-L1 descriptors, matching of chosen pairs (`stages.pose.pairs`), and global mapping (GLOMAP:
+Pan et al., Global Structure-from-Motion Revisited, ECCV 2024). Frames that this leaves out are added one by one by
+incremental mapping (Schoenberger and Frahm, CVPR 2016), and where many are still missing it starts anew; the model with most
+frames is kept. Long clips are mapped in windows (`stages.pose.windows`), joined, and adjusted as one.
 """
 
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stages.pose.pairs import Pairs, alike_pairs, exhaustive_pairs, loop_pairs, pairs_around, sequential_pairs
+from stages.pose.retrieval import image_signatures
+from stages.pose.windows import Piece, join_poses
 from worldline.cameras import invert_rigid, rigid
 
 _EXTRACT, _MATCH, _MAP = 35, 30, 35  # shares of the work, for progress
+_WORDS = 32  # of an image's signature
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,14 @@ class MapRequest:
 
     Attributes:
         frames, width, height: number and size of the images.
-        camera_model: COLMAP's name, "PINHOLE" or "SIMPLE_RADIAL".
+        camera_model: COLMAP's name, "PINHOLE", "SIMPLE_RADIAL", "RADIAL" or "OPENCV".
         camera_params: its parameters, exact where `calibrated`, else a first guess.
         calibrated: whether the intrinsics are held fixed.
         masked: whether there are masks.
+        double: whether images are doubled in size for feature extraction.
+        pairing, loop_neighbours: as in `stages.pose.strategy.Strategy`; 0 looks for no loops.
+        windows: ranges of frames that are mapped one by one.
+        mapper: "auto", "global" or "incremental".
     """
 
     frames: int
@@ -49,8 +60,15 @@ class MapRequest:
     max_features: int
     max_image_size: int
     peak_threshold: float
-    upsample_below_px: int
+    few_features: int
+    double: bool
+    pairing: str
     overlap: int
+    loop_neighbours: int
+    loop_matches: int
+    photo_neighbours: int
+    windows: list[list[int]]
+    mapper: str
     tracks_per_view: int
     min_observations: int
     incremental_below: float
@@ -60,12 +78,6 @@ class MapRequest:
 def image_name(index: int) -> str:
     """Return the file name of a frame."""
     return f"{index:06d}.png"
-
-
-def sequential_pairs(count: int, overlap: int) -> list[tuple[int, int]]:
-    """Return pairs of frames up to `overlap` apart, and at powers of two beyond it (long baselines for slow motion)."""
-    steps = {*range(1, overlap + 1), *(2**power for power in range(overlap + 1))}
-    return [(first, first + step) for first in range(count) for step in sorted(steps) if first + step < count]
 
 
 def prepare_database(pycolmap: Any, path: Path, request: MapRequest) -> None:
@@ -89,15 +101,28 @@ def prepare_database(pycolmap: Any, path: Path, request: MapRequest) -> None:
 
 
 def extract(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> None:
-    """Find SIFT features in all frames."""
+    """Find SIFT features in all frames; where the median frame has few, look again for smaller and fainter ones."""
     options = pycolmap.FeatureExtractionOptions()
     options.max_image_size = request.max_image_size
     options.sift.max_num_features = request.max_features
     options.sift.peak_threshold = request.peak_threshold
+    options.sift.first_octave = -1 if request.double else 0
+    _extract_all(pycolmap, folder, request, options, lambda done, note: report(_EXTRACT * done, note))
+    with pycolmap.Database.open(str(folder / "colmap.db")) as database:
+        found = [database.num_keypoints_for_image(index + 1) for index in range(request.frames)]
+        if np.median(found) >= request.few_features:
+            return
+        database.clear_keypoints()
+        database.clear_descriptors()
+    options.sift.peak_threshold = request.peak_threshold / 4
+    options.sift.first_octave = -1
+    _extract_all(pycolmap, folder, request, options, lambda done, note: report(_EXTRACT, f"few features: again, {note}"))
+
+
+def _extract_all(pycolmap: Any, folder: Path, request: MapRequest, options: Any, report: Any) -> None:
     reader = pycolmap.ImageReaderOptions()
     if request.masked:
         reader.mask_path = str(folder / "masks")
-    options.sift.first_octave = -1 if max(request.width, request.height) < request.upsample_below_px else 0
     chunk = 8
     for start in range(0, request.frames, chunk):
         stop = min(start + chunk, request.frames)
@@ -110,11 +135,66 @@ def extract(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> No
             extraction_options=options,
             device=pycolmap.Device.cpu,
         )
-        report(_EXTRACT * stop / request.frames, f"features in {stop}/{request.frames} frames")
+        report(stop / request.frames, f"features in {stop}/{request.frames} frames")
 
 
-def match(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> None:
-    """Match neighbouring frames and verify the matches by two-view geometry.
+def match(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> int:
+    """Match the frames that the request pairs, and verify the matches by two-view geometry.
+
+    Frames of a video that are far apart in time but look alike are tried as well: those with enough matches are loops, and
+    the pairs around them are matched, too.
+
+    Returns:
+        The number of loops.
+    """
+    pairs = chosen_pairs(pycolmap, folder, request)
+    match_pairs(pycolmap, folder, request, pairs, lambda done, note: report(_EXTRACT + 0.9 * _MATCH * done, note))
+    if not request.loop_neighbours:
+        return 0
+    candidates = sorted(
+        set(loop_pairs(signatures(pycolmap, folder, request), request.overlap, request.loop_neighbours)) - set(pairs)
+    )
+    match_pairs(pycolmap, folder, request, candidates, lambda done, note: report(_EXTRACT + 0.9 * _MATCH, f"loops: {note}"))
+    loops = keep_strong(pycolmap, folder, request, candidates)
+    around = pairs_around(loops, request.frames, pairs + candidates)
+    match_pairs(pycolmap, folder, request, around, lambda done, note: report(_EXTRACT + _MATCH, f"around loops: {note}"))
+    keep_strong(pycolmap, folder, request, around)
+    return len(loops)
+
+
+def chosen_pairs(pycolmap: Any, folder: Path, request: MapRequest) -> Pairs:
+    """Return the pairs of frames that are matched first."""
+    if request.pairing == "sequential":
+        return sequential_pairs(request.frames, request.overlap)
+    if request.pairing == "exhaustive":
+        return exhaustive_pairs(request.frames)
+    return alike_pairs(signatures(pycolmap, folder, request), request.photo_neighbours)
+
+
+def signatures(pycolmap: Any, folder: Path, request: MapRequest) -> np.ndarray:
+    """Return the signatures of all frames from the features in the database."""
+    with pycolmap.Database.open(str(folder / "colmap.db")) as database:
+        return image_signatures(
+            lambda index: database.read_descriptors(index + 1).data.reshape(-1, 128), request.frames, _WORDS, request.seed
+        )
+
+
+def keep_strong(pycolmap: Any, folder: Path, request: MapRequest, pairs: Pairs) -> Pairs:
+    """Return the pairs with enough verified matches and forget those of the others: what looks alike may not be the same."""
+    kept = []
+    with pycolmap.Database.open(str(folder / "colmap.db")) as database:
+        for first, second in pairs:
+            if not database.exists_two_view_geometry(first + 1, second + 1):
+                continue
+            if len(database.read_two_view_geometry(first + 1, second + 1).inlier_matches) >= request.loop_matches:
+                kept.append((first, second))
+            else:
+                database.delete_two_view_geometry(first + 1, second + 1)
+    return kept
+
+
+def match_pairs(pycolmap: Any, folder: Path, request: MapRequest, pairs: Pairs, report: Any) -> None:
+    """Match pairs of frames and verify the matches.
 
     On one thread: COLMAP 4.2's threads share the search index of a frame, and with two a few matches came out otherwise in
     one run of forty on a quiet machine. Measured on 80 frames: 8.1 s instead of 6.5 s.
@@ -123,7 +203,6 @@ def match(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> None
     matching.num_threads = 1
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = request.seed
-    pairs = sequential_pairs(request.frames, request.overlap)
     listing, chunk = folder / "pairs.txt", 100
     for start in range(0, len(pairs), chunk):
         part = pairs[start : start + chunk]
@@ -138,17 +217,29 @@ def match(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> None
             device=pycolmap.Device.cpu,
         )
         done = start + len(part)
-        report(_EXTRACT + _MATCH * done / len(pairs), f"matched {done}/{len(pairs)} pairs")
+        report(done / len(pairs), f"matched {done}/{len(pairs)} pairs")
 
 
-def map_globally(pycolmap: Any, folder: Path, request: MapRequest) -> list[Any]:
+def calibrate(pycolmap: Any, folder: Path, request: MapRequest) -> Path:
+    """Return the database that global mapping reads: with focal lengths from the view graph where they are not known.
+
+    Calibration drops pairs that it cannot explain, and a frame may hang on those alone: it works on a copy.
+    """
+    database = folder / "colmap.db"
+    if request.calibrated:
+        return database
+    copy = folder / "calibrated.db"
+    shutil.copyfile(database, copy)
+    options = pycolmap.ViewGraphCalibrationOptions()
+    options.random_seed = request.seed
+    pycolmap.calibrate_view_graph(str(copy), options)
+    return copy
+
+
+def map_globally(pycolmap: Any, folder: Path, database: Path, request: MapRequest, frames: range) -> list[Any]:
     """Run global mapping on one thread: measured as fast as two, and the same bytes every time."""
-    database = str(folder / "colmap.db")
-    if not request.calibrated:
-        calibration = pycolmap.ViewGraphCalibrationOptions()
-        calibration.random_seed = request.seed
-        pycolmap.calibrate_view_graph(database, calibration)
     options = pycolmap.GlobalPipelineOptions()
+    options.image_names = [image_name(index) for index in frames]
     options.num_threads = options.mapper.num_threads = 1
     # every part has a seed of its own, and by default draws from a generator that others share
     mapper = options.mapper
@@ -161,15 +252,17 @@ def map_globally(pycolmap: Any, folder: Path, request: MapRequest) -> list[Any]:
     adjustment.ceres.use_gpu = False
     adjustment.ceres.solver_options.num_threads = 1
     adjustment.refine_focal_length = adjustment.refine_extra_params = not request.calibrated
-    output = folder / "global"
-    output.mkdir()
-    models = pycolmap.global_mapping(database, str(folder / "images"), str(output), options)
+    models = pycolmap.global_mapping(str(database), str(folder / "images"), str(_empty(folder / "global")), options)
     return list(models.values())
 
 
-def map_incrementally(pycolmap: Any, folder: Path, request: MapRequest) -> list[Any]:
-    """Run incremental mapping with a start that forward driving and short clips can meet (defaults want 16 degrees)."""
+def incremental_options(pycolmap: Any, request: MapRequest, frames: range) -> Any:
+    """Return options of incremental mapping that forward driving and short clips can start with (defaults want 16 degrees).
+
+    Points that two frames alone see count as well: where views are far apart most are seen no more often.
+    """
     options = pycolmap.IncrementalPipelineOptions()
+    options.image_names = [image_name(index) for index in frames]
     options.num_threads = 1
     options.random_seed = request.seed
     options.min_model_size = 2
@@ -178,10 +271,34 @@ def map_incrementally(pycolmap: Any, folder: Path, request: MapRequest) -> list[
     options.mapper.init_max_forward_motion = 1.0
     options.mapper.init_min_tri_angle = 4.0
     options.mapper.init_min_num_inliers = 50
-    output = folder / "incremental"
-    output.mkdir()
+    options.triangulation.ignore_two_view_tracks = False
+    return options
+
+
+def map_incrementally(pycolmap: Any, folder: Path, request: MapRequest, frames: range) -> list[Any]:
+    """Run incremental mapping from scratch."""
+    options = incremental_options(pycolmap, request, frames)
+    output = _empty(folder / "incremental")
     models = pycolmap.incremental_mapping(str(folder / "colmap.db"), str(folder / "images"), str(output), options)
     return list(models.values())
+
+
+def add_frames(pycolmap: Any, folder: Path, request: MapRequest, frames: range, model: Any) -> Any:
+    """Return a model to which incremental mapping has added what frames it could, adjusted as a whole."""
+    options = incremental_options(pycolmap, request, frames)
+    options.multiple_models = False
+    database, images = str(folder / "colmap.db"), str(folder / "images")
+    start = _empty(folder / "start")
+    # more points to hang the missing frames on
+    pycolmap.triangulate_points(model, database, images, str(start), True, options, not request.calibrated).write(str(start))
+    models = pycolmap.incremental_mapping(database, images, str(_empty(folder / "added")), options, input_path=str(start))
+    return next(iter(models.values()), model)
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return folder
 
 
 def usable_images(model: Any, min_observations: int) -> list[Any]:
@@ -190,29 +307,112 @@ def usable_images(model: Any, min_observations: int) -> list[Any]:
     return sorted(images, key=lambda image: image.image_id)
 
 
-def reconstruct(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> tuple[Any, str]:
-    """Return the model with most usable frames, or None, and the name of the method that made it."""
+def reconstruct(
+    pycolmap: Any, folder: Path, database: Path, request: MapRequest, frames: range, report: Callable[[float, str], None]
+) -> tuple[Any, str]:
+    """Return the model of a range of frames with most usable ones, or None, and how it was made."""
 
-    def best(models: list[Any]) -> Any:
-        return max(models, key=lambda model: len(usable_images(model, request.min_observations)), default=None)
-
-    def registered(model: Any) -> int:
+    def placed(model: Any) -> int:
         return 0 if model is None else len(usable_images(model, request.min_observations))
 
-    report(_EXTRACT + _MATCH, "global mapping")
-    model, method = best(map_globally(pycolmap, folder, request)), "global"
-    if registered(model) < request.incremental_below * request.frames:
-        report(
-            _EXTRACT + _MATCH + _MAP / 2,
-            f"global mapping placed {registered(model)}/{request.frames} frames; incremental mapping",
-        )
-        other = best(map_incrementally(pycolmap, folder, request))
-        if registered(other) > registered(model):
-            model, method = other, "incremental"
-    if registered(model) < 2:
+    model, how = None, "none"
+    if request.mapper != "incremental":
+        report(0.0, "global mapping")
+        model, how = max(map_globally(pycolmap, folder, database, request, frames), key=placed, default=None), "global mapping"
+        if request.mapper == "auto" and 2 < placed(model) < len(frames):
+            report(0.5, f"global mapping placed {placed(model)}/{len(frames)} frames; adding the others")
+            more = add_frames(pycolmap, folder, request, frames, model)
+            if (added := placed(more) - placed(model)) > 0:
+                model, how = more, f"global mapping and {added} frames added incrementally"
+    enough = request.incremental_below * len(frames)
+    if request.mapper == "incremental" or (request.mapper == "auto" and placed(model) < enough):
+        report(0.7, f"{placed(model)}/{len(frames)} frames placed; incremental mapping")
+        other = max(map_incrementally(pycolmap, folder, request, frames), key=placed, default=None)
+        if placed(other) > placed(model):
+            model, how = other, "incremental mapping"
+    if placed(model) < 2:
         return None, "none"
-    report(_EXTRACT + _MATCH + _MAP, f"{registered(model)}/{request.frames} frames placed by {method} mapping")
-    return model, method
+    report(1.0, f"{placed(model)}/{len(frames)} frames placed by {how}")
+    return model, how
+
+
+def reconstruct_windows(
+    pycolmap: Any, folder: Path, database: Path, request: MapRequest, report: Callable[[float, str], None]
+) -> tuple[Any, str]:
+    """Map a long clip window by window, join the windows, and adjust all; one window's points are held at a time.
+
+    What the first window finds of the lens holds for those after it; the last adjustment refines it where it is not known.
+    """
+    pieces: list[Piece] = []
+    hows: list[str] = []
+    count = len(request.windows)
+    for number, (start, stop) in enumerate(request.windows):
+
+        def of_window(done: float, note: str, number: int = number) -> None:
+            report(0.8 * (number + done) / count, f"window {number + 1}/{count}: {note}")
+
+        held = request if not pieces else dataclasses.replace(request, calibrated=True)
+        model, how = reconstruct(pycolmap, folder, database, held, range(start, stop), of_window)
+        if model is None:
+            continue
+        arrays = arrays_of(model, request)
+        if not pieces:
+            for path in {folder / "colmap.db", database}:
+                hold_camera(pycolmap, path, arrays["camera_params"])
+        pieces.append(
+            Piece(
+                arrays["frames"],
+                arrays["world_from_camera"],
+                arrays["xyz"],
+                arrays["observation_frame"],
+                arrays["observation_feature"],
+                arrays["observation_point"],
+            )
+        )
+        hows.append(how)
+    if not pieces:
+        return None, "none"
+    report(0.8, f"joining {len(pieces)} windows")
+    frames, poses, members = join_poses(pieces)
+    report(0.85, f"adjusting {len(frames)} frames of {len(members)} windows")
+    model = adjust_all(pycolmap, folder, request, frames, poses)
+    mixed = "; ".join(sorted({hows[index] for index in members}))
+    return model, f"{mixed} in {count} windows, {len(members)} of them joined and adjusted as one"
+
+
+def hold_camera(pycolmap: Any, path: Path, params: np.ndarray) -> None:
+    """Write the camera's parameters into a database as known."""
+    with pycolmap.Database.open(str(path)) as database:
+        camera = database.read_camera(1)
+        camera.params = params
+        camera.has_prior_focal_length = True
+        database.update_camera(camera)
+
+
+def adjust_all(pycolmap: Any, folder: Path, request: MapRequest, frames: np.ndarray, world_from_camera: np.ndarray) -> Any:
+    """Triangulate all matches from given poses, and adjust poses, points and (where it is not known) the lens together."""
+    options = incremental_options(pycolmap, request, range(request.frames))
+    with pycolmap.Database.open(str(folder / "colmap.db")) as database:
+        cache = pycolmap.DatabaseCache.create(database, pycolmap.DatabaseCacheOptions())
+    model = pycolmap.Reconstruction()
+    model.load(cache)
+    for index, pose in zip(frames.tolist(), invert_rigid(world_from_camera), strict=True):
+        image = model.images[index + 1]
+        model.frame(image.frame_id).rig_from_world = pycolmap.Rigid3d(pose[:3])
+        model.register_frame(image.frame_id)
+    model = pycolmap.triangulate_points(
+        model, str(folder / "colmap.db"), str(folder / "images"), str(_empty(folder / "joined")), True, options, False
+    )
+    adjustment = pycolmap.BundleAdjustmentOptions()
+    adjustment.print_summary = False
+    adjustment.refine_focal_length = adjustment.refine_extra_params = not request.calibrated
+    adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.HUBER
+    adjustment.ceres.auto_select_solver_type = True
+    adjustment.ceres.solver_options.num_threads = 1
+    adjustment.ceres.solver_options.max_num_iterations = 30
+    pycolmap.bundle_adjustment(model, adjustment)
+    model.update_point_3d_errors()
+    return model
 
 
 def arrays_of(model: Any, request: MapRequest) -> dict[str, np.ndarray]:
@@ -232,10 +432,10 @@ def arrays_of(model: Any, request: MapRequest) -> dict[str, np.ndarray]:
         seen = sorted((e.image_id, e.point2D_idx) for e in point.track.elements if e.image_id in position)
         if len({image_id for image_id, _ in seen}) < 2:
             continue
-        rows += [(image_id - 1, len(xyz), *position[image_id][k]) for image_id, k in seen]
+        rows += [(image_id - 1, len(xyz), k, *position[image_id][k]) for image_id, k in seen]
         xyz.append(point.xyz)
         errors.append(point.error)
-    observations = np.array(rows, np.float64).reshape(-1, 4)
+    observations = np.array(rows, np.float64).reshape(-1, 5)
     camera = images[0].camera
     return {
         "frames": frames,
@@ -246,7 +446,8 @@ def arrays_of(model: Any, request: MapRequest) -> dict[str, np.ndarray]:
         "error_px": np.array(errors, np.float32),
         "observation_frame": observations[:, 0].astype(np.int32),
         "observation_point": observations[:, 1].astype(np.int32),
-        "observation_xy_px": observations[:, 2:].astype(np.float32),
+        "observation_feature": observations[:, 2].astype(np.int32),
+        "observation_xy_px": observations[:, 3:].astype(np.float32),
     }
 
 
@@ -262,10 +463,18 @@ def run(folder: Path) -> None:
     pycolmap.set_random_seed(request.seed)
     prepare_database(pycolmap, folder / "colmap.db", request)
     extract(pycolmap, folder, request, report)
-    match(pycolmap, folder, request, report)
-    model, method = reconstruct(pycolmap, folder, request, report)
+    loops = match(pycolmap, folder, request, report)
+    database = calibrate(pycolmap, folder, request)
+
+    def of_mapping(done: float, note: str) -> None:
+        report(_EXTRACT + _MATCH + _MAP * done, note)
+
+    if len(request.windows) > 1:
+        model, how = reconstruct_windows(pycolmap, folder, database, request, of_mapping)
+    else:
+        model, how = reconstruct(pycolmap, folder, database, request, range(request.frames), of_mapping)
     arrays = {} if model is None else arrays_of(model, request)
-    arrays["method"] = np.array(method)
+    arrays["method"], arrays["loops"] = np.array(how), np.array(loops)
     np.savez(folder / "result.npz", **arrays)  # type: ignore[arg-type]
 
 

@@ -22,12 +22,15 @@ from stages.pose.colmap import (
     solve_camera_path,
     write_frames,
 )
-from stages.pose.mapping import sequential_pairs, write_request
+from stages.pose.mapping import write_request
+from stages.pose.pairs import sequential_pairs
+from stages.pose.strategy import StrategyConfig, choose_strategy
 from worldline.cameras import absolute_trajectory_error, invert_rigid, project, rotation_errors, transform_points
 
 SIZE = (480, 270)
 SMALL_INTRINSICS = np.diag([0.75, 0.75, 1.0]) @ INTRINSICS
 QUICK = ColmapConfig(max_features=1200)
+IN_ORDER = choose_strategy(12, 1.0, 8, StrategyConfig())
 
 
 def solve(clip: Clip, config: ColmapConfig | None = None, seed: int = 0) -> tuple[CameraPath, PointCloud]:
@@ -152,7 +155,7 @@ def test_nothing_of_colmap_reaches_the_terminal(
     part = dataclasses.replace(clip, frames=type(clip.frames).from_array(clip.frames.array()[:3]), times_s=clip.times_s[:3])
     steps: list[tuple[int, str]] = []
     write_frames(part, tmp_path / "images")
-    write_request(tmp_path, make_request(part, SMALL_INTRINSICS, ColmapConfig(), seed=0))
+    write_request(tmp_path, make_request(part, SMALL_INTRINSICS, IN_ORDER, ColmapConfig(), seed=0))
     run_mapping(tmp_path, lambda done, note: steps.append((done, note)))
     assert capfd.readouterr() == ("", "")
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
@@ -162,7 +165,7 @@ def test_nothing_of_colmap_reaches_the_terminal(
 def test_mapping_ends_with_the_process_that_started_it(drive: tuple[np.ndarray, Clip], tmp_path: Path) -> None:
     _, clip = drive
     write_frames(clip, tmp_path / "images")
-    write_request(tmp_path, make_request(clip, SMALL_INTRINSICS, ColmapConfig(), seed=0))
+    write_request(tmp_path, make_request(clip, SMALL_INTRINSICS, IN_ORDER, ColmapConfig(), seed=0))
     root = Path(__file__).resolve().parents[2]
     child = subprocess.Popen(
         [sys.executable, "-m", "stages.pose.mapping", str(tmp_path)],
