@@ -61,7 +61,7 @@ def image_signatures(
         found = descriptors_of(index)
         sampled.append(found[np.sort(rng.permutation(len(found))[:share])].astype(np.float32))
     pool = np.concatenate(sampled)
-    chosen = find_words(pool[np.sort(rng.permutation(len(pool))[:_SAMPLED])], min(words, len(pool)), rng)
-    if not len(chosen):
+    if not len(pool):
         return np.zeros((count, 1), np.float32)
+    chosen = find_words(pool[np.sort(rng.permutation(len(pool))[:_SAMPLED])], min(words, len(pool)), rng)
     return np.stack([signature(descriptors_of(index).astype(np.float32), chosen) for index in range(count)])

@@ -59,7 +59,7 @@ class StrategyConfig:
     """
 
     pairs: Literal["auto", "sequential", "exhaustive", "retrieval"] = "auto"
-    continuity: float = 0.3
+    continuity: float = 0.2
     loop_neighbours: int = 3
     exhaustive_up_to: int = 80
     photo_neighbours: int = 20

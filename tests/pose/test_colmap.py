@@ -23,7 +23,6 @@ from stages.pose.colmap import (
     write_frames,
 )
 from stages.pose.mapping import write_request
-from stages.pose.pairs import sequential_pairs
 from stages.pose.strategy import StrategyConfig, choose_strategy
 from worldline.cameras import absolute_trajectory_error, invert_rigid, project, rotation_errors, transform_points
 
@@ -134,12 +133,6 @@ def test_unrelated_frames_fail_without_a_crash() -> None:
     path, _ = solve(clip_of(frames))
     assert path.verdict == "failed"
     assert not path.registered.any()
-
-
-def test_pairs_reach_to_powers_of_two_for_slow_motion() -> None:
-    pairs = sequential_pairs(40, 4)
-    assert {second - first for first, second in pairs} == {1, 2, 3, 4, 8, 16}
-    assert len(pairs) == len(set(pairs)) == 39 + 38 + 37 + 36 + 32 + 24
 
 
 def test_mapping_that_dies_says_what_it_printed_last(tmp_path: Path) -> None:
