@@ -257,10 +257,7 @@ def map_globally(pycolmap: Any, folder: Path, database: Path, request: MapReques
 
 
 def incremental_options(pycolmap: Any, request: MapRequest, frames: range) -> Any:
-    """Return options of incremental mapping that forward driving and short clips can start with (defaults want 16 degrees).
-
-    Points that two frames alone see count as well: where views are far apart most are seen no more often.
-    """
+    """Return options of incremental mapping that forward driving and short clips can start with (defaults want 16 degrees)."""
     options = pycolmap.IncrementalPipelineOptions()
     options.image_names = [image_name(index) for index in frames]
     options.num_threads = 1
@@ -271,7 +268,6 @@ def incremental_options(pycolmap: Any, request: MapRequest, frames: range) -> An
     options.mapper.init_max_forward_motion = 1.0
     options.mapper.init_min_tri_angle = 4.0
     options.mapper.init_min_num_inliers = 50
-    options.triangulation.ignore_two_view_tracks = False
     return options
 
 
@@ -287,9 +283,10 @@ def add_frames(pycolmap: Any, folder: Path, request: MapRequest, frames: range, 
     """Return a model to which incremental mapping has added what frames it could, adjusted as a whole."""
     options = incremental_options(pycolmap, request, frames)
     options.multiple_models = False
+    # where views are far apart most points are seen by two alone, and the missing frames need every point to hang on
+    options.triangulation.ignore_two_view_tracks = False
     database, images = str(folder / "colmap.db"), str(folder / "images")
     start = _empty(folder / "start")
-    # more points to hang the missing frames on
     pycolmap.triangulate_points(model, database, images, str(start), True, options, not request.calibrated).write(str(start))
     models = pycolmap.incremental_mapping(database, images, str(_empty(folder / "added")), options, input_path=str(start))
     return next(iter(models.values()), model)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float32
 
 Pairs = list[tuple[int, int]]
+_RISE = 0.1
 _ROWS = 512  # signatures compared at a time: similarities of 10,000 frames would fill 400 MB at once
 
 
@@ -46,10 +47,12 @@ def loop_gap(count: int, overlap: int) -> int:
     return min(max(3 * overlap, count // 4), 100)
 
 
-def loop_pairs(signatures: Float32[np.ndarray, "N D"], overlap: int, neighbours: int) -> Pairs:
+def loop_pairs(signatures: Float32[np.ndarray, "N D"], overlap: int, neighbours: int, rise: float = _RISE) -> Pairs:
     """Pair every `overlap / 2`-th frame with the frames far away in time that look most like it.
 
-    Of frames beside each other only the most similar is taken. Whether a pair does show one place is for the matches to say.
+    A return is a likeness that has come back: higher by `rise` than the lowest on the way there. On a road driven straight
+    ahead likeness only falls, however long one house stays in view. Of frames beside each other only the most similar is
+    taken. Whether a pair does show one place is for the matches to say.
     """
     count = len(signatures)
     gap, pairs = loop_gap(count, overlap), set()
@@ -58,13 +61,17 @@ def loop_pairs(signatures: Float32[np.ndarray, "N D"], overlap: int, neighbours:
         part = queries[start : start + _ROWS]
         rows = signatures[part] @ signatures.T
         for query, similarity in zip(part, rows, strict=True):
-            similarity[max(query - gap + 1, 0) : query + gap] = -np.inf
+            lowest = np.concatenate(
+                [np.minimum.accumulate(similarity[query::-1])[::-1], np.minimum.accumulate(similarity[query:])[1:]]
+            )
+            likeness = np.where(similarity >= lowest + rise, similarity, -np.inf)
+            likeness[max(query - gap + 1, 0) : query + gap] = -np.inf
             for _ in range(neighbours):
-                best = int(np.argmax(similarity))
-                if similarity[best] == -np.inf:
+                best = int(np.argmax(likeness))
+                if likeness[best] == -np.inf:
                     break
                 pairs.add((min(int(query), best), max(int(query), best)))
-                similarity[max(best - overlap + 1, 0) : best + overlap] = -np.inf
+                likeness[max(best - overlap + 1, 0) : best + overlap] = -np.inf
     return sorted(pairs)
 
 

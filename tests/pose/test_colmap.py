@@ -16,6 +16,7 @@ from stages.contract import no_progress
 from stages.pose.colmap import (
     ColmapConfig,
     guess_intrinsics,
+    lens_of,
     make_request,
     map_frames,
     run_mapping,
@@ -85,6 +86,58 @@ def test_points_have_the_colours_of_the_frames_that_saw_them(
     x, y = points.observation_xy_px[first].astype(int).T
     seen = clip.frames.array()[0][y, x].astype(float)
     assert np.corrcoef(seen.ravel(), points.rgb[points.observation_point[first]].astype(float).ravel())[0, 1] > 0.8
+
+
+def test_the_path_says_how_it_was_solved_and_why(solved: tuple[CameraPath, PointCloud]) -> None:
+    path, _ = solved
+    assert path.strategy is not None
+    assert path.strategy.startswith("sequential pairs, global mapping (video: ")
+    assert path.facts()["strategy"] == path.strategy
+
+
+def test_a_path_from_before_strategies_were_recorded_keeps_its_digest(solved: tuple[CameraPath, PointCloud]) -> None:
+    unsaid = dataclasses.replace(solved[0], strategy=None)
+    assert "strategy" not in unsaid.facts()
+    assert content_digest(unsaid) != content_digest(solved[0])
+
+
+def test_windows_of_a_long_clip_are_joined_and_adjusted_as_one(drive: tuple[np.ndarray, Clip]) -> None:
+    true, clip = drive
+    path, points = solve(clip, dataclasses.replace(QUICK, strategy=StrategyConfig(window=8, window_overlap=4)))
+    assert path.registered.all()
+    assert path.strategy is not None
+    assert "2 windows, 2 of them joined" in path.strategy
+    error, _ = absolute_trajectory_error(path.world_from_camera[:, :3, 3], true[:, :3, 3], with_scale=True)
+    assert error < 0.02
+    assert points.observation_frame.max() == 11
+    longest = np.bincount(points.observation_point)  # a point is one point in both windows
+    assert longest.max() > 8
+
+
+@pytest.mark.parametrize("mapper", ["global", "incremental"])
+def test_a_mapper_that_is_asked_for_is_used(drive: tuple[np.ndarray, Clip], mapper: str) -> None:
+    path, _ = solve(drive[1], dataclasses.replace(QUICK, mapper=mapper))
+    assert path.strategy is not None
+    assert f"{mapper} mapping" in path.strategy
+    assert path.registered.sum() >= 8
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "distortion"),
+    [
+        ("PINHOLE", [500, 510, 320, 180], [0, 0, 0, 0]),
+        ("SIMPLE_RADIAL", [500, 320, 180, 0.1], [0.1, 0, 0, 0]),
+        ("RADIAL", [500, 320, 180, 0.1, -0.02], [0.1, -0.02, 0, 0]),
+        ("OPENCV", [500, 510, 320, 180, 0.1, -0.02, 0.003, 0.004], [0.1, -0.02, 0.003, 0.004]),
+    ],
+)
+def test_lenses_project_as_colmap_projects_them(model: str, params: list[float], distortion: list[float]) -> None:
+    pycolmap = pytest.importorskip("pycolmap")
+    intrinsics, terms = lens_of(model, np.array(params, float))
+    np.testing.assert_array_equal(terms, distortion)
+    points = np.array([[0.1, 0.2, 1.0], [-0.5, 0.3, 2.0], [0.4, -0.4, 1.0]])
+    camera = pycolmap.Camera(model=model, width=640, height=360, params=params)
+    np.testing.assert_allclose(project(points, intrinsics, terms)[0], camera.img_from_cam(points), atol=1e-9)
 
 
 @pytest.mark.slow

@@ -78,10 +78,21 @@ def test_a_walk_around_a_block_closes_its_loop() -> None:
 
 
 def test_of_frames_beside_each_other_one_candidate_is_taken() -> None:
-    pairs = loop_pairs(signatures_of(places([0] * 60)), overlap=8, neighbours=3)
-    of_first = sorted(second for first, second in pairs if first == 0)
-    assert len(of_first) >= 2
-    assert np.diff(of_first).min() >= 4
+    where = [0] * 4 + list(range(1, 40)) + [0] * 16
+    pairs = loop_pairs(signatures_of(places(where)), overlap=8, neighbours=3)
+    of_first = sorted(second for first, second in pairs if first == 0 and second >= 43)
+    assert len(of_first) == 2  # of sixteen
+    assert np.diff(of_first).min() >= 8
+
+
+def test_a_road_that_is_driven_straight_ahead_has_no_loops() -> None:
+    # every frame shares nine tenths of its view with the next
+    angle = np.arange(60)[:, None] * 0.05 - np.linspace(0, 3, 61)
+    ahead = np.exp(-((angle / 0.7) ** 2)).astype(np.float32)
+    ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
+    assert loop_pairs(ahead, overlap=4, neighbours=3) == []
+    there_and_back = np.concatenate([ahead, ahead[::-1]])
+    assert (0, 119) in loop_pairs(there_and_back, overlap=4, neighbours=3)
 
 
 def test_around_a_verified_loop_the_pairs_beside_it_are_tried_once() -> None:
