@@ -29,7 +29,7 @@ figures: demo
 	$(BIN)/python docs/write_figures.py worldline-data pseudo_labels
 
 # Measure everything (see docs/benchmarks.md for how long it takes) and write the page; run again to go on where it stopped.
-BENCHES := catalog splat reconstruct pose
+BENCHES := catalog splat reconstruct pose labels
 
 bench: env
 	mkdir -p worldline-bench

@@ -29,7 +29,7 @@ from worldline.kinematics.definitions import (
     turn_word,
     wrap_angle,
 )
-from worldline.kinematics.smoother import draw_paths, white_share
+from worldline.kinematics.smoother import draw_paths, stated_noise, unknown_noise, white_level, white_share
 from worldline.kinematics.words import choose
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -45,7 +45,8 @@ class KinematicsConfig:
         stride_seconds: from one window's start to the next.
         grid_seconds: spacing of the grid on which path length is summed (ST-VLM: 0.5 s).
         draws: Monte Carlo draws per track.
-        drift_seconds: correlation time of the part of the stated position error that is not white noise.
+        drift_seconds: correlation time of the part of the stated position error that is not white noise; tracks that state
+            no covariance have their noise, drift and its correlation time read off their own samples.
         camera_sigma_m: standard deviation of the camera's own position, before its jitter is measured.
         moving_mps, static_mps: above the first for a second is moving, below the second static, between undecided.
         min_displacement_m: and moving needs to get this far from where the window began, or 3 sigma if that is more.
@@ -90,7 +91,7 @@ class _Problem:
     limits: np.ndarray  # [N, 2] largest plausible speed and acceleration
 
 
-@stage("label.kinematics", version=1)
+@stage("label.kinematics", version=2)
 def estimate_kinematics(
     tracks: Tracks, path: CameraPath, config: KinematicsConfig, *, seed: int, progress: Progress
 ) -> Kinematics:
@@ -211,10 +212,12 @@ def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: i
     cosine, sine = axes[row, 0, 0], axes[row, 1, 0]
     along = cosine**2 * xx + 2 * cosine * sine * xy + sine**2 * yy
     stated = np.stack([along, xx + yy - along, zz], -1)
+    states_noise = np.bincount(row, np.isfinite(xx), count) > 0  # [R] tracks that say how good their positions are
     stated = np.maximum(np.nan_to_num(stated), floor[:, None])
     share = white_share(row, time, turned, stated, count)[row]
-    white = np.maximum(share * stated, floor[:, None])
-    drift = np.maximum(stated - white, 0.0)
+    white = np.where(states_noise[row, None], share * stated, white_level(row, time, turned, count))
+    white = np.maximum(white, floor[:, None])
+    drift = np.where(states_noise[row, None], np.maximum(stated - white, 0.0), white)
 
     first = np.full(count, np.inf)
     last = np.full(count, -np.inf)
@@ -245,7 +248,13 @@ def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: i
         generator = np.random.default_rng([seed, 1, identity])
         uniforms[index] = generator.random((3, config.draws))
         normals[index, : lengths[index]] = generator.standard_normal((lengths[index], 3, config.draws, 3))
-    paths = draw_paths(times, observed, padded_values, padded_white, padded_drift, config.drift_seconds, normals, uniforms)
+    paths = np.empty((count, length, 3, config.draws, 2))
+    for noise, chosen_rows in ((stated_noise(config.drift_seconds), states_noise), (unknown_noise(), ~states_noise)):
+        if chosen_rows.any():
+            of_rows = (times, observed, padded_values, padded_white, padded_drift)
+            paths[chosen_rows] = draw_paths(
+                *(array[chosen_rows] for array in of_rows), noise, normals[chosen_rows], uniforms[chosen_rows]
+            )
     on_grid = paths[grid_row, slot[len(row) :]].swapaxes(1, 2).swapaxes(2, 3)  # [K, D, 2, 3]
     turn = np.zeros((count, 3, 3))
     turn[:, :2, :2], turn[:, 2, 2] = axes, 1.0
@@ -456,7 +465,15 @@ def _windows_table(
     share = visible_share(present, problem.frames)
     estimated, metric_source = tracks.origin == "video", tracks.scale_source != "none"
     flags = sample_rules(
-        problem.row, problem.columns, count, problem.frames, config.rules, path.width * path.height, estimated, metric_source
+        problem.row,
+        problem.columns,
+        count,
+        problem.frames,
+        config.rules,
+        path.width * path.height,
+        estimated,
+        metric_source,
+        problem.unit,
     )
     if merged["row"].shape[0] != count or not len(problem.starts):
         return make_table(KINEMATIC_WINDOWS, {name: [] for name in KINEMATIC_WINDOWS.names})

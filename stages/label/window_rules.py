@@ -23,6 +23,9 @@ class WindowRules:
         max_range_m: largest mean range in metres, where lengths are metric.
         max_position_sigma: largest standard deviation of position, as a share of the range.
         min_box_iou: boxes of neighbouring samples that overlap less than this break the identity (gaps under 0.25 s).
+        jump_sigmas: so does a position that leaves its neighbours' motion by this many of the track's own robust standard
+            deviations,
+        min_jump_m: and by this many metres (without a scale: by this many units, of which the median range has 20).
         max_relative_sigma: largest standard deviation of a moving window's distance without the scale's share.
     """
 
@@ -33,6 +36,8 @@ class WindowRules:
     max_range_m: float = 60.0
     max_position_sigma: float = 0.15
     min_box_iou: float = 0.1
+    jump_sigmas: float = 7.0
+    min_jump_m: float = 1.5
     max_relative_sigma: float = 0.2
 
 
@@ -91,6 +96,7 @@ def sample_rules(
     image_area: float,
     estimated: bool,
     metric: bool,
+    unit: float,
 ) -> dict[str, np.ndarray]:
     """Return `[rows, W]` flags by reason, most telling reason first, from rules that look at samples."""
     total = len(frames.times_s)
@@ -109,6 +115,8 @@ def sample_rules(
     overlap = np.ones(len(row))
     overlap[1:] = np.where(np.isfinite(boxes[1:, 0] + boxes[:-1, 0]), box_iou(boxes[1:], boxes[:-1]), 1.0)
     broken = same & (step < 0.25) & (overlap < rules.min_box_iou)
+    place = np.stack([columns[name] for name in "xyz"], -1)
+    broken |= position_jumps(row, columns["time_s"], place, rows, rules.jump_sigmas, rules.min_jump_m * unit)
     in_gap = np.zeros((rows, total + 1))
     gaps = same & (step > rules.max_gap_s)
     np.add.at(in_gap, (row[gaps], frame[np.flatnonzero(gaps) - 1]), 1)
@@ -125,3 +133,43 @@ def sample_rules(
             "position_uncertain": mean(sigma) > rules.max_position_sigma,
         }
     return flags
+
+
+def position_jumps(
+    row: np.ndarray, time_s: np.ndarray, place: np.ndarray, rows: int, sigmas: float, least: float, reach_s: float = 0.5
+) -> np.ndarray:
+    """Return the samples `[M]` around which a track seems to go on as another object.
+
+    The step between two samples is compared with the mean of the step before and the step after, all as velocities: a jump
+    stands out there, while speed and turns cancel. Noise is judged by the median of these differences over the track.
+    Samples within `reach_s` of a jump are returned as well: smoothing carries it that far.
+
+    Args:
+        row: `[M]` track of each sample, sorted; times sorted within.
+        time_s: `[M]`.
+        place: `[M, 3]`, NaN where unknown.
+        rows: number of tracks.
+        sigmas: how many robust standard deviations a jump must have.
+        least: smallest jump, in the unit of `place`.
+        reach_s: how far around a jump samples count.
+    """
+    found = np.zeros(len(row), bool)
+    if len(row) < 4:
+        return found
+    step = np.diff(time_s)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        velocity = np.diff(place, axis=0) / step[:, None]
+        odd = np.linalg.norm(velocity[1:-1] - (velocity[:-2] + velocity[2:]) / 2, axis=1) * step[1:-1]
+    use = (row[3:] == row[:-3]) & np.isfinite(odd) & (step[1:-1] < 0.6)
+    owner, odd, begin = row[:-3][use], odd[use], np.flatnonzero(use) + 1
+    order = np.lexsort((odd, owner))
+    count = np.bincount(owner, minlength=rows)
+    middle = np.zeros(rows)
+    has = count > 0
+    middle[has] = odd[order][(np.cumsum(count) - count + (count - 1) // 2)[has]]
+    # the length of a 3D normal error has its median at 1.54 standard deviations per axis
+    jumps = begin[odd > np.maximum(sigmas * middle[owner] / 1.54, least)]
+    for jump in jumps.tolist():
+        near = slice(*np.searchsorted(time_s[row == row[jump]], (time_s[jump] - reach_s, time_s[jump + 1] + reach_s)))
+        found[np.flatnonzero(row == row[jump])[near]] = True
+    return found

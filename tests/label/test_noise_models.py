@@ -16,23 +16,27 @@ from stages.contract import no_progress
 from stages.label.kinematics import KinematicsConfig, estimate_kinematics
 from stages.label.window_rules import WindowRules
 from worldline.kinematics.definitions import cumulative_path
-from worldline.kinematics.noise import NOISE_KINDS, corrupt_positions
+from worldline.kinematics.noise import FITTED_KINDS, corrupt_positions
 
 PANDASET = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pandaset_002"
+SENSOR_KINDS = ("clean", *(kind for kind in FITTED_KINDS if kind != "identity_switches"))
 CONFIG = KinematicsConfig(window_seconds=3.0, rules=WindowRules(max_range_m=1e9, min_visible=0.5, max_position_sigma=1.0))
 
 
-def corrupted(tracks: Tracks, kind: str, sigma: float, seed: int) -> Tracks:
-    """The same tracks with noise, stating what an honest tracker would."""
+def corrupted(tracks: Tracks, kind: str, sigma: float, seed: int, *, states_noise: bool = True) -> Tracks:
+    """The same tracks with noise, stating what an honest tracker would, or nothing."""
     samples = {name: tracks.samples[name].to_numpy(zero_copy_only=False) for name in TRACK_SAMPLES.names}
     place = np.stack([samples[name] for name in "xyz"], -1)
     noisy, stated, keep = corrupt_positions(kind, samples["track_id"], samples["time_s"], place, samples["range"], sigma, seed)
     samples |= {name: noisy[:, axis] for axis, name in enumerate("xyz")} | {
         f"cov_{axis}": stated**2 for axis in ("xx", "yy", "zz")
     }
+    if not states_noise:
+        samples |= {name: np.full(len(stated), np.nan) for name in ("cov_xx", "cov_xy", "cov_yy", "cov_zz")}
     changed = tracks.samples
-    for name in ("x", "y", "z", "cov_xx", "cov_yy", "cov_zz"):
-        changed = changed.set_column(changed.schema.get_field_index(name), TRACK_SAMPLES.field(name), pa.array(samples[name]))
+    for name in ("x", "y", "z", "cov_xx", "cov_xy", "cov_yy", "cov_zz"):
+        column = pa.array(samples[name], from_pandas=True)
+        changed = changed.set_column(changed.schema.get_field_index(name), TRACK_SAMPLES.field(name), column)
     return Tracks(
         changed.filter(pa.array(keep)),
         tracks.objects,
@@ -43,9 +47,9 @@ def corrupted(tracks: Tracks, kind: str, sigma: float, seed: int) -> Tracks:
     )
 
 
-def against_truth(clean: Tracks, path, kind: str, sigma: float) -> dict[str, np.ndarray]:
+def against_truth(clean: Tracks, path, kind: str, sigma: float, **other) -> dict[str, np.ndarray]:
     """Windows of the corrupted tracks beside true path lengths on the half-second grid and naive sums of noisy steps."""
-    noisy = corrupted(clean, kind, sigma, seed=4)
+    noisy = corrupted(clean, kind, sigma, seed=4, **other)
     windows = estimate_kinematics(noisy, path, CONFIG, seed=1, progress=no_progress).windows
     rows = [row for row in windows.to_pylist() if row["track_id"] > 0 and row["distance_p50"] is not None]
     true, naive = [], []
@@ -84,7 +88,7 @@ def procedural_tracks() -> tuple[Tracks, object]:
     return tracks_of(path, motions), path
 
 
-@pytest.mark.parametrize("kind", NOISE_KINDS)
+@pytest.mark.parametrize("kind", SENSOR_KINDS)
 def test_distances_states_and_intervals_survive_the_noise_on_closed_form_motions(kind):
     clean, path = procedural_tracks()
     found = against_truth(clean, path, kind, 0.3)
@@ -101,6 +105,30 @@ def test_distances_states_and_intervals_survive_the_noise_on_closed_form_motions
     assert np.mean(inside) >= 0.8
     if kind in ("independent", "depth_proportional", "dropouts"):
         assert np.median(np.abs(found["naive"] / np.maximum(found["true"], 1e-9) - 1)[moving]) > 0.2
+
+
+@pytest.mark.parametrize("kind", ["independent", "dropouts", "heavy_tails", "short_memory", "changing"])
+def test_intervals_of_tracks_that_state_no_noise_hold_the_truth(kind):
+    clean, path = procedural_tracks()
+    found = against_truth(clean, path, kind, 0.3, states_noise=False)
+    moving = found["true"] > 0.6 * 3.0
+    inside = ((found["distance_p5"] <= found["true"]) & (found["true"] <= found["distance_p95"]))[moving]
+    assert 0.85 <= np.mean(inside) <= 0.99
+    assert np.median((found["distance_p95"] - found["distance_p5"])[moving] / found["true"][moving]) < 0.25  # and are of use
+
+
+def test_windows_in_which_a_track_goes_on_as_another_object_are_refused():
+    path = camera_path(np.arange(81) * 0.1)
+    switched = lambda times: straight((5.0, 0.0), (8.0, 0.0))(times) + np.where(times > 4.0, 6.0, 0.0)[:, None] * [0, 1, 0]  # noqa: E731
+    tracks = tracks_of(
+        path,
+        {1: switched, 2: straight((5.0, 9.0), (8.0, 0.0))},
+        noise=0.3,
+        boxes=dict.fromkeys((1, 2), straight((5.0, 0.0), (8.0, 0.0))),
+    )
+    windows = estimate_kinematics(tracks, path, CONFIG, seed=1, progress=no_progress).windows.to_pylist()
+    refused = {(row["track_id"], row["start_s"]) for row in windows if row["rejected"] == "identity_break"}
+    assert refused == {(1, start) for start in (1.0, 2.0, 3.0, 4.0)}  # three seconds each, and half a second around the jump
 
 
 def pandaset_tracks() -> tuple[Tracks, object]:
@@ -135,7 +163,7 @@ def pandaset_tracks() -> tuple[Tracks, object]:
 
 
 @pytest.mark.skipif(not PANDASET.exists(), reason="needs PandaSet scene 002 beside the repository (shared/data/pandaset_002)")
-@pytest.mark.parametrize("kind", NOISE_KINDS)
+@pytest.mark.parametrize("kind", SENSOR_KINDS)
 def test_distances_and_states_survive_the_noise_on_pandaset_cuboids(kind):
     clean, path = pandaset_tracks()
     found = against_truth(clean, path, kind, 0.3)

@@ -5,18 +5,58 @@ spline in disguise, Wahba 1978) seen through white noise plus an Ornstein-Uhlenb
 
     d(p, v) = (v dt, sqrt(q) dW),   y_i = p(t_i) + s_i u(t_i) + e_i,   u: unit variance, correlation exp(-|dt| / tau)
 
-A Kalman filter gives the likelihood of every q on a grid, and forward filtering with backward sampling (Carter and
-Kohn 1994) gives draws of the whole path, with q itself drawn from its likelihood. So the amount of smoothing follows
-each track's own noise: what a fixed window of 0.9 s does for 0.1 m of noise at 10 Hz, without its fake motion of
-parked objects at larger noise. Sums over noisy steps are biased; sums over posterior draws are not.
+A Kalman filter gives the likelihood of every q on a grid, and of every model of the noise where the track states none;
+forward filtering with backward sampling (Carter and Kohn 1994) gives draws of the whole path, with q and the noise drawn
+from their likelihood. So the amount of smoothing follows each track's own noise: what a fixed window of 0.9 s does for
+0.1 m of noise at 10 Hz, without its fake motion of parked objects at larger noise. Sums over noisy steps are biased; sums
+over posterior draws are not.
 """
 
+from dataclasses import dataclass
+
+import numba
 import numpy as np
+
+from worldline.threads import map_pieces
 
 DENSITY_STEPS = 10.0 ** np.linspace(-6.0, 1.0, 8)  # of q, relative to a rough upper value from the data
 # What moves changes its velocity by about this share of it in a second. Where the drift is large the data cannot tell
 # changes of velocity from drift; without this floor under q they would then pass for drift, with too narrow intervals.
 VELOCITY_CHANGE = 0.1
+
+
+@dataclass(frozen=True)
+class NoiseModels:
+    """What the noise of a track may be, relative to the variances that the tracks come with.
+
+    Attributes:
+        white: `[K]` factor on the white variance.  drift: `[K]` factor on the drift's variance.
+        seconds: `[K]` correlation time of the drift.  weight: `[K]` prior probability.
+    """
+
+    white: np.ndarray
+    drift: np.ndarray
+    seconds: np.ndarray
+    weight: np.ndarray
+
+
+def stated_noise(drift_seconds: float) -> NoiseModels:
+    """Return the one model of tracks that state their noise."""
+    one = np.ones(1)
+    return NoiseModels(one, one, np.array([drift_seconds]), one)
+
+
+def unknown_noise() -> NoiseModels:
+    """Return models for tracks that state nothing.
+
+    The white level lies within a factor of two of what neighbouring samples tell (`white_level`); drift, which neighbours
+    cannot see, has none to 64 times its variance and is forgotten within half a second to 4.5 s.
+    Half of the prior has no drift: without that, motion that is seen well would be doubted.
+    """
+    rows = [(white, 0.0, 1.0, 0.5) for white in (0.5, 1.0, 2.0)]
+    rows += [(w, d, s, 0.5 / 12) for w in (0.5, 1.0, 2.0) for d in (1.0, 4.0, 16.0, 64.0) for s in (0.5, 1.5, 4.5)]
+    white, drift, seconds, weight = np.array(rows).T
+    return NoiseModels(white, drift, seconds, weight / weight.sum())
 
 
 def white_share(
@@ -38,25 +78,79 @@ def white_share(
         `[rows, A]` factor on the stated variance, shrunk towards 1 where there are few samples; may exceed 1.
     """
     share = np.ones((rows, value.shape[1]))
-    if len(row) < 3:
-        return share
+    residual, expected, owner = _pseudo_residuals(row, time_s, value, variance, max_span_s)
+    ratio = residual**2 / np.maximum(expected, 1e-300)
+    count = np.bincount(owner, minlength=rows)
+    prior = 4.0
+    for axis in range(value.shape[1]):
+        has, middle = _medians(ratio[:, axis], owner, rows)
+        share[has, axis] = (prior + count[has] * middle / _CHI_SQUARED_MEDIAN) / (prior + count[has])
+    return share
+
+
+def white_level(row: np.ndarray, time_s: np.ndarray, value: np.ndarray, rows: int, max_span_s: float = 0.6) -> np.ndarray:
+    """Estimate the variance of white noise around each sample, from the samples alone (`white_share` has the method).
+
+    The track's robust level, and within 1.5 s the mean of squares that are cut at nine times that level: noise that falls
+    as an object comes near is followed, single outliers are not.
+
+    Args:
+        row: `[M]` track of each sample, sorted.
+        time_s: `[M]` sorted within a track.
+        value: `[M, A]` positions.
+        rows: number of tracks.
+        max_span_s: neighbours further apart than this are not used.
+
+    Returns:
+        `[M, A]`; 0 where a track has no three samples near each other.
+    """
+    level = np.zeros(value.shape)
+    residual, expected, owner = _pseudo_residuals(row, time_s, value, np.ones(value.shape), max_span_s)
+    square = residual**2 / expected
+    centre = time_s[1:-1][_near(row, time_s, max_span_s)]
+    # one sorted axis for all tracks: windows never reach from one into the next
+    stride = 2 * _LEVEL_REACH_S + (float(time_s.max() - time_s.min()) if len(time_s) else 0.0) + 1.0
+    place, wanted = owner * stride + centre, row * stride + time_s
+    first, stop = (np.searchsorted(place, wanted + reach) for reach in (-_LEVEL_REACH_S, _LEVEL_REACH_S))
+    prior = 8.0
+    for axis in range(value.shape[1]):
+        has, middle = _medians(square[:, axis], owner, rows)
+        track = np.zeros(rows)
+        track[has] = middle / _CHI_SQUARED_MEDIAN
+        total = np.concatenate([[0.0], np.cumsum(np.minimum(square[:, axis], 9 * track[owner]))])
+        level[:, axis] = (prior * track[row] + total[stop] - total[first]) / (prior + stop - first)
+    return level
+
+
+_CHI_SQUARED_MEDIAN = 0.4549  # with 1 degree of freedom: medians resist single outliers
+_LEVEL_REACH_S = 1.5
+
+
+def _near(row: np.ndarray, time_s: np.ndarray, max_span_s: float) -> np.ndarray:
+    """Return which inner samples have two neighbours of their own track within `max_span_s`, `[M - 2]`."""
     span = time_s[2:] - time_s[:-2]
-    use = (row[2:] == row[:-2]) & (span > 0) & (span <= max_span_s)
-    right = ((time_s[1:-1] - time_s[:-2]) / np.where(span > 0, span, 1.0))[:, None]
+    return (row[2:] == row[:-2]) & (span > 0) & (span <= max_span_s)
+
+
+def _pseudo_residuals(
+    row: np.ndarray, time_s: np.ndarray, value: np.ndarray, variance: np.ndarray, max_span_s: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each inner sample's distance from the line through its neighbours, its variance, and its track."""
+    use = _near(row, time_s, max_span_s)
+    span = np.where(use, time_s[2:] - time_s[:-2], 1.0)
+    right = ((time_s[1:-1] - time_s[:-2]) / span)[:, None]
     residual = (1 - right) * value[:-2] + right * value[2:] - value[1:-1]
     expected = (1 - right) ** 2 * variance[:-2] + right**2 * variance[2:] + variance[1:-1]
-    ratio = residual[use] ** 2 / np.maximum(expected[use], 1e-300)
-    owner = row[1:-1][use]
+    return residual[use], expected[use], row[1:-1][use]
+
+
+def _medians(values: np.ndarray, owner: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of `rows` own any value, and the median of each of these."""
     count = np.bincount(owner, minlength=rows)
     start = np.concatenate([[0], np.cumsum(count)[:-1]])
-    prior = 4.0
-    for axis in range(value.shape[1]):  # the median resists single outliers; 0.4549 is that of chi-squared with 1 degree
-        order = np.lexsort((ratio[:, axis], owner))
-        has = count > 0
-        low = ratio[order[(start + (count - 1) // 2)[has]], axis]
-        high = ratio[order[(start + count // 2)[has]], axis]
-        share[has, axis] = (prior + count[has] * (low + high) / 2 / 0.4549) / (prior + count[has])
-    return share
+    has = count > 0
+    ordered = values[np.lexsort((values, owner))]
+    return has, (ordered[(start + (count - 1) // 2)[has]] + ordered[(start + count // 2)[has]]) / 2
 
 
 def draw_paths(
@@ -65,11 +159,11 @@ def draw_paths(
     values: np.ndarray,
     white: np.ndarray,
     drift: np.ndarray,
-    drift_seconds: float,
+    noise: NoiseModels,
     normals: np.ndarray,
     uniforms: np.ndarray,
 ) -> np.ndarray:
-    """Draw paths given noisy samples.
+    """Draw paths given noisy samples; the same bits on any number of threads.
 
     Args:
         times_s: `[R, S]` times of the steps of each track, non-decreasing; trailing padding repeats the last time.
@@ -77,54 +171,220 @@ def draw_paths(
         values: `[R, S, A]` samples; read where observed.
         white: `[R, S, A]` variance of the white part of the noise.
         drift: `[R, S, A]` variance of the time-correlated part.
-        drift_seconds: correlation time of the latter.
+        noise: what is tried for the noise.
         normals: `[R, S, A, D, 3]` standard normal numbers for D draws.
         uniforms: `[R, A, D]` uniform numbers.
 
     Returns:
         `[R, S, A, D, 2]` position and velocity of each draw at each step.
     """
-    rows, steps, axes = values.shape
+    rows, _, axes = values.shape
     values = np.where(observed[..., None], values, 0.0)
     origin = values[np.arange(rows), np.argmax(observed, axis=1)]
     values = np.where(observed[..., None], values - origin[:, None], 0.0)
-    density, position_prior, velocity_prior = _priors(times_s, observed, values, white)
-    intervals = np.diff(times_s, axis=1)
-    mean = np.zeros((rows, axes, len(DENSITY_STEPS), 3))
-    covariance = np.zeros((*mean.shape, 3))
-    covariance[..., 0, 0] = position_prior[..., None]
-    covariance[..., 1, 1] = velocity_prior[..., None]
-    covariance[..., 2, 2] = 1.0
-    likelihood = np.zeros(mean.shape[:-1])
-    means, covariances = [], []
-    for step in range(steps):
-        if step:
-            mean, covariance = _predict(mean, covariance, intervals[:, step - 1], density, drift_seconds)
-        seen = observed[:, step, None, None]
-        load = np.sqrt(drift[:, step])[..., None]
-        cross = covariance[..., 0] + load[..., None] * covariance[..., 2]
-        variance = np.where(seen, cross[..., 0] + load * cross[..., 2] + white[:, step][..., None], 1.0)
-        innovation = values[:, step][..., None] - mean[..., 0] - load * mean[..., 2]
-        gain = np.where(seen[..., None], cross / variance[..., None], 0.0)
-        likelihood -= np.where(seen, 0.5 * (np.log(variance) + innovation**2 / variance), 0.0)
-        mean = mean + gain * innovation[..., None]
-        covariance = covariance - gain[..., :, None] * cross[..., None, :]
-        means.append(mean)
-        covariances.append(covariance)
-    weight = np.exp(likelihood - likelihood.max(-1, keepdims=True))
-    cumulative = np.cumsum(weight / weight.sum(-1, keepdims=True), axis=-1)
-    choice = np.minimum((uniforms[..., None] > cumulative[:, :, None, :]).sum(-1), len(DENSITY_STEPS) - 1)
-    draws = _sample_backwards(means, covariances, intervals, density, drift_seconds, normals, choice)
+    density, position_prior, velocity_prior, of_model = hypotheses(times_s, observed, values, white, noise)
+    scales = np.stack([noise.white[of_model], noise.drift[of_model], noise.seconds[of_model], np.log(noise.weight[of_model])], 1)
+    draws = np.empty((*values.shape, uniforms.shape[2], 2))
+
+    def draw(row: int) -> None:
+        for axis in range(axes):
+            _draw_axis(
+                times_s[row],
+                observed[row],
+                np.ascontiguousarray(values[row, :, axis]),
+                np.ascontiguousarray(white[row, :, axis]),
+                np.ascontiguousarray(drift[row, :, axis]),
+                np.ascontiguousarray(density[row, axis]),
+                scales,
+                position_prior[row, axis],
+                velocity_prior[row, axis],
+                normals[row, :, axis],
+                uniforms[row, axis],
+                draws[row, :, axis],
+            )
+
+    map_pieces(draw, rows)
     draws[..., 0] += origin[:, None, :, None]
     return draws
 
 
-def _priors(
-    times_s: np.ndarray, observed: np.ndarray, values: np.ndarray, white: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the grid of q `[R, A, Q]` and wide prior variances of position and velocity `[R, A]`, from the data's own size."""
+@numba.njit(nogil=True, cache=True)
+def _draw_axis(times, observed, values, white, drift, density, scales, position_prior, velocity_prior, normals, uniforms, result):  # type: ignore[no-untyped-def]
+    """Draw one axis of one track into `result` `[S, D, 2]`."""
+    steps, count = len(times), len(density)
+    means, covariances = np.empty((steps, 3)), np.empty((steps, 3, 3))
+    weight = np.empty(count)
+    for index in range(count):
+        weight[index] = scales[index, 3] + _filter(
+            times,
+            observed,
+            values,
+            white,
+            drift,
+            density[index],
+            scales[index],
+            position_prior,
+            velocity_prior,
+            means,
+            covariances,
+        )
+    weight = np.exp(weight - weight.max())
+    cumulative = np.cumsum(weight / weight.sum())
+    choice = np.minimum(np.searchsorted(cumulative, uniforms), count - 1)
+    for index in np.unique(choice):
+        _filter(
+            times,
+            observed,
+            values,
+            white,
+            drift,
+            density[index],
+            scales[index],
+            position_prior,
+            velocity_prior,
+            means,
+            covariances,
+        )
+        _sample_backwards(
+            times, means, covariances, density[index], scales[index, 2], normals, np.flatnonzero(choice == index), result
+        )
+
+
+@numba.njit(nogil=True, cache=True)
+def _predict(mean, covariance, dt, density, seconds, ahead_mean, ahead):  # type: ignore[no-untyped-def]
+    """Carry the state (position, velocity, drift) over `dt` seconds."""
+    keep = np.exp(-dt / seconds)
+    ahead_mean[0] = mean[0] + dt * mean[1]
+    ahead_mean[1] = mean[1]
+    ahead_mean[2] = keep * mean[2]
+    pp, pv, pu = covariance[0, 0], covariance[0, 1], covariance[0, 2]
+    vv, vu, uu = covariance[1, 1], covariance[1, 2], covariance[2, 2]
+    ahead[0, 0] = pp + 2 * dt * pv + dt * dt * vv + density * dt**3 / 3
+    ahead[0, 1] = ahead[1, 0] = pv + dt * vv + density * dt**2 / 2
+    ahead[0, 2] = ahead[2, 0] = keep * (pu + dt * vu)
+    ahead[1, 1] = vv + density * dt
+    ahead[1, 2] = ahead[2, 1] = keep * vu
+    ahead[2, 2] = keep * keep * uu + 1 - keep * keep
+
+
+@numba.njit(nogil=True, cache=True)
+def _filter(times, observed, values, white, drift, density, scale, position_prior, velocity_prior, means, covariances):  # type: ignore[no-untyped-def]
+    """Filter forwards, keep mean and covariance of every step, and return the log likelihood of the samples."""
+    mean, covariance = np.zeros(3), np.zeros((3, 3))
+    covariance[0, 0], covariance[1, 1], covariance[2, 2] = position_prior, velocity_prior, 1.0
+    ahead_mean, ahead = np.empty(3), np.empty((3, 3))
+    likelihood = 0.0
+    for step in range(len(times)):
+        if step and times[step] > times[step - 1]:
+            _predict(mean, covariance, times[step] - times[step - 1], density, scale[2], ahead_mean, ahead)
+            mean[:] = ahead_mean
+            covariance[:] = ahead
+        if observed[step]:
+            load = np.sqrt(drift[step] * scale[1])
+            cross0 = covariance[0, 0] + load * covariance[0, 2]
+            cross1 = covariance[1, 0] + load * covariance[1, 2]
+            cross2 = covariance[2, 0] + load * covariance[2, 2]
+            variance = cross0 + load * cross2 + white[step] * scale[0]
+            innovation = values[step] - mean[0] - load * mean[2]
+            likelihood -= 0.5 * (np.log(variance) + innovation**2 / variance)
+            gain0, gain1, gain2 = cross0 / variance, cross1 / variance, cross2 / variance
+            mean[0] += gain0 * innovation
+            mean[1] += gain1 * innovation
+            mean[2] += gain2 * innovation
+            covariance[0, 0] -= gain0 * cross0
+            covariance[0, 1] -= gain0 * cross1
+            covariance[0, 2] -= gain0 * cross2
+            covariance[1, 1] -= gain1 * cross1
+            covariance[1, 2] -= gain1 * cross2
+            covariance[2, 2] -= gain2 * cross2
+            covariance[1, 0], covariance[2, 0], covariance[2, 1] = covariance[0, 1], covariance[0, 2], covariance[1, 2]
+        means[step] = mean
+        covariances[step] = covariance
+    return likelihood
+
+
+@numba.njit(nogil=True, cache=True)
+def _sample_backwards(times, means, covariances, density, seconds, normals, chosen, result):  # type: ignore[no-untyped-def]
+    """Draw whole paths from the last step to the first, for the draws `chosen`."""
+    states = np.empty((len(chosen), 3))
+    ahead_mean, ahead, gain, left = np.empty(3), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    root, scaled, size = np.empty((3, 3)), np.empty((3, 3)), np.empty(3)
+    last = len(times) - 1
+    for step in range(last, -1, -1):
+        mean, covariance = means[step], covariances[step]
+        if step == last:
+            _root(covariance, root)
+            gain[:] = 0.0
+            ahead_mean[:] = 0.0
+            states[:] = 0.0
+        elif times[step + 1] > times[step]:
+            dt = times[step + 1] - times[step]
+            keep = np.exp(-dt / seconds)
+            _predict(mean, covariance, dt, density, seconds, ahead_mean, ahead)
+            # gain' = ahead^-1 transition covariance, solved after scaling to unit diagonal: the units differ by orders
+            for row in range(3):
+                size[row] = 1.0 / np.sqrt(max(ahead[row, row], 1e-300))
+            for row in range(3):
+                for column in range(3):
+                    scaled[row, column] = ahead[row, column] * size[row] * size[column] + (1e-13 if row == column else 0.0)
+            _root(scaled, root)
+            for column in range(3):
+                first = size[0] * (covariance[0, column] + dt * covariance[1, column]) / root[0, 0]
+                second = (size[1] * covariance[1, column] - root[1, 0] * first) / root[1, 1]
+                third = size[2] * keep * covariance[2, column] - root[2, 0] * first - root[2, 1] * second
+                third /= root[2, 2] * root[2, 2]
+                second = (second - root[2, 1] * third) / root[1, 1]
+                first = (first - root[1, 0] * second - root[2, 0] * third) / root[0, 0]
+                gain[column, 0], gain[column, 1], gain[column, 2] = size[0] * first, size[1] * second, size[2] * third
+            for row in range(3):
+                for column in range(row + 1):
+                    total = covariance[row, column]
+                    for k in range(3):
+                        for j in range(3):
+                            total -= gain[row, k] * ahead[k, j] * gain[column, j]
+                    left[row, column] = left[column, row] = total
+            _root(left, root)
+        if step == last or times[step + 1] > times[step]:  # else it is the same instant and the same state
+            for index in range(len(chosen)):
+                noise = normals[step, chosen[index]]
+                x, y, z = states[index, 0] - ahead_mean[0], states[index, 1] - ahead_mean[1], states[index, 2] - ahead_mean[2]
+                for row in range(3):
+                    moved = mean[row] + gain[row, 0] * x + gain[row, 1] * y + gain[row, 2] * z
+                    states[index, row] = moved + root[row, 0] * noise[0] + root[row, 1] * noise[1] + root[row, 2] * noise[2]
+        for index in range(len(chosen)):
+            result[step, chosen[index], 0] = states[index, 0]
+            result[step, chosen[index], 1] = states[index, 1]
+
+
+@numba.njit(nogil=True, cache=True)
+def _root(matrix, root):  # type: ignore[no-untyped-def]
+    """Write a lower triangular root of a positive semi-definite 3x3 matrix; rounding below zero counts as zero."""
+    root[:] = 0.0
+    for column in range(3):
+        left = matrix[column, column]
+        for k in range(column):
+            left -= root[column, k] ** 2
+        pivot = np.sqrt(left) if left > 1e-14 * abs(matrix[column, column]) else 0.0
+        root[column, column] = pivot
+        if pivot > 0:
+            for row in range(column + 1, 3):
+                rest = matrix[row, column]
+                for k in range(column):
+                    rest -= root[row, k] * root[column, k]
+                root[row, column] = rest / pivot
+
+
+def hypotheses(
+    times_s: np.ndarray, observed: np.ndarray, values: np.ndarray, white: np.ndarray, noise: NoiseModels
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return what is tried for each track and axis: every density q with every model of the noise.
+
+    Returns:
+        Densities `[R, A, H]`, wide prior variances of position and of velocity `[R, A]` from the data's own size, and the
+        index of each hypothesis' model of the noise `[H]`.
+    """
     weight = observed.astype(float)
-    noise = (white * weight[..., None]).sum(1) / weight.sum(1)[:, None]
+    level = (white * weight[..., None]).sum(1) / weight.sum(1)[:, None]
     start = times_s[:, :1]
     bins = np.floor((times_s - start) / 0.5).astype(int)
     width = bins.max() + 1
@@ -143,86 +403,10 @@ def _priors(
         acceleration = square.sum(1) / np.maximum(known.sum(1), 1)
     extent = np.abs(values).max(1)
     duration = np.maximum(times_s[:, -1] - times_s[:, 0], 0.1)[:, None]
-    highest = 4 * acceleration + noise + np.where(known.any(1), 0.0, (extent / duration**2) ** 2)
-    speed = 10 * extent / duration + 10 * np.sqrt(noise)
+    highest = 4 * acceleration + level + np.where(known.any(1), 0.0, (extent / duration**2) ** 2)
+    speed = 10 * extent / duration + 10 * np.sqrt(level)
     floor = (VELOCITY_CHANGE * np.linalg.norm(extent, axis=1, keepdims=True) / duration) ** 2
     density = np.maximum(highest[..., None] * DENSITY_STEPS, floor[..., None])
-    return density, (10 * extent) ** 2 + 100 * noise, speed**2
-
-
-def _predict(
-    mean: np.ndarray, covariance: np.ndarray, interval: np.ndarray, density: np.ndarray, drift_seconds: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Carry means `[R, A, Q, 3]` and covariances over `interval` `[R]` seconds."""
-    dt = interval[:, None, None]
-    keep = np.exp(-dt / drift_seconds)
-    mean = np.stack([mean[..., 0] + dt * mean[..., 1], mean[..., 1], keep * mean[..., 2]], -1)
-    half = covariance.copy()
-    half[..., 0, :] += dt[..., None] * covariance[..., 1, :]
-    half[..., 2, :] *= keep[..., None]
-    moved = half.copy()
-    moved[..., :, 0] += dt[..., None] * half[..., :, 1]
-    moved[..., :, 2] *= keep[..., None]
-    moved[..., 0, 0] += density * dt**3 / 3
-    moved[..., 0, 1] += density * dt**2 / 2
-    moved[..., 1, 0] += density * dt**2 / 2
-    moved[..., 1, 1] += density * dt
-    moved[..., 2, 2] += 1 - keep**2
-    return mean, moved
-
-
-def _sample_backwards(
-    means: list[np.ndarray],
-    covariances: list[np.ndarray],
-    intervals: np.ndarray,
-    density: np.ndarray,
-    drift_seconds: float,
-    normals: np.ndarray,
-    choice: np.ndarray,
-) -> np.ndarray:
-    """Draw whole paths from the last step to the first; `choice` `[R, A, D]` is the index of q of each draw."""
-    rows, steps, axes, draws = normals.shape[:4]
-    result = np.empty((rows, steps, axes, draws, 2))
-    pick = choice[..., None]
-    state = np.take_along_axis(means[-1], pick, 2)
-    spread = np.take_along_axis(_root(covariances[-1]), pick[..., None], 2)
-    state = state + np.einsum("radij,radj->radi", spread, normals[:, -1])
-    result[:, -1] = state[..., :2]
-    for step in range(steps - 2, -1, -1):
-        dt = intervals[:, step]
-        ahead_mean, ahead = _predict(means[step], covariances[step], dt, density, drift_seconds)
-        transition = np.zeros((rows, 1, 1, 3, 3))
-        transition[..., 0, 0] = transition[..., 1, 1] = 1.0
-        transition[..., 0, 1] = dt[:, None, None]
-        transition[..., 2, 2] = np.exp(-dt / drift_seconds)[:, None, None]
-        gain = _solve(ahead, transition @ covariances[step]).swapaxes(-1, -2)
-        left = covariances[step] - gain @ ahead @ gain.swapaxes(-1, -2)
-        gain_of = np.take_along_axis(gain, pick[..., None], 2)
-        spread = np.take_along_axis(_root(left), pick[..., None], 2)
-        ahead_of = np.take_along_axis(ahead_mean, pick, 2)
-        here = np.take_along_axis(means[step], pick, 2)
-        state = here + np.einsum("radij,radj->radi", gain_of, state - ahead_of)
-        state = state + np.einsum("radij,radj->radi", spread, normals[:, step])
-        result[:, step] = state[..., :2]
-    return result
-
-
-def _solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solve symmetric positive 3x3 systems after scaling to unit diagonal (the states' units differ by orders)."""
-    scale = 1 / np.sqrt(np.maximum(matrix[..., [0, 1, 2], [0, 1, 2]], 1e-300))
-    scaled = matrix * scale[..., :, None] * scale[..., None, :] + 1e-13 * np.eye(3)
-    return scale[..., :, None] * np.linalg.solve(scaled, scale[..., :, None] * right)
-
-
-def _root(matrix: np.ndarray) -> np.ndarray:
-    """Return a lower triangular root of positive semi-definite 3x3 matrices; rounding below zero counts as zero."""
-    root = np.zeros_like(matrix)
-    size = matrix[..., [0, 1, 2], [0, 1, 2]]
-    for column in range(3):
-        left = matrix[..., column, column] - (root[..., column, :column] ** 2).sum(-1)
-        pivot = np.sqrt(np.where(left > 1e-14 * np.abs(size[..., column]), left, 0.0))
-        root[..., column, column] = pivot
-        for row in range(column + 1, 3):
-            rest = matrix[..., row, column] - (root[..., row, :column] * root[..., column, :column]).sum(-1)
-            root[..., row, column] = np.where(pivot > 0, rest / np.where(pivot > 0, pivot, 1.0), 0.0)
-    return root
+    models = len(noise.white)
+    every = np.tile(density, (1, 1, models))
+    return every, (10 * extent) ** 2 + 100 * level, speed**2, np.repeat(np.arange(models), len(DENSITY_STEPS))

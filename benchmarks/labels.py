@@ -1,0 +1,24 @@
+"""The bench `labels`: what kinematic labels are worth under known noise, from pixels, how fast they come, and who reads them.
+
+PandaSet is looked for as in `benchmarks.pose`; where it is absent its figures have no value and say so.
+"""
+
+from benchmarks.harness import Case, measured_by
+from worldline.kinematics.noise import FITTED_KINDS
+
+_OF_NOISE = ("distance_error_median", "within_25", "naive_error_median")
+
+
+CASES = (
+    Case(
+        "noise",
+        (
+            *(f"labels.noise.{kind}.{name}" for kind in FITTED_KINDS for name in _OF_NOISE),
+            "labels.static_moving_balanced_accuracy",
+            "labels.parked_speed_mps",
+        ),
+        measured_by("labels_noise", "measure_noise"),
+    ),
+    Case("coverage", ("labels.coverage90.distance", "labels.coverage90.speed"), measured_by("labels_noise", "measure_coverage")),
+    Case("evaluator", ("labels.evaluator_right",), measured_by("labels_answers", "measure_evaluator")),
+)
