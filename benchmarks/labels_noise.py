@@ -230,9 +230,11 @@ def measure_noise(folder: Path, quick: bool) -> list[Figure]:
             f"{len(error)} moving windows of {_moving_tracks(windows[0])} PandaSet tracks, {len(seeds)} draws"
         )
         figures += [
-            figure(f"labels.noise.{kind}.distance_error_median", np.median(error), "share", "at most 0.03", of),
-            figure(f"labels.noise.{kind}.within_25", np.mean(error <= 0.25), "share", "at least 0.95", of),
-            figure(f"labels.noise.{kind}.naive_error_median", np.median(naive), "share", "", f"sum of the noisy steps; {of}"),
+            figure(f"labels.noise.{kind}.distance_error_median", float(np.median(error)), "share", "at most 0.03", of),
+            figure(f"labels.noise.{kind}.within_25", float(np.mean(error <= 0.25)), "share", "at least 0.95", of),
+            figure(
+                f"labels.noise.{kind}.naive_error_median", float(np.median(naive)), "share", "", f"sum of the noisy steps; {of}"
+            ),
         ]
     recall, share = decided_accuracy(everything)
     slow = [item.state[(item.true_m >= MOVING_MPS * WINDOW_S) & (item.true_m < 2.0 * WINDOW_S)] for item in everything]
@@ -275,7 +277,9 @@ def measure_coverage(folder: Path, quick: bool) -> list[Figure]:
             tracks += moving if index == 0 else 0
             told.append(f"{name} {kind} {windows.covered.mean():.3f}")
             figures.append(
-                figure(f"labels.coverage90.{name}.{kind}", windows.covered.mean(), "share", "0.87 to 0.93", f"{moving} tracks")
+                figure(
+                    f"labels.coverage90.{name}.{kind}", float(windows.covered.mean()), "share", "0.87 to 0.93", f"{moving} tracks"
+                )
             )
     share = float(np.mean([item.mean() for item in inside]))
     detail = f"90 % intervals over {WINDOW_S:g} s windows of {tracks} moving tracks, mean over {'; '.join(told)}"

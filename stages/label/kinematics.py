@@ -249,11 +249,17 @@ def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: i
         uniforms[index] = generator.random((3, config.draws))
         normals[index, : lengths[index]] = generator.standard_normal((lengths[index], 3, config.draws, 3))
     paths = np.empty((count, length, 3, config.draws, 2))
-    for noise, chosen_rows in ((stated_noise(config.drift_seconds), states_noise), (unknown_noise(), ~states_noise)):
-        if chosen_rows.any():
-            of_rows = (times, observed, padded_values, padded_white, padded_drift)
-            paths[chosen_rows] = draw_paths(
-                *(array[chosen_rows] for array in of_rows), noise, normals[chosen_rows], uniforms[chosen_rows]
+    for noise, mine in ((stated_noise(config.drift_seconds), states_noise), (unknown_noise(), ~states_noise)):
+        if mine.any():
+            paths[mine] = draw_paths(
+                times[mine],
+                observed[mine],
+                padded_values[mine],
+                padded_white[mine],
+                padded_drift[mine],
+                noise,
+                normals[mine],
+                uniforms[mine],
             )
     on_grid = paths[grid_row, slot[len(row) :]].swapaxes(1, 2).swapaxes(2, 3)  # [K, D, 2, 3]
     turn = np.zeros((count, 3, 3))
