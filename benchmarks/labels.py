@@ -21,4 +21,9 @@ CASES = (
     ),
     Case("coverage", ("labels.coverage90.distance", "labels.coverage90.speed"), measured_by("labels_noise", "measure_coverage")),
     Case("evaluator", ("labels.evaluator_right",), measured_by("labels_answers", "measure_evaluator")),
+    Case(
+        "throughput",
+        ("labels.seconds_per_million_questions", "labels.growth_exponent"),
+        measured_by("labels_throughput", "measure_throughput"),
+    ),
 )

@@ -73,8 +73,9 @@ def ask_questions(
     candidates += pair_candidates(windows, states, kinematics.scale_sigma, config.margins)
     candidates += _interval_kinds(kinematics, tracks, path, windows, states, config)
     blocks, refused = [], []
-    for index, group in enumerate(candidates):
-        block, reasons = _ask(group, kinematics, tracks, path, config, seed)
+    named = _name_all(candidates, tracks)
+    for index, (group, (phrases, reason)) in enumerate(zip(candidates, named, strict=True)):
+        block, reasons = _ask(group, phrases, reason, kinematics, path, config, seed)
         blocks.append(block)
         refused.append(reasons)
         progress(index + 1, len(candidates), group.kind)
@@ -142,22 +143,45 @@ def _blocked(windows: dict[str, np.ndarray], ids: np.ndarray, grid: np.ndarray) 
     return np.cumsum(change, axis=1)[:, : len(grid)] > 0
 
 
+def _name_all(candidates: list[Candidates], tracks: Tracks) -> list[tuple[list[np.ndarray], np.ndarray]]:
+    """Return the phrases of both objects of every candidate, and why it is not asked by now; all groups are named at once."""
+    places: list[tuple[int, int, np.ndarray]] = []
+    phrases = [[np.full(len(group.reason), None, object) for _ in range(2)] for group in candidates]
+    for number, group in enumerate(candidates):
+        for side, ids in enumerate((group.first, group.second)):
+            places.append((number, side, np.flatnonzero(is_none(group.reason) & (ids >= 0))))
+
+    asked = [
+        np.stack([(group.first, group.second)[side], group.start_s, group.end_s])[:, rows]
+        for number, side, rows in places
+        for group in (candidates[number],)
+    ]
+    ids, start_s, end_s = np.concatenate(asked, axis=1)
+    phrase, why = referring_phrases(tracks, ids, start_s, end_s)
+    reasons = [group.reason.copy() for group in candidates]
+    begin = 0
+    for number, side, rows in places:
+        phrases[number][side][rows] = phrase[begin : begin + len(rows)]
+        unnamed = ~is_none(why[begin : begin + len(rows)])
+        reasons[number][rows[unnamed]] = why[begin : begin + len(rows)][unnamed]
+        begin += len(rows)
+    return list(zip(phrases, reasons, strict=True))
+
+
 def _ask(
-    group: Candidates, kinematics: Kinematics, tracks: Tracks, path: CameraPath, config: QuestionsConfig, seed: int
+    group: Candidates,
+    phrases: list[np.ndarray],
+    reason: np.ndarray,
+    kinematics: Kinematics,
+    path: CameraPath,
+    config: QuestionsConfig,
+    seed: int,
 ) -> tuple[pa.Table, pa.Table]:
     """Turn one bank's candidates into questions, and count those that are not asked."""
-    reason = group.reason.copy()
     code = _code(group)
     bank = list(WORDINGS).index(group.bank)
     milliseconds = [np.rint(times * 1000).astype(np.int64) for times in (group.start_s, group.end_s)]
     what = mix(seed, bank, group.first.astype(int), group.second.astype(int), *milliseconds, code)
-    phrases = []
-    for ids in (group.first, group.second):
-        open_rows = np.flatnonzero(is_none(reason) & (ids >= 0))
-        phrase = np.full(len(ids), None, object)
-        phrase[open_rows], why = referring_phrases(tracks, ids[open_rows], group.start_s[open_rows], group.end_s[open_rows])
-        reason[open_rows] = why
-        phrases.append(phrase)
     open_rows = np.flatnonzero(is_none(reason))
     kept = open_rows[_balanced(group, open_rows, what[open_rows], config)]
     reason[np.setdiff1d(open_rows, kept)] = "answer_too_common"
@@ -176,7 +200,8 @@ def _code(group: Candidates) -> np.ndarray:
 
 def _balanced(group: Candidates, rows: np.ndarray, order: np.ndarray, config: QuestionsConfig) -> np.ndarray:
     """Return which of `rows` to keep so that no answer dominates its kind."""
-    if group.kind not in ("movement_direction", "direction_comparison") or not len(rows):
+    unbalanced = group.kind in ("movement_direction", "direction_comparison") and config.max_answer_share < 1
+    if not unbalanced or not len(rows):
         return np.ones(len(rows), bool)
     words = group.word[rows]
     answers = np.where(is_none(words), np.char.mod("%d", np.nan_to_num(group.value[rows]).astype(int)), words).astype(str)
