@@ -2,8 +2,8 @@
 
 A subclass declares its fields with types and nothing else; `schemas.codec` stores and hashes it from these types.
 Field types: jaxtyping arrays (dtype and shape are checked, a dimension name means the same size in all fields),
-`dict[str, numpy.ndarray]`, `pyarrow.Table` (checked against `TABLES`), `Video`, `Files`, and anything that has a
-canonical JSON form. Any field may be `None` if its type says so.
+`dict[str, numpy.ndarray]`, `pyarrow.Table` (checked against `TABLES`), `Video`, `dict[str, Video]`, `Files`, and anything
+that has a canonical JSON form. Any field may be `None` if its type says so.
 """
 
 import dataclasses

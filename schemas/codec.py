@@ -1,7 +1,7 @@
 """How artifacts become files and how they are named: one canonical encoding, one content digest.
 
-An artifact is stored as parts: `meta.json` (plain fields and an index of the others), `arrays.safetensors`,
-one `FIELD.parquet` per table, one `FIELD.mkv` per video, and given files as they are. Parts are what the object
+An artifact is stored as parts: `meta.json` (plain fields and an index of the others), `arrays.safetensors`, one
+`FIELD.parquet` per table, one `FIELD.mkv` or `FIELD/KEY.mkv` per video, and given files as they are. Parts are what the object
 store addresses by SHA-256; keys use the content digest computed here over decoded values, because Parquet footers
 and video containers carry their writer's version and an upgrade must not re-run the world.
 """
@@ -37,6 +37,10 @@ def _is_array_dict(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(item, np.ndarray) for item in value.values())
 
 
+def _is_video_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(item, Video) for item in value.values())
+
+
 def encode(artifact: Artifact, folder: Path) -> dict[str, Path]:
     """Write an artifact's parts into an existing empty folder and return them by part name.
 
@@ -58,11 +62,12 @@ def encode(artifact: Artifact, folder: Path) -> dict[str, Path]:
             pq.write_table(value, parts[f"{name}.parquet"], compression="zstd", row_group_size=1 << 16)
             index[name] = {"as": "table"}
         elif isinstance(value, Video):
-            part = folder / f"{name}.mkv"
-            if value.path is None:
-                write_video(part, value, value.layout)
-            parts[part.name] = part if value.path is None else value.path
+            parts[f"{name}.mkv"] = _stored_video(value, folder / f"{name}.mkv")
             index[name] = {"as": "video", "shape": list(value.shape)}
+        elif _is_video_dict(value):
+            (folder / name).mkdir()
+            parts.update({f"{name}/{key}.mkv": _stored_video(item, folder / name / f"{key}.mkv") for key, item in value.items()})
+            index[name] = {"as": "videos", "shapes": {key: list(item.shape) for key, item in value.items()}}
         elif isinstance(value, Files):
             parts.update({f"{name}/{key}": path for key, path in value.items()})
             index[name] = {"as": "files", "names": sorted(value)}
@@ -75,6 +80,13 @@ def encode(artifact: Artifact, folder: Path) -> dict[str, Path]:
     parts[_META] = folder / _META
     parts[_META].write_text(canonical_json(meta))
     return parts
+
+
+def _stored_video(video: Video, path: Path) -> Path:
+    """Return the file of a video, written to `path` if it lies in memory."""
+    if video.path is None:
+        write_video(path, video, video.layout)
+    return video.path or path
 
 
 def decode(parts: Mapping[str, Path]) -> Artifact:
@@ -102,6 +114,10 @@ def decode(parts: Mapping[str, Path]) -> Artifact:
                 values[name] = fit_table(pq.read_table(parts[f"{name}.parquet"]), artifact_type.TABLES[name])
             case "video":
                 values[name] = Video.open(parts[f"{name}.mkv"], tuple(stored["shape"]))
+            case "videos":
+                values[name] = {
+                    key: Video.open(parts[f"{name}/{key}.mkv"], tuple(shape)) for key, shape in stored["shapes"].items()
+                }
             case "files":
                 values[name] = Files({key: parts[f"{name}/{key}"] for key in stored["names"]})
     return artifact_type(**values)
@@ -125,9 +141,10 @@ def content_digest(artifact: Artifact) -> str:
         elif isinstance(value, pa.Table):
             _hash_table(digest, value)
         elif isinstance(value, Video):
-            digest.json(["video", list(value.shape)])
-            for frame in value:
-                digest.field(np.ascontiguousarray(frame).data)
+            _hash_video(digest, value)
+        elif _is_video_dict(value):
+            for key in sorted(value):
+                _hash_video(digest.field(key.encode()), value[key])
         elif isinstance(value, Files):
             for key in sorted(value):
                 digest.field(key.encode()).field(hash_file(value[key]).encode())
@@ -138,6 +155,12 @@ def content_digest(artifact: Artifact) -> str:
 
 def _hash_array(digest: TaggedHash, array: np.ndarray) -> None:
     digest.json([array.dtype.str, list(array.shape)]).field(np.ascontiguousarray(array).data if array.size else b"")
+
+
+def _hash_video(digest: TaggedHash, video: Video) -> None:
+    digest.json(["video", list(video.shape)])
+    for frame in video:
+        digest.field(np.ascontiguousarray(frame).data)
 
 
 def _hash_table(digest: TaggedHash, table: pa.Table) -> None:
