@@ -203,13 +203,13 @@ def write_masks(ignored: Iterable[np.ndarray], folder: Path) -> None:
         cv2.imwrite(str(folder / f"{image_name(index)}.png"), np.where(mask, 0, 255).astype(np.uint8))
 
 
-def run_mapping(folder: Path, on_step: Callable[[int, str], None]) -> None:
-    """Run `stages.pose.mapping` on a folder, passing its steps on; it ends with us however we end.
+def run_mapping(folder: Path, on_step: Callable[[int, str], None], module: str = "stages.pose.mapping") -> None:
+    """Run a mapping module on a folder, passing its steps on; it ends with us however we end.
 
     Raises:
         RuntimeError: if it dies; the message ends with the last lines that it printed.
     """
-    command = [sys.executable, "-m", "stages.pose.mapping", str(folder)]
+    command = [sys.executable, "-m", module, str(folder)]
     root = str(Path(__file__).resolve().parents[2])  # the child must find our `stages` whatever folder we run in
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),

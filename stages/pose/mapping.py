@@ -236,8 +236,8 @@ def calibrate(pycolmap: Any, folder: Path, request: MapRequest) -> Path:
     return copy
 
 
-def map_globally(pycolmap: Any, folder: Path, database: Path, request: MapRequest, frames: range) -> list[Any]:
-    """Run global mapping on one thread: measured as fast as two, and the same bytes every time."""
+def global_options(pycolmap: Any, request: MapRequest, frames: range) -> Any:
+    """Return options of global mapping on one thread: measured as fast as two, and the same bytes every time."""
     options = pycolmap.GlobalPipelineOptions()
     options.image_names = [image_name(index) for index in frames]
     options.num_threads = options.mapper.num_threads = 1
@@ -252,6 +252,11 @@ def map_globally(pycolmap: Any, folder: Path, database: Path, request: MapReques
     adjustment.ceres.use_gpu = False
     adjustment.ceres.solver_options.num_threads = 1
     adjustment.refine_focal_length = adjustment.refine_extra_params = not request.calibrated
+    return options
+
+
+def map_globally(pycolmap: Any, folder: Path, database: Path, options: Any) -> list[Any]:
+    """Run global mapping."""
     models = pycolmap.global_mapping(str(database), str(folder / "images"), str(_empty(folder / "global")), options)
     return list(models.values())
 
@@ -315,7 +320,8 @@ def reconstruct(
     model, how = None, "none"
     if request.mapper != "incremental":
         report(0.0, "global mapping")
-        model, how = max(map_globally(pycolmap, folder, database, request, frames), key=placed, default=None), "global mapping"
+        options = global_options(pycolmap, request, frames)
+        model, how = max(map_globally(pycolmap, folder, database, options), key=placed, default=None), "global mapping"
         if request.mapper == "auto" and 2 < placed(model) < len(frames):
             report(0.5, f"global mapping placed {placed(model)}/{len(frames)} frames; adding the others")
             more = add_frames(pycolmap, folder, request, frames, model)
@@ -480,7 +486,7 @@ def write_request(folder: Path, request: MapRequest) -> None:
     (folder / "request.json").write_text(json.dumps(dataclasses.asdict(request)))
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """End this process when the one that started it is gone: its end of our standard input closes."""
     while os.read(0, 4096):  # not sys.stdin: its lock would be held when the interpreter shuts down
         pass
@@ -488,5 +494,5 @@ def _leave_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave_with_parent, daemon=True).start()
     run(Path(sys.argv[1]))
