@@ -146,12 +146,20 @@ class _Photo:
 
 
 @dataclass
-class _Times:
-    """Seconds from the first image for each image, their origin, and the absolute time of the first."""
+class FrameTimes:
+    """Seconds from the first image for each image, their origin, and the absolute time of the first.
+
+    Attributes:
+        seconds: one per image.
+        origin: where they come from.
+        epoch_ns: absolute time of the first image in Unix nanoseconds, where known.
+        first_s: what the file of times says of the first image, in seconds.
+    """
 
     seconds: list[float]
     origin: str
     epoch_ns: int | None = field(default=None)
+    first_s: Decimal = Decimal(0)
 
 
 def _read_photo(path: Path, name: str) -> _Photo:
@@ -187,10 +195,10 @@ def _capture_time(details: dict[int, Any], description: Any) -> datetime.datetim
         return None
 
 
-def _find_times(source: Source, names: list[str], photos: list[_Photo], rate: float) -> _Times:
+def _find_times(source: Source, names: list[str], photos: list[_Photo], rate: float) -> FrameTimes:
     for time_file in TIME_FILES:
         if time_file in source.files:
-            return _read_time_file(source.files[time_file], f"{source.name}/{time_file}", names, time_file)
+            return read_time_file(source.files[time_file], f"{source.name}/{time_file}", names, time_file)
     taken = [photo.taken for photo in photos]
     zones = {None if moment is None else moment.tzinfo is None for moment in taken}
     if None not in taken and len(zones) == 1:
@@ -201,11 +209,11 @@ def _find_times(source: Source, names: list[str], photos: list[_Photo], rate: fl
             if moments[0].tzinfo is not None:
                 delta = moments[0] - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
                 since_epoch = (delta // datetime.timedelta(microseconds=1)) * 1000
-            return _Times(seconds, "exif", since_epoch)
-    return _Times([index / rate for index in range(len(names))], f"assumed {rate:g} frames per second")
+            return FrameTimes(seconds, "exif", since_epoch)
+    return FrameTimes([index / rate for index in range(len(names))], f"assumed {rate:g} frames per second")
 
 
-def _read_time_file(path: Path, name: str, names: list[str], origin: str) -> _Times:
+def read_time_file(path: Path, name: str, names: list[str], origin: str) -> FrameTimes:
     """Read one time per image: bare numbers in the images' order, or rows that pair a file name with a number.
 
     Numbers are seconds; from 1e8 on they are Unix seconds and from 1e15 on Unix nanoseconds. A header and lines
@@ -236,7 +244,7 @@ def _read_time_file(path: Path, name: str, names: list[str], origin: str) -> _Ti
         raise WorldlineError(f"{name} holds {len(values)} times for {len(names)} images: give one line per image")
     unit = Decimal(1_000_000_000) if values[0] >= _UNIX_NANOSECONDS_FROM else Decimal(1)
     epoch_ns = int(values[0] / unit * 1_000_000_000) if values[0] >= _UNIX_SECONDS_FROM else None
-    return _Times([float((value - values[0]) / unit) for value in values], origin, epoch_ns)
+    return FrameTimes([float((value - values[0]) / unit) for value in values], origin, epoch_ns, values[0] / unit)
 
 
 def _decimal(text: str) -> Decimal | None:

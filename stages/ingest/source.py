@@ -11,6 +11,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".gif")
 TIME_FILES = ("timestamps.csv", "times.txt")
 GPS_FILE = "gps.csv"
+RIG_FILE = "rig.json"
 
 
 def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source:
@@ -18,7 +19,8 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
 
     A file is a "video", with `NAME.gps.csv` beside it if there is one (NAME with or without the video's suffix). A folder
     with `camera/NAME/poses.json` is a "pandaset" scene, of which the files of one camera, the GPS and the boxes are taken,
-    never the lidar. A folder with images, or whose folder `images` has some, is "frames", with its `timestamps.csv`,
+    never the lidar. A folder with `rig.json` is a "rig", with the images (and their times) of all its sub-folders, its videos and
+    its `gps.csv`. A folder with images, or whose folder `images` has some, is "frames", with its `timestamps.csv`,
     `times.txt` and `gps.csv`.
 
     Args:
@@ -39,6 +41,8 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
         raise WorldlineError(f"the folder {path} is empty: give a video file, a folder of images or a PandaSet scene")
     if (path / "camera").is_dir() and any((path / "camera").glob("*/poses.json")):
         return _pandaset(path, camera)
+    if (path / RIG_FILE).is_file():
+        return _rig(path)
     for folder in (path, path / "images"):
         names = natural_order([item.name for item in folder.glob("*") if is_image(item)])
         if names:
@@ -74,6 +78,13 @@ def _video(path: Path) -> Source:
             files[sidecar.name] = sidecar
             break
     return Source(files, "video", path.name)
+
+
+def _rig(path: Path) -> Source:
+    wanted = [item for item in path.iterdir() if item.suffix.lower() in VIDEO_SUFFIXES or item.name in (RIG_FILE, GPS_FILE)]
+    wanted += [item for item in path.rglob("*") if is_image(item) or item.name in TIME_FILES]
+    names = natural_order([item.relative_to(path).as_posix() for item in wanted if item.is_file()])
+    return Source(Files({name: path / name for name in names}), "rig", path.resolve().name)
 
 
 def _pandaset(path: Path, camera: str) -> Source:
