@@ -276,9 +276,8 @@ def incremental_options(pycolmap: Any, request: MapRequest, frames: range) -> An
     return options
 
 
-def map_incrementally(pycolmap: Any, folder: Path, request: MapRequest, frames: range) -> list[Any]:
+def map_incrementally(pycolmap: Any, folder: Path, options: Any) -> list[Any]:
     """Run incremental mapping from scratch."""
-    options = incremental_options(pycolmap, request, frames)
     output = _empty(folder / "incremental")
     models = pycolmap.incremental_mapping(str(folder / "colmap.db"), str(folder / "images"), str(output), options)
     return list(models.values())
@@ -330,7 +329,8 @@ def reconstruct(
     enough = request.incremental_below * len(frames)
     if request.mapper == "incremental" or (request.mapper == "auto" and placed(model) < enough):
         report(0.7, f"{placed(model)}/{len(frames)} frames placed; incremental mapping")
-        other = max(map_incrementally(pycolmap, folder, request, frames), key=placed, default=None)
+        from_scratch = incremental_options(pycolmap, request, frames)
+        other = max(map_incrementally(pycolmap, folder, from_scratch), key=placed, default=None)
         if placed(other) > placed(model):
             model, how = other, "incremental mapping"
     if placed(model) < 2:

@@ -23,6 +23,7 @@ from stages.pose.mapping import (
     extract,
     global_options,
     image_name,
+    incremental_options,
     leave_with_parent,
     map_globally,
     map_incrementally,
@@ -162,7 +163,9 @@ def reconstruct_rig(pycolmap: Any, folder: Path, request: RigRequest, held: bool
     solvable = all(camera.camera_from_rig is not None for camera in request.cameras if camera.coupled)
     if found < request.mapping.incremental_below * request.mapping.frames and solvable:  # it cannot find places itself
         report(85, f"global mapping placed {found}/{request.mapping.frames} images; incremental mapping")
-        other = max(map_incrementally(pycolmap, folder, request.mapping, frames), key=usable, default=None)
+        from_scratch = incremental_options(pycolmap, request.mapping, frames)
+        from_scratch.ba_refine_sensor_from_rig = not held
+        other = max(map_incrementally(pycolmap, folder, from_scratch), key=usable, default=None)
         if other is not None and usable(other) > found:
             model, method, found = other, "incremental", usable(other)
     if found < 2:
