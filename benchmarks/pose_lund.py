@@ -8,14 +8,15 @@ import numpy as np
 
 from benchmarks.harness import Figure, figure
 from benchmarks.pose import real_data
+from benchmarks.pose_placing import place_in_world
 from schemas.cameras import CameraPath
 from schemas.clips import Clip
 from stages.contract import no_progress
 from stages.ingest.frames import FramesConfig, ingest_frames
 from stages.ingest.source import describe_source
-from stages.pose.align import AlignConfig, align_to_world
 from stages.pose.colmap import ColmapConfig, solve_camera_path
-from stages.pose.scale import east_north_up, robust_similarity
+from stages.pose.scale_from_travel import east_north_up
+from worldline.cameras import Similarity, umeyama
 
 
 def gps_residuals(clip: Clip, path: CameraPath) -> np.ndarray:
@@ -32,6 +33,17 @@ def gps_residuals(clip: Clip, path: CameraPath) -> np.ndarray:
     return np.linalg.norm(target - robust_similarity(source, target).points(source), axis=1)
 
 
+def robust_similarity(source: np.ndarray, target: np.ndarray) -> Similarity:
+    """Fit the similarity from points `[N, 2]` to `[N, 2]` with Huber weights at 1.345 robust standard deviations."""
+    weights = np.ones(len(source))
+    for _ in range(20):
+        alignment = umeyama(source, target, weights=weights)
+        residual = np.linalg.norm(target - alignment.points(source), axis=1)
+        limit = 1.345 * max(float(np.median(residual)) / 1.1774, 1e-6)  # median of Rayleigh's distribution
+        weights = np.minimum(1.0, limit / np.maximum(residual, 1e-12))
+    return alignment
+
+
 def measure_photos(folder: Path, quick: bool) -> Sequence[Figure]:
     """Solve the photos without calibration, and lay the cameras over their GPS positions."""
     source = describe_source(real_data("opensfm_lund") / "images")
@@ -39,7 +51,7 @@ def measure_photos(folder: Path, quick: bool) -> Sequence[Figure]:
     started = time.perf_counter()
     path, points = solve_camera_path(clip, ColmapConfig(), seed=0, progress=no_progress)
     seconds = time.perf_counter() - started
-    world = align_to_world(clip, path, points, AlignConfig(), seed=0, progress=no_progress)[0]
+    world = place_in_world(clip, path, points)
     count, placed = len(clip.frames), int(path.registered.sum())
     of = f"{count} photos over {clip.times_s[-1]:.0f} s; {path.strategy}; {seconds:.0f} s"
     focal, k1 = path.intrinsics[0, 0], path.distortion[0]

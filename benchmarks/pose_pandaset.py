@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.harness import Figure, figure
 from benchmarks.pose import real_data
+from benchmarks.pose_placing import place_in_world
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
 from schemas.codec import content_digest
@@ -20,7 +21,6 @@ from schemas.tracks import Truth
 from stages.contract import no_progress
 from stages.ingest.pandaset import PandasetConfig, ingest_pandaset
 from stages.ingest.source import describe_source
-from stages.pose.align import AlignConfig, align_to_world
 from stages.pose.colmap import ColmapConfig, solve_camera_path
 from worldline.cameras import absolute_trajectory_error
 
@@ -67,7 +67,7 @@ def error_cm(path: CameraPath, truth: Truth) -> float:
 
 def scale_error_percent(clip: Clip, solved: Solved, truth: Truth) -> tuple[float, str]:
     """Return how far lengths are off after `pose.align`, in percent (infinite without a scale), and what it says itself."""
-    world = align_to_world(clip, solved.path, solved.points, AlignConfig(), seed=0, progress=no_progress)[0]
+    world = place_in_world(clip, solved.path, solved.points)
     if not world.metric:
         return np.inf, "no scale was found"
     placed = world.registered

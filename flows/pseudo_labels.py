@@ -29,7 +29,7 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
     clip, truth = build.open_source(source)
     camera, structure = build.run("pose.colmap", clip=clip)
     (depth,) = build.run("pose.depth", clip=clip)
-    path, points, ground = build.run("pose.align", clip=clip, path=camera, points=structure, depth=depth)
+    scale, path, points, ground = place_in_world(build, clip, camera, structure, depth)
 
     (point_tracks,) = build.run("label.point_tracks", clip=clip)
     (masks,) = build.run("label.moving_regions", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks)
@@ -48,6 +48,7 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
 
     artifacts = {
         "clip": clip,
+        "scale": scale,
         "path": path,
         "points": points,
         "ground": ground,
@@ -65,3 +66,13 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
     lineage = build.lineage(artifacts)
     (report,) = build.run("export.report", **artifacts, lineage=lineage)
     return {**artifacts, "lineage": lineage, "report": report}
+
+
+def place_in_world(
+    build: Build, clip: Handle, camera: Handle, structure: Handle, depth: Handle
+) -> tuple[Handle, Handle, Handle, Handle]:
+    """Give a solved path metres and gravity; return its metric scale, path, points and ground."""
+    (plane,) = build.run("pose.ground", path=camera, points=structure)
+    (scale,) = build.run("pose.scale", clip=clip, path=camera, points=structure, ground=plane, depth=depth)
+    path, points, ground = build.run("pose.align", path=camera, points=structure, ground=plane, scale=scale)
+    return scale, path, points, ground

@@ -4,9 +4,34 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
 from schemas.artifact import ADDED, Artifact
+
+SCALE_ESTIMATES = pa.schema(
+    [
+        ("source", pa.string()),  # "gps_position", "gps_speed", "wheel_speed", "camera_height", "baseline", ...
+        ("quantity", pa.string()),  # "scale" in metres per unit, or "drift": scale of the last third over that of the first
+        ("value", pa.float64()),  # null where refused before it came to a value
+        ("sigma", pa.float64()),  # relative standard deviation
+        ("observations", pa.int32()),  # that it rests on
+        ("used", pa.bool_()),
+        ("reason", pa.string()),  # why it was not used
+    ]
+)
+GRAVITY_ESTIMATES = pa.schema(
+    [
+        ("source", pa.string()),  # "ground_plane", "camera_up", "gps", "inertial", "given"
+        ("x", pa.float64()),  # up direction in the path's frame
+        ("y", pa.float64()),
+        ("z", pa.float64()),
+        ("sigma_best_rad", pa.float64()),  # along the axis of tilt that it knows best, and along the one at right angles
+        ("sigma_worst_rad", pa.float64()),
+        ("used", pa.bool_()),
+        ("reason", pa.string()),  # why it was not used
+    ]
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +49,10 @@ class CameraPath(Artifact):
         distortion: OpenCV (k1, k2, p1, p2); zeros for a pinhole.
         width, height: image size in pixels that the intrinsics belong to.
         verdict: what kind of motion was found: "moving", "static" (tripod), "rotation", "textureless", "failed".
-        scale_source: "none" (lengths are in arbitrary units), "gps", "camera_height", "given"; several that were fused are
-            joined by a plus sign ("gps+camera_height").
+        scale_source: "none" (lengths are in arbitrary units), "gps", "wheel_speed", "camera_height", "known_size",
+            "depth_model", "baseline", "given"; several that were fused are joined by a plus sign ("gps+camera_height").
         scale_sigma: relative standard deviation of the metric scale; 0 where the source is "none".
-        gravity_source: "none", "ground_plane", "camera_up", "given".
+        gravity_source: "none", "ground_plane", "camera_up", "gps", "inertial", "given", joined in the same way.
         gravity_sigma_rad: standard deviation of the up direction.
         reprojection_error_px: mean over the observations; 0 where nothing was triangulated.
         strategy: how the path was solved, and why so, in one phrase for people; None where nothing was chosen.
@@ -98,14 +123,17 @@ class PointCloud(Artifact):
 
 @dataclass(frozen=True, eq=False)
 class GroundPlane(Artifact):
-    """The road plane `normal . x + offset = 0` in the world frame, with `normal` pointing up.
+    """The road plane `normal . x + offset = 0` in the frame and unit of the camera path that it came with.
 
     Attributes:
         found: false where no plane could be fitted; the other fields are then zeros.
-        normal: unit vector `[3]`.
-        offset: signed distance of the world origin over the plane, in the camera path's unit.
+        normal: unit vector `[3]` towards the cameras: up.
+        offset: signed distance of the origin over the plane, in the camera path's unit.
         sigma: standard deviation of the inliers' distance to the plane, same unit.
         inliers: number of points on the plane.
+        normal_sigma_rad: standard deviation of the normal's direction.
+        camera_height: mean distance of the cameras from it, in the path's unit.
+        camera_height_sigma: its relative standard deviation.
     """
 
     level: ClassVar[int] = 2
@@ -114,7 +142,63 @@ class GroundPlane(Artifact):
     offset: float
     sigma: float
     inliers: int
+    normal_sigma_rad: float | None = field(default=None, metadata=ADDED)
+    camera_height: float | None = field(default=None, metadata=ADDED)
+    camera_height_sigma: float | None = field(default=None, metadata=ADDED)
+
+    @classmethod
+    def none(cls) -> "GroundPlane":
+        """Return the plane that was not found."""
+        return cls(found=False, normal=np.zeros(3), offset=0.0, sigma=0.0, inliers=0)
 
     def facts(self) -> dict[str, Any]:
         """Return whether it was found, and how well it fits."""
         return {"found": self.found, "sigma": self.sigma, "inliers": self.inliers}
+
+
+@dataclass(frozen=True, eq=False)
+class MetricScale(Artifact):
+    """How many metres a unit of a solved camera path is, which way is up in its frame, and how sure both are.
+
+    Attributes:
+        scale: metres per unit of the path; None where no source tells it.
+        sigma: relative standard deviation of the scale, made for intervals: plus and minus 1.645 of it hold the true scale
+            nine times in ten. It counts the noise of every source, what the sources share, their disagreement, and
+            drift of the scale along the path.
+        source: as in `CameraPath.scale_source`.
+        drift: relative change of the scale from the first third of the distance driven to the last; None where it
+            cannot be told.
+        drift_sigma: its standard deviation.
+        drift_source: the sources that told it, "none" where none did.
+        up: unit vector `[3]` against gravity in the path's frame; a guess where `gravity_source` is "none".
+        gravity_source: as in `CameraPath.gravity_source`.
+        gravity_sigma_rad: standard deviation of `up` along the tilt that is known worst.
+        estimates: `SCALE_ESTIMATES`: every source that was looked at.
+        gravity_estimates: `GRAVITY_ESTIMATES`.
+    """
+
+    level: ClassVar[int] = 1
+    TABLES: ClassVar = {"estimates": SCALE_ESTIMATES, "gravity_estimates": GRAVITY_ESTIMATES}
+    scale: float | None
+    sigma: float
+    source: str
+    drift: float | None
+    drift_sigma: float | None
+    drift_source: str
+    up: Float64[np.ndarray, "3"]
+    gravity_source: str
+    gravity_sigma_rad: float
+    estimates: pa.Table
+    gravity_estimates: pa.Table
+
+    def facts(self) -> dict[str, Any]:
+        """Return scale, drift and gravity with their sources and standard deviations."""
+        return {
+            "metres_per_unit": self.scale,
+            "sigma": self.sigma,
+            "source": self.source,
+            "drift": self.drift,
+            "drift_sigma": self.drift_sigma,
+            "gravity_source": self.gravity_source,
+            "gravity_sigma_rad": self.gravity_sigma_rad,
+        }

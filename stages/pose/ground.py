@@ -1,4 +1,4 @@
-"""The ground under a camera path: a robust plane through the points below the cameras.
+"""Stage `pose.ground`: the ground under a camera path, as a robust plane through the points below the cameras.
 
 Candidates come from RANSAC (Fischler and Bolles 1981) gated by what is known of a camera that travels: it looks about
 upright and moves about parallel to the ground. Little lies under the ground, so points below a candidate count against
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.cameras import CameraPath, PointCloud
+from schemas.cameras import CameraPath, GroundPlane, PointCloud
+from stages.contract import Progress, stage
+from stages.pose.gravity import GravityConfig, up_from_cameras
 
 
 @dataclass(frozen=True)
@@ -37,40 +39,11 @@ class GroundConfig:
     height_sigma: float = 0.01
 
 
-@dataclass(frozen=True)
-class Plane:
-    """A fitted plane `normal . x + offset = 0` in the frame of the path that it was fitted with.
-
-    Attributes:
-        normal: unit vector `[3]` towards the cameras.
-        offset: signed distance of the origin.
-        sigma: robust standard deviation of the inliers' distances.
-        inliers: their number.
-        normal_sigma_rad: standard deviation of the normal's direction.
-        height: mean distance of the cameras, and its relative standard deviation `height_sigma`.
-    """
-
-    normal: np.ndarray
-    offset: float
-    sigma: float
-    inliers: int
-    normal_sigma_rad: float
-    height: float
-    height_sigma: float
-
-
-def prior_up(poses: np.ndarray) -> np.ndarray:
-    """Guess the up direction `[3]` from poses `[N, 4, 4]`: mean of the image's up, made perpendicular to the travel.
-
-    Where the cameras climb or dive more than 20 degrees against their own up, the travel says nothing and is left out.
-    """
-    up = -poses[:, :3, 1].mean(axis=0)
-    up /= np.linalg.norm(up)
-    centres = poses[:, :3, 3] - poses[:, :3, 3].mean(axis=0)
-    _, spread, axes = np.linalg.svd(centres, full_matrices=False)
-    if len(poses) >= 3 and spread[0] > 1e-9 and abs(axes[0] @ up) < np.sin(np.radians(20)):
-        up = up - (up @ axes[0]) * axes[0]
-    return up / np.linalg.norm(up)
+@stage("pose.ground", version=1)
+def find_ground(path: CameraPath, points: PointCloud, config: GroundConfig, *, seed: int, progress: Progress) -> GroundPlane:
+    """Fit the ground plane in the path's own frame; `found` is false where the points show none or the camera stood still."""
+    progress(0, 1)
+    return (fit_ground(path, points, config, seed) if path.verdict == "moving" else None) or GroundPlane.none()
 
 
 def nearest_views(path: CameraPath, points: PointCloud) -> tuple[np.ndarray, np.ndarray]:
@@ -87,12 +60,12 @@ def nearest_views(path: CameraPath, points: PointCloud) -> tuple[np.ndarray, np.
     return nearest, ranges
 
 
-def fit_ground(path: CameraPath, points: PointCloud, config: GroundConfig, seed: int) -> Plane | None:
+def fit_ground(path: CameraPath, points: PointCloud, config: GroundConfig, seed: int) -> GroundPlane | None:
     """Fit the ground plane, or return None where the points do not show one."""
     poses = path.world_from_camera[path.registered]
     if len(poses) == 0 or len(points.xyz) < config.min_inliers:
         return None
-    up = prior_up(poses)
+    up = up_from_cameras(poses, GravityConfig()).up
     nearest, ranges = nearest_views(path, points)
     below = np.einsum("ni,i->n", nearest - points.xyz, up) > 0.02 * ranges
     candidates, ranges = points.xyz[below], ranges[below]
@@ -137,7 +110,7 @@ def _best_hypothesis(
 
 def _refine(
     xyz: np.ndarray, ranges: np.ndarray, centres: np.ndarray, normal: np.ndarray, offset: float, config: GroundConfig
-) -> Plane | None:
+) -> GroundPlane | None:
     """Refit a plane to the points near it by least squares with Tukey's weights, with the covariance of the fit."""
     for _ in range(20):
         height = float((centres @ normal + offset).mean())
@@ -168,12 +141,13 @@ def _refine(
     height = float((centres @ normal + offset).mean())
     if normal_sigma > config.max_normal_sigma_rad:
         return None
-    return Plane(
+    return GroundPlane(
+        found=True,
         normal=normal,
         offset=offset,
         sigma=float(np.sqrt(variance)),
         inliers=int(on.sum()),
         normal_sigma_rad=normal_sigma,
-        height=height,
-        height_sigma=float(np.hypot(np.sqrt(covariance[2, 2]) / height, config.height_sigma)),
+        camera_height=height,
+        camera_height_sigma=float(np.hypot(np.sqrt(covariance[2, 2]) / height, config.height_sigma)),
     )

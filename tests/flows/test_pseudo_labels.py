@@ -27,7 +27,7 @@ def test_a_build_publishes_every_artifact_and_a_report(small_street):
     outcome = small_street.outcome
     assert outcome["dataset"] == "small_street@1"
     assert set(outcome["artifacts"]) == {
-        "clip", "path", "points", "ground", "masks", "scene", "tracks", "kinematics", "questions",
+        "clip", "scale", "path", "points", "ground", "masks", "scene", "tracks", "kinematics", "questions",
         "fit_metrics", "pose_metrics", "label_metrics", "lineage", "report",
     }  # fmt: skip
     assert Path(outcome["reports"][0]).read_text().startswith("<!doctype html>")

@@ -7,10 +7,14 @@ from scipy.spatial.transform import Rotation
 
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
+from schemas.depth import DepthVideo
 from stages.contract import no_progress
 from stages.pose.align import AlignConfig, align_to_world
 from stages.pose.colmap import empty_cloud
-from stages.pose.scale import ScaleEstimate, east_north_up, fuse
+from stages.pose.ground import GroundConfig, find_ground
+from stages.pose.scale import ScaleConfig, find_scale
+from stages.pose.scale_estimate import ScaleEstimate, fuse
+from stages.pose.scale_from_travel import east_north_up
 from worldline.cameras import Similarity
 
 SCALE = 0.37  # path units per metre
@@ -20,8 +24,10 @@ def anywhere(seed: int = 4) -> Similarity:
     return Similarity(SCALE, Rotation.random(random_state=np.random.default_rng(seed)).as_matrix(), np.array([3.0, -1, 7]))
 
 
-def align(clip: Clip, path: CameraPath, points: PointCloud, config: AlignConfig | None = None):
-    return align_to_world(clip, path, points, config or AlignConfig(), seed=0, progress=no_progress)
+def align(clip: Clip, path: CameraPath, points: PointCloud):
+    ground = find_ground(path, points, GroundConfig(), seed=0, progress=no_progress)
+    scale = find_scale(clip, path, points, ground, DepthVideo.none(), ScaleConfig(), seed=0, progress=no_progress)
+    return align_to_world(path, points, ground, scale, AlignConfig(), seed=0, progress=no_progress)
 
 
 def test_a_known_camera_height_over_the_road_gives_gravity_scale_and_origin() -> None:
@@ -92,12 +98,12 @@ def test_gps_speed_helps_where_positions_are_poor() -> None:
 
 
 def test_sources_are_fused_by_inverse_variance_and_disagreement_widens_the_sigma() -> None:
-    fused = fuse([ScaleEstimate(2.0, 0.01, "gps"), ScaleEstimate(2.02, 0.02, "camera_height")])
+    fused = fuse([ScaleEstimate("gps", 2.0, 0.01), ScaleEstimate("camera_height", 2.02, 0.02)])
     assert fused is not None
     assert np.log(fused.scale) == pytest.approx((4 * np.log(2.0) + np.log(2.02)) / 5)
     assert fused.sigma == pytest.approx(1 / np.sqrt(100**2 + 50**2))
     assert fused.source == "gps+camera_height"
-    torn = fuse([ScaleEstimate(2.0, 0.01, "gps"), ScaleEstimate(2.4, 0.01, "camera_height")])
+    torn = fuse([ScaleEstimate("gps", 2.0, 0.01), ScaleEstimate("camera_height", 2.4, 0.01)])
     assert torn is not None
     assert torn.sigma > 0.08  # ten sigma apart: the answer is no better than their distance
     assert fuse([]) is None

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from schemas.clips import Clip
+from schemas.depth import DepthVideo
 from schemas.media import Video
 from stages.contract import no_progress
 from stages.pose.align import AlignConfig, align_to_world
 from stages.pose.colmap import ColmapConfig, solve_camera_path
+from stages.pose.ground import GroundConfig, find_ground
+from stages.pose.scale import ScaleConfig, find_scale
 from worldline.cameras import absolute_trajectory_error, rigid, rotation_from_quaternion
 
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pandaset_002" / "camera" / "front_camera"
@@ -46,7 +49,9 @@ def test_a_street_driven_straight_ahead_after_a_slow_start_is_solved_to_centimet
     error, _ = absolute_trajectory_error(path.world_from_camera[:, :3, 3], true[:, :3, 3], with_scale=True)
     assert error < 0.03
 
-    world, _, ground = align_to_world(clip, path, points, AlignConfig(), seed=0, progress=no_progress)
+    plane = find_ground(path, points, GroundConfig(), seed=0, progress=no_progress)
+    scale = find_scale(clip, path, points, plane, DepthVideo.none(), ScaleConfig(), seed=0, progress=no_progress)
+    world, _, ground = align_to_world(path, points, plane, scale, AlignConfig(), seed=0, progress=no_progress)
     assert ground.found
     assert world.scale_source == "camera_height"
     _, alignment = absolute_trajectory_error(world.world_from_camera[:, :3, 3], true[:, :3, 3], with_scale=True)
