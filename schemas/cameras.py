@@ -48,9 +48,11 @@ class CameraPath(Artifact):
         intrinsics: pinhole matrix `[3, 3]` in pixels, pixel centres at +0.5.
         distortion: OpenCV (k1, k2, p1, p2); zeros for a pinhole.
         width, height: image size in pixels that the intrinsics belong to.
-        verdict: what kind of motion was found: "moving", "static" (tripod), "rotation", "textureless", "failed".
+        verdict: what kind of motion was found: "moving", "static" (tripod), "rotation", "textureless", "failed", "none"
+            (annotated tracks without any camera; nothing is then registered).
         scale_source: "none" (lengths are in arbitrary units), "gps", "wheel_speed", "camera_height", "known_size",
-            "depth_model", "baseline", "given"; several that were fused are joined by a plus sign ("gps+camera_height").
+            "depth_model", "baseline", "given", "annotations"; several that were fused are joined by a plus sign
+            ("gps+camera_height").
         scale_sigma: relative standard deviation of the metric scale; 0 where the source is "none".
         gravity_source: "none", "ground_plane", "camera_up", "gps", "inertial", "given", joined in the same way.
         gravity_sigma_rad: standard deviation of the up direction.

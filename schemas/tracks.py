@@ -1,13 +1,13 @@
 """Object tracks in the world, estimated or true."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float64
 
-from schemas.artifact import Artifact
+from schemas.artifact import ADDED, Artifact
 from schemas.media import Video
 
 # One row per object and frame. x, y, z: centre of the object's footprint on the ground (bottom centre of its box),
@@ -51,6 +51,12 @@ TRACK_OBJECTS = pa.schema(
     ]
 )
 
+# What the source of annotated tracks calls each object.
+ANNOTATED_OBJECTS = pa.schema([("track_id", pa.int32()), ("source_id", pa.string()), ("source_class", pa.string())])
+
+# One row per sample of which the annotators say whether the object moves.
+ANNOTATED_MOTION = pa.schema([("track_id", pa.int32()), ("frame", pa.int32()), ("moving", pa.bool_())])
+
 # One row per true object and frame; boxes in the truth's own world frame, metres.
 TRUTH_BOXES = pa.schema(
     [
@@ -83,16 +89,27 @@ class Tracks(Artifact):
         objects: `TRACK_OBJECTS`, sorted by track.
         origin: "video" (estimated from pixels) or "boxes" (annotated).
         scale_source, scale_sigma, gravity_source: copied from the camera path.
+        annotated_objects: `ANNOTATED_OBJECTS`, sorted by track; annotated tracks only.
+        annotated_motion: `ANNOTATED_MOTION`, sorted by track and frame, where the source tells.
+        provenance: of annotated tracks: format, log, camera, where the times come from, epoch in nanoseconds if known.
     """
 
     level: ClassVar[int] = 3
-    TABLES: ClassVar = {"samples": TRACK_SAMPLES, "objects": TRACK_OBJECTS}
+    TABLES: ClassVar = {
+        "samples": TRACK_SAMPLES,
+        "objects": TRACK_OBJECTS,
+        "annotated_objects": ANNOTATED_OBJECTS,
+        "annotated_motion": ANNOTATED_MOTION,
+    }
     samples: pa.Table
     objects: pa.Table
     origin: str
     scale_source: str
     scale_sigma: float
     gravity_source: str
+    annotated_objects: pa.Table | None = field(default=None, metadata=ADDED)
+    annotated_motion: pa.Table | None = field(default=None, metadata=ADDED)
+    provenance: dict[str, Any] | None = field(default=None, metadata=ADDED)
 
     def facts(self) -> dict[str, Any]:
         """Return how many objects, in how many samples, on what scale."""

@@ -34,6 +34,7 @@ from schemas.reports import Lineage, Report
 from stages.contract import STAGES, load_stages
 from stages.fingerprint import fingerprint_stage, list_definitions
 from stages.ingest.source import describe_source
+from stages.ingest.track_source import TrackLog, describe_logs
 from tasks.causes import explain_difference
 from tasks.configs import make_config, nearest
 from tasks.edge import Work, execute, machine, packages
@@ -94,6 +95,19 @@ class Build:
             if name and not self.explain:
                 self.display.say(f"clip {number} of {len(self._clips)}: {name}")
             yield name, source
+
+    def track_logs(self) -> Iterator[tuple[str, TrackLog]]:
+        """Yield name and log of every log of annotated tracks in the sources; the name of an only one is ""."""
+        found: list[tuple[str, TrackLog]] = []
+        for name, source in self._clips.items():
+            with self.clip(name):
+                logs = describe_logs(Path(source).expanduser())
+                alone = len(logs) == 1
+                found += [(name if alone else "-".join(filter(None, (name, log.name))), log) for log in logs]
+        for number, (name, log) in enumerate(found, 1):
+            if name and not self.explain:
+                self.display.say(f"log {number} of {len(found)}: {name}")
+            yield name, log
 
     @contextlib.contextmanager
     def clip(self, name: str) -> Iterator[None]:
@@ -187,6 +201,19 @@ class Build:
             clip, truth = self.run(f"ingest.{given.layout}", source=origin)
         self._give_rights(origin)
         return clip, truth
+
+    def open_tracks(self, log: TrackLog) -> tuple[Handle, Handle, Handle]:
+        """Return tracks, camera path and the counts of what was wrong, of a log of annotated tracks.
+
+        Raises:
+            WorldlineError: if the log cannot be read.
+        """
+        if log.trouble:
+            raise WorldlineError(log.trouble)
+        origin = self._given(log.source)
+        tracks, path, figures = self.run(log.stage, log.settings, source=origin)
+        self._give_rights(origin)
+        return tracks, path, figures
 
     def _give_rights(self, origin: Handle) -> None:
         """Record the recipe's rights as the terms of where a clip came from, unless they stand there already."""

@@ -97,8 +97,8 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
     folder = f"camera/{config.camera}"
     frame_file = re.compile(rf"{re.escape(folder)}/\d+\.(jpg|png)")
     images = sorted(filter(frame_file.fullmatch, source.files), key=lambda name: int(PurePosixPath(name).stem))
-    camera_ns = _nanoseconds(_read_json(source, f"{folder}/timestamps.json"), f"{folder}/timestamps.json")
-    poses = _read_json(source, f"{folder}/poses.json")
+    camera_ns = nanoseconds(read_json(source, f"{folder}/timestamps.json"), f"{folder}/timestamps.json")
+    poses = read_json(source, f"{folder}/poses.json")
     if not images or not len(images) == len(camera_ns) == len(poses):
         raise WorldlineError(
             f"{source.name}/{folder} has {len(images)} images, {len(camera_ns)} timestamps and {len(poses)} poses: "
@@ -121,10 +121,10 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
         keep_frame(frames, resize(picture, *size), source.name)
         progress(done + 1, len(kept), "frames")
 
-    intrinsics = _intrinsics(_read_json(source, f"{folder}/intrinsics.json"), original, size)
+    intrinsics = scaled_intrinsics(read_json(source, f"{folder}/intrinsics.json"), original, size)
     epoch_ns = camera_ns[kept[0]]
     times_s = np.array([(camera_ns[index] - epoch_ns) / 1e9 for index in kept])
-    world_from_camera = np.stack([_pose_matrix(poses[index], f"{source.name}/{folder}/poses.json") for index in kept])
+    world_from_camera = np.stack([pose_matrix(poses[index], f"{source.name}/{folder}/poses.json") for index in kept])
     boxes, annotated = _read_boxes(source, config, np.array(kept), camera_ns, world_from_camera, intrinsics, size)
     clip = Clip(
         frames=stack_frames(frames),
@@ -149,7 +149,8 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
     return clip, truth
 
 
-def _read_json(source: Source, name: str) -> Any:
+def read_json(source: Source, name: str) -> Any:
+    """Return a parsed file of the scene, its numbers with a point as decimals."""
     if name not in source.files:
         raise WorldlineError(f"{source.name} has no {name}, which the PandaSet layout needs: complete the folder")
     try:
@@ -158,7 +159,7 @@ def _read_json(source: Source, name: str) -> Any:
         raise WorldlineError(f"{source.name}/{name} is not readable JSON ({error}): download that file again") from error
 
 
-def _nanoseconds(seconds: Iterable[Any], name: str) -> list[int]:
+def nanoseconds(seconds: Iterable[Any], name: str) -> list[int]:
     """Unix nanoseconds, exact: float64 seconds of this century resolve only 0.24 microseconds."""
     try:
         return [int(Decimal(value) * 1_000_000_000) for value in seconds]
@@ -166,7 +167,7 @@ def _nanoseconds(seconds: Iterable[Any], name: str) -> list[int]:
         raise WorldlineError(f"{name} must hold one Unix time in seconds per frame ({error})") from error
 
 
-def _pose_matrix(pose: Any, name: str) -> np.ndarray:
+def pose_matrix(pose: Any, name: str) -> np.ndarray:
     """Return camera-to-world `[4, 4]` of one entry of poses.json (heading is wxyz)."""
     matrix = np.eye(4)
     try:
@@ -178,7 +179,7 @@ def _pose_matrix(pose: Any, name: str) -> np.ndarray:
     return matrix
 
 
-def _intrinsics(given: Any, original: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def scaled_intrinsics(given: Any, original: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """Scale the calibration to the kept size; PandaSet puts pixel centres at whole numbers, clips at +0.5."""
     to_original = original[0] / _CALIBRATED_WIDTH
     try:
@@ -193,8 +194,8 @@ def _read_gps(source: Source, epoch_ns: int, end_s: float) -> pa.Table | None:
     """Return the fixes from one second before the clip to one second after; speed from the east and north velocities."""
     if "meta/gps.json" not in source.files or "meta/timestamps.json" not in source.files:
         return None
-    fixes = _read_json(source, "meta/gps.json")
-    fix_ns = _nanoseconds(_read_json(source, "meta/timestamps.json"), "meta/timestamps.json")
+    fixes = read_json(source, "meta/gps.json")
+    fix_ns = nanoseconds(read_json(source, "meta/timestamps.json"), "meta/timestamps.json")
     rows = []
     try:
         for fix, instant_ns in zip(fixes, fix_ns, strict=True):
@@ -277,7 +278,7 @@ def _read_cuboids(files: Files, scene: str) -> _Cuboids:
         with gzip.open(files["cuboids.csv.gz"], "rt", newline="") as stream:
             for row in csv.DictReader(stream):
                 by_uuid[row["uuid"]].append(row)
-        kept = _without_siblings(by_uuid)
+        kept = without_siblings(by_uuid)
         rows: list[tuple[int, dict[str, str]]] = []
         for track, uuid in enumerate(sorted(kept), start=1):
             rows.extend((track, row) for row in sorted(by_uuid[uuid], key=lambda row: int(row["frame"])))
@@ -302,7 +303,7 @@ def _read_cuboids(files: Files, scene: str) -> _Cuboids:
         raise WorldlineError(f"{scene}/cuboids.csv.gz does not parse ({error!r}): download that file again") from error
 
 
-def _without_siblings(by_uuid: dict[str, list[dict[str, str]]]) -> list[str]:
+def without_siblings(by_uuid: dict[str, list[dict[str, str]]]) -> list[str]:
     """Return one uuid per object.
 
     An object that both lidars saw is annotated twice, and each copy names the other in `cuboids.sibling_id`. The copy

@@ -1,0 +1,35 @@
+"""The flow `track_labels`: from annotated 3D tracks to labels and questions, without any video."""
+
+from typing import Any
+
+from flows.building import begin, flow
+from tasks.build import Build, Handle, TrackLog
+
+
+@flow(name="track_labels")
+def track_labels(
+    overrides: tuple[str, ...] = (), home: str = "worldline-data", explain: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Build (or with `explain` only plan) one dataset version from the recipe's logs; see `Build.finish`."""
+    build = begin("track_labels", overrides, home, explain=explain, quiet=quiet)
+    artifacts: dict[str, Handle] = {}
+    for name, log in build.track_logs():
+        with build.clip(name):
+            made = label_log(build, log)
+            artifacts |= {f"{name}/{role}" if name else role: handle for role, handle in made.items()}
+    return build.finish(artifacts)
+
+
+def label_log(build: Build, log: TrackLog) -> dict[str, Handle]:
+    """Take one log through all stages; return its artifacts by role."""
+    tracks, path, track_metrics = build.open_tracks(log)
+    (kinematics,) = build.run("label.kinematics", tracks=tracks, path=path)
+    (questions,) = build.run("label.questions", kinematics=kinematics, tracks=tracks, path=path)
+    artifacts = {
+        "path": path,
+        "tracks": tracks,
+        "track_metrics": track_metrics,
+        "kinematics": kinematics,
+        "questions": questions,
+    }
+    return {**artifacts, "lineage": build.lineage(artifacts)}

@@ -1,0 +1,223 @@
+"""KITTI's tracking benchmark: `label_02/NNNN.txt`, `calib/NNNN.txt` and `oxts/NNNN.txt`, as tracks in the world.
+
+Labels are in the frame of the rectified camera 0 (x right, y down, z forward); a location is the middle of the box's
+bottom face, and rotation_y turns about the downward axis (Geiger, Lenz, Urtasun, "Are we ready for autonomous driving?
+The KITTI vision benchmark suite", CVPR 2012, and the readme of its development kit). The car's pose comes from GPS and
+inertial sensors through the Mercator projection of the raw data's development kit (Geiger, Lenz, Stiller, Urtasun,
+"Vision meets robotics: the KITTI dataset", IJRR 2013): x east, y north, z up.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import PositiveFloat
+from scipy.spatial.transform import Rotation
+
+from schemas.cameras import CameraPath
+from schemas.clips import Source
+from schemas.codec import content_digest
+from schemas.errors import WorldlineError
+from schemas.reports import Metrics
+from schemas.tracks import Tracks
+from stages.contract import Progress, stage
+from stages.ingest.ego_poses import Timeline, moved_points, turned_yaw
+from stages.ingest.pictures import read_picture
+from stages.ingest.settle_tracks import AnnotatedBoxes, AnnotationRules, settle_tracks
+from stages.ingest.text_columns import numbers, read_words
+
+_EARTH_RADIUS_M = 6378137.0
+_LABEL_COLUMNS = (
+    *("frame", "track", "class", "truncated", "occluded", "alpha", "x0", "y0", "x1", "y1"),
+    *("height", "width", "length", "x", "y", "z", "rotation_y"),
+)
+_OXTS_COLUMNS = ("latitude", "longitude", "altitude", "roll", "pitch", "yaw")
+_IMAGE_SIZE = (1242, 375)
+
+
+@dataclass(frozen=True)
+class KittiTrackingConfig:
+    """How a sequence of the KITTI tracking benchmark is read.
+
+    Attributes:
+        frames_per_second: rate of the frames where no file of timestamps lies beside them; the benchmark states 10.
+        rules: how boxes become tracks.
+    """
+
+    frames_per_second: PositiveFloat = 10.0
+    rules: AnnotationRules = field(default_factory=AnnotationRules)
+
+
+@stage("ingest.kitti_tracking", version=1)
+def ingest_kitti_tracking(
+    source: Source, config: KittiTrackingConfig, *, seed: int, progress: Progress
+) -> tuple[Tracks, CameraPath, Metrics]:
+    """Read one sequence's labels as tracks in a world with x east, y north, z up and its origin at the first camera.
+
+    The path is that of the left colour camera (image_02), whose pixels the labels' boxes count. The benchmark carries no
+    timestamps; `timestamps/NNNN.txt` (seconds, or the raw data's date and time, a line per frame) is taken where it lies
+    beside the labels.
+
+    Raises:
+        WorldlineError: if a file is missing or holds no usable line.
+    """
+    label, calibration, oxts = (_file(source, folder) for folder in ("label_02", "calib", "oxts"))
+    rows, broken = read_words(source.files[label], f"{source.name}/{label}", _LABEL_COLUMNS)
+    progress(1, 3, f"{rows.num_rows} labels")
+    camera_from_imu, intrinsics, rectified_from_camera = _calibration(source, calibration)
+    world_from_imu, known, broken_poses = _poses(source, oxts)
+    progress(2, 3, f"{len(known)} poses")
+    times, time_source, epoch_ns = _times(source, len(known), config.frames_per_second)
+
+    world_from_rectified = world_from_imu @ np.linalg.inv(camera_from_imu)
+    world_from_camera = world_from_rectified @ rectified_from_camera
+    origin = world_from_camera[np.argmax(known), :3, 3] if known.any() else np.zeros(3)
+    for poses in (world_from_rectified, world_from_camera):
+        poses[:, :3, 3] -= origin
+    column = {name: numbers(rows[name]) for name in _LABEL_COLUMNS if name != "class"}
+    given = np.nan_to_num(column["frame"], nan=-1.0)
+    frame = np.where((given >= 0) & (given < len(known)) & (given == np.floor(given)), given, -1).astype(np.int64)
+    pose = world_from_rectified[np.maximum(frame, 0)]
+    turn = column["rotation_y"]
+    boxes = AnnotatedBoxes(
+        source_id=pc.if_else(pa.array(np.isfinite(column["track"])), rows["track"].combine_chunks(), None),
+        source_class=rows["class"].combine_chunks(),
+        frame=frame,
+        position=moved_points(pose, np.stack([column[name] for name in "xyz"], -1)),
+        position_is="bottom",
+        size=np.stack([column[name] for name in ("length", "width", "height")], -1),
+        yaw_rad=turned_yaw(pose[:, :3, :3], np.stack([np.cos(turn), 0 * turn, -np.sin(turn)], -1)),
+        boxes_px=np.stack([column[name] + 0.5 for name in ("x0", "y0", "x1", "y1")], -1),
+        dropped={
+            "not_an_object": pc.equal(rows["class"], "DontCare").to_numpy() | (column["track"] < 0),
+            "no_ego_pose": (frame >= 0) & ~known[np.maximum(frame, 0)],
+        },
+        notes=(
+            ("tracks.broken_lines", broken, "lines", f"of {label} with fewer than {len(_LABEL_COLUMNS)} words"),
+            ("tracks.broken_poses", broken_poses, "lines", f"of {oxts} that give no pose"),
+        ),
+    )
+    width, height = _image_size(source)
+    timeline = Timeline(times, world_from_camera, known, intrinsics, width, height)
+    provenance = {
+        "format": "kitti_tracking",
+        "log": source.name,
+        "source": content_digest(source),
+        "camera": "image_02",
+        "time_source": time_source,
+        "epoch_ns": epoch_ns,
+    }
+    progress(3, 3, "tracks")
+    return settle_tracks(boxes, timeline, config.rules, provenance)
+
+
+def _file(source: Source, folder: str) -> str:
+    found = [name for name in source.files if PurePosixPath(name).parent.name == folder and name.endswith(".txt")]
+    if not found:
+        raise WorldlineError(
+            f"{source.name} has no file {folder}/{source.name}.txt: tracks need label_02, calib and oxts side by side"
+        )
+    return found[0]
+
+
+def _calibration(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rectified camera 0 from the inertial sensor, the matrix of camera 2, and rectified camera 0 from camera 2."""
+    found: dict[str, np.ndarray] = {}
+    for line in source.files[name].read_text(errors="replace").splitlines():
+        key, *values = line.replace(":", " ").split()[:13] or [""]
+        try:
+            found[key] = np.array(values, float)
+        except ValueError:
+            continue
+
+    def matrix(*keys: str, shape: tuple[int, int]) -> np.ndarray:
+        """Return the first of these matrices, padded to 4x4."""
+        for key in keys:
+            if key in found and found[key].size == shape[0] * shape[1] and np.isfinite(found[key]).all():
+                padded = np.eye(4)
+                padded[: shape[0], : shape[1]] = found[key].reshape(shape)
+                return padded
+        raise WorldlineError(f"{source.name}/{name} has no matrix {keys[0]} of {shape[0]}x{shape[1]} numbers: copy it again")
+
+    rectify = matrix("R_rect", "R0_rect", "R_rect_00", shape=(3, 3))
+    camera_from_lidar = matrix("Tr_velo_cam", "Tr_velo_to_cam", shape=(3, 4))
+    lidar_from_imu = matrix("Tr_imu_velo", "Tr_imu_to_velo", shape=(3, 4))
+    projection = matrix("P2", shape=(3, 4))
+    intrinsics = projection[:3, :3].copy()
+    if abs(np.linalg.det(intrinsics)) < 1e-9:
+        raise WorldlineError(f"{source.name}/{name}: P2 is no camera matrix: copy it again")
+    camera_from_imu = rectify @ camera_from_lidar @ lidar_from_imu
+    if not 0.9 < np.linalg.det(camera_from_imu) < 1.1:
+        raise WorldlineError(f"{source.name}/{name}: R_rect, Tr_velo_cam and Tr_imu_velo are no rotations: copy it again")
+    rectified_from_camera = np.eye(4)
+    rectified_from_camera[:3, 3] = -np.linalg.solve(intrinsics, projection[:3, 3])
+    intrinsics[:2, 2] += 0.5  # KITTI puts pixel centres at whole numbers
+    return camera_from_imu, intrinsics, rectified_from_camera
+
+
+def _poses(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the world from the inertial sensor `[F, 4, 4]`, which are known, and how many lines give none."""
+    lines = [line.split()[: len(_OXTS_COLUMNS)] for line in source.files[name].read_text(errors="replace").splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    packets = np.full((len(lines), len(_OXTS_COLUMNS)), np.nan)
+    padded = [line + [""] * (len(_OXTS_COLUMNS) - len(line)) for line in lines]
+    for index, words in enumerate(zip(*padded, strict=True)):
+        packets[:, index] = numbers(pa.array(words, pa.string()))
+    latitude, longitude, altitude, roll, pitch, yaw = packets.T
+    known = np.isfinite(packets).all(1) & (np.abs(latitude) < 89) & (np.abs(longitude) <= 180) & (np.abs(altitude) < 1e5)
+    if not known.any():
+        raise WorldlineError(
+            f"{source.name}/{name} has no line with latitude, longitude, altitude, roll, pitch and yaw: copy it again"
+        )
+    poses = np.tile(np.eye(4), (len(lines), 1, 1))
+    poses[known, :3, :3] = Rotation.from_euler("ZYX", np.stack([yaw, pitch, roll], -1)[known]).as_matrix()
+    scale = np.cos(np.radians(latitude[known][0]))
+    east = scale * _EARTH_RADIUS_M * np.radians(longitude[known])
+    north = scale * _EARTH_RADIUS_M * np.log(np.tan(np.pi / 4 + np.radians(latitude[known]) / 2))
+    place = np.stack([east, north, altitude[known]], -1)
+    poses[known, :3, 3] = place - place[0]
+    return poses, known, int((~known).sum())
+
+
+def _times(source: Source, frames: int, rate: float) -> tuple[np.ndarray, str, int | None]:
+    """Return seconds per frame, where they come from, and the epoch of the first in nanoseconds where dates are given."""
+    found = [name for name in source.files if "timestamps" in name]
+    if not found:
+        return np.arange(frames) / rate, f"{rate:g} frames per second", None
+    lines = source.files[found[0]].read_text(errors="replace").splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if len(lines) != frames:
+        raise WorldlineError(f"{source.name}/{found[0]} has {len(lines)} lines for {frames} frames: give one time per frame")
+    seconds = numbers(pa.array(lines, pa.string()))
+    if np.isfinite(seconds).any():
+        return seconds, found[0], None
+    nanoseconds = [_date_ns(line) for line in lines]
+    told = [value for value in nanoseconds if value is not None]
+    if not told:
+        raise WorldlineError(f"{source.name}/{found[0]} holds neither seconds nor dates: write one time per line")
+    times = np.array([np.nan if value is None else (value - told[0]) / 1e9 for value in nanoseconds])
+    return times, found[0], told[0]
+
+
+def _date_ns(text: str) -> int | None:
+    """Return Unix nanoseconds of "2011-09-26 13:02:25.964389445", None where it is no date."""
+    date, _, fraction = text.strip().partition(".")
+    try:
+        whole = datetime.strptime(date, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+        return int(whole.timestamp()) * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
+    except ValueError:
+        return None
+
+
+def _image_size(source: Source) -> tuple[int, int]:
+    """Return width and height of the first image where one lies beside the labels, else those of most sequences."""
+    images = [name for name in source.files if name.endswith((".png", ".jpg"))]
+    if not images:
+        return _IMAGE_SIZE
+    picture = read_picture(source.files[images[0]], f"{source.name}/{images[0]}")
+    return picture.shape[1], picture.shape[0]
