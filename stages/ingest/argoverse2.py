@@ -104,9 +104,11 @@ def read_feather(source: Source, name: str, columns: tuple[str, ...]) -> pa.Tabl
         raise WorldlineError(f"{source.name} has no {name}, which an Argoverse 2 log needs: complete the folder")
     try:
         table = feather.read_table(source.files[name], memory_map=False)
-    except (OSError, pa.ArrowException) as error:
+        table.validate(full=True)
+        missing = [column for column in columns if column not in table.column_names]
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise WorldlineError(f"{source.name}/{name} is not a readable feather file ({error}): download it again") from error
-    if missing := [column for column in columns if column not in table.column_names]:
+    if missing:
         raise WorldlineError(f"{source.name}/{name} lacks the columns {', '.join(missing)}: download it again")
     return table.select(list(columns))
 

@@ -9,6 +9,8 @@ from scipy.spatial.transform import Rotation, Slerp
 # OpenCV axes (x right, y down, z forward) of a camera that looks along the car's x (x forward, y left, z up).
 EGO_FROM_FORWARD_CAMERA = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
+_FARTHEST_M = 1e8
+
 
 @dataclass(frozen=True)
 class Timeline:
@@ -33,10 +35,10 @@ class Timeline:
 def rigid_poses(
     quaternion_wxyz: Float64[np.ndarray, "N 4"], translation: Float64[np.ndarray, "N 3"]
 ) -> tuple[Float64[np.ndarray, "N 4 4"], Bool[np.ndarray, " N"]]:
-    """Return poses, and which are usable: identity where a number is not finite or the quaternion is far from unit length."""
+    """Return poses, and which are usable: identity where the place is none on Earth or the quaternion far from unit length."""
     with np.errstate(over="ignore", invalid="ignore"):
         length = np.linalg.norm(quaternion_wxyz, axis=1)
-    usable = np.isfinite(translation).all(1) & (np.abs(length - 1) < 0.1)
+        usable = (np.abs(translation) < _FARTHEST_M).all(1) & (np.abs(length - 1) < 0.1)
     poses = np.tile(np.eye(4), (len(translation), 1, 1))
     if usable.any():
         poses[usable, :3, :3] = Rotation.from_quat(quaternion_wxyz[usable], scalar_first=True).as_matrix()

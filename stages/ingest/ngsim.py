@@ -95,7 +95,8 @@ def ingest_ngsim(source: Source, config: NgsimConfig, *, seed: int, progress: Pr
 
 
 def _vehicles(number: np.ndarray, time_s: np.ndarray) -> pa.Array:
-    """Return "17", or "17/2" for the second vehicle that bears the number 17; null where there is no number or time."""
+    """Return "17", or "17/2" for the second vehicle that bears the number 17; null where there is no number."""
+    numbered = np.isfinite(number)
     known = np.flatnonzero(np.isfinite(number) & np.isfinite(time_s))
     order = known[np.lexsort((time_s[known], number[known]))]
     new = np.ones(len(order), bool)
@@ -108,6 +109,7 @@ def _vehicles(number: np.ndarray, time_s: np.ndarray) -> pa.Array:
     words = np.char.mod("%d", number[order].astype(np.int64))
     words = np.where(turn > 1, np.char.add(np.char.add(words, "/"), np.char.mod("%d", turn)), words)
     ids = np.full(len(number), None, object)
+    ids[numbered] = np.char.mod("%d", number[numbered].astype(np.int64))
     ids[order] = words
     return pa.array(ids, pa.string())
 

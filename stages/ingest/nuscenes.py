@@ -150,7 +150,7 @@ def _in_order(scene: Record, samples: list[Record]) -> list[Record]:
     by_token = {row["token"]: row for row in samples}
     ordered: dict[str, Record] = {}
     token = scene.get("first_sample_token")
-    while token in by_token and token not in ordered:
+    while isinstance(token, str) and token in by_token and token not in ordered:
         ordered[token] = by_token[token]
         token = by_token[token].get("next")
     rest = [row for row in samples if row["token"] not in ordered]

@@ -31,6 +31,7 @@ _DROPPED = {
     "not_an_object": "the source marks it as no object (DontCare, invalid state)",
     "no_id": "without an id",
     "no_time": "without a readable time, or in no frame of the log",
+    "time_far_off": "in a frame whose time lies apart from the run that holds most frames by more than max_pause_s",
     "time_backwards": "in a frame whose time is not later than that of frames before it",
     "outside_span": "outside start_s to end_s",
     "no_ego_pose": "given relative to the car in a frame without a usable pose of the car",
@@ -40,7 +41,7 @@ _DROPPED = {
     "duplicate_id": "two different boxes with one id in one frame, and nothing tells which is right",
     "outlier": "far off the line through the samples before and after",
 }
-_FARTHEST_M = 1e7
+_FARTHEST_M, _FARTHEST_S = 1e7, 1e11
 _LARGEST_BOX_M = 100.0
 _SPEED_WITHOUT_HISTORY_MPS = 60.0
 _MOST_CELLS = 40_000_000
@@ -52,6 +53,8 @@ class AnnotationRules:
 
     Attributes:
         start_s, end_s: span in seconds from the log's first frame; None goes to the end.
+        max_pause_s: frames are one log where no pause between them is longer; of several such runs the one with most frames is
+            taken, so that one wrong date does not stretch a log over years.
         position_sigma_m: standard deviation of a box's centre, for sources that state none.
         min_jump_m: a sample this far from where its neighbours on both sides point is a jump, or further where the track's own
             noise is larger (five times the median misfit).
@@ -61,6 +64,7 @@ class AnnotationRules:
 
     start_s: NonNegativeFloat = 0.0
     end_s: PositiveFloat | None = None
+    max_pause_s: PositiveFloat = 600.0
     position_sigma_m: PositiveFloat = 0.05
     min_jump_m: PositiveFloat = 2.0
     jump_mps2: PositiveFloat = 20.0
@@ -123,14 +127,15 @@ def settle_tracks(
     for name, mask in boxes.dropped.items():
         reason.drop(name, mask)
     names, identity = _identities(boxes.source_id)
-    reason.drop("no_id", names[identity] == "")
-    forward, inside = _standing_frames(timeline.times_s, rules)
+    reason.drop("no_id", np.array([name == "" for name in names], bool)[identity])
+    near, forward, inside = _standing_frames(timeline.times_s, rules)
     kept_frames = np.flatnonzero(forward & inside)
     if not len(kept_frames):
         raise WorldlineError(f"{log}: no frame has a readable time in the span of {settings}.start_s and end_s: widen it")
     frame = np.where((boxes.frame >= 0) & (boxes.frame < len(forward)), boxes.frame, -1)
     in_frame = np.maximum(frame, 0)
     reason.drop("no_time", (frame < 0) | ~np.isfinite(timeline.times_s[in_frame]))
+    reason.drop("time_far_off", ~near[in_frame])
     reason.drop("time_backwards", ~forward[in_frame])
     reason.drop("outside_span", ~inside[in_frame])
     finite = np.isfinite(boxes.position).all(1)
@@ -152,10 +157,11 @@ def settle_tracks(
     new_track[1:] |= np.diff(identity[rows]) != 0
     row = np.cumsum(new_track) - 1
     count = int(row[-1]) + 1 if len(rows) else 0
-    if count * len(kept_frames) > _MOST_CELLS:
+    seconds = times[kept_frames[-1]] - times[kept_frames[0]]
+    if count * max(len(kept_frames), 10 * seconds) > _MOST_CELLS:
         raise WorldlineError(
-            f"{log} has {count} objects in {len(kept_frames)} frames, more than can be labelled at once: give a shorter "
-            f"span with {settings}.start_s and end_s"
+            f"{log} has {count} objects in {len(kept_frames)} frames over {seconds:.0f} s, more than can be labelled at once: "
+            f"give a shorter span with {settings}.start_s and end_s"
         )
 
     size, repaired_sizes = _repair_sizes(boxes.size, rows, row)
@@ -269,20 +275,24 @@ def _identities(source_id: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return np.array([words[index] for index in order], object), place[code] if len(code) else code
 
 
-def _standing_frames(times_s: np.ndarray, rules: AnnotationRules) -> tuple[np.ndarray, np.ndarray]:
-    """Return which frames are on the longest run of forward times, and which lie in the chosen span.
+def _standing_frames(times_s: np.ndarray, rules: AnnotationRules) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which frames are in the run with most frames, which of them go forward in time, and which lie in the span.
 
     Of times that go backwards as few as possible are given up: the longest increasing subsequence stays.
     """
-    forward = np.zeros(len(times_s), bool)
-    readable = np.flatnonzero(np.isfinite(times_s))
+    near, forward = np.zeros((2, len(times_s)), bool)
+    readable = np.flatnonzero(np.abs(times_s) < _FARTHEST_S)
+    if len(readable):
+        order = readable[np.argsort(times_s[readable], kind="stable")]
+        run = np.cumsum(np.diff(times_s[order], prepend=times_s[order[0]]) > rules.max_pause_s)
+        near[order] = run == np.bincount(run).argmax()
+    readable = np.flatnonzero(near)
     forward[readable[increasing(times_s[readable])]] = True
-    start = times_s[forward].min(initial=np.inf)
-    with np.errstate(invalid="ignore"):
-        inside = times_s - start >= rules.start_s - 1e-9
-        if rules.end_s is not None:
-            inside &= times_s - start <= rules.end_s + 1e-9
-    return forward, inside
+    start = times_s[forward].min(initial=_FARTHEST_S)
+    inside = forward & (times_s >= start + rules.start_s - 1e-9)
+    if rules.end_s is not None:
+        inside &= times_s <= start + rules.end_s + 1e-9
+    return near, forward, inside
 
 
 def increasing(values: np.ndarray) -> np.ndarray:
@@ -317,7 +327,7 @@ def _tell_apart(
         differs = np.zeros(len(rows), bool)
         for values in (boxes.position, boxes.size, boxes.yaw_rad, class_code):
             if values is not None:
-                wide = values[rows].reshape(len(rows), -1)
+                wide = values[rows] if values.ndim == 2 else values[rows, None]
                 differs |= ~((wide == wide[first][group]) | (np.isnan(wide) & np.isnan(wide[first][group]))).all(1)
         repeated = ~differs
         repeated[first] = False

@@ -58,6 +58,7 @@ def read_csv(path: Path, shown: str) -> tuple[pa.Table, int]:
     try:
         with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" or _is_gzip(path) else None) as stream:
             content = stream.read().removeprefix(b"\xef\xbb\xbf")
+        content = content if content.isascii() else content.decode(errors="replace").encode()
         header = content.split(b"\n", 1)[0].decode().strip()
         if not header:
             raise WorldlineError(f"{shown} has no header line: its first line must name the columns")

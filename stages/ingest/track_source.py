@@ -1,6 +1,7 @@
 """What a path holds of annotated tracks: which format, which logs, and which files each log needs."""
 
 import gzip
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,17 +155,18 @@ def _waymo(path: Path) -> Iterator[TrackLog]:
 
 
 def _table(path: Path) -> Iterator[TrackLog]:
-    """Yield the logs of a table by its column names; a table of something else is none."""
+    """Yield the logs of a table by its column names; a table of something else is none, an unreadable one tells its trouble."""
+    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    source = Source(Files({path.name: path}), "track_table", path.name)
     try:
         columns = _columns(path)
-    except (OSError, ValueError, pa.ArrowException):
+    except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
+        yield TrackLog(stem, "ingest.track_table", source, {}, f"{path} is not a readable table ({error}): write it again")
         return
     small = {name.lower() for name in columns}
-    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     if small >= set(ngsim.NEEDED):
         yield TrackLog(stem, "ingest.ngsim", Source(Files({path.name: path}), "ngsim", path.name))
     elif "track_id" in columns and any(name in columns for name in track_table.TIME_COLUMNS):
-        source = Source(Files({path.name: path}), "track_table", path.name)
         logs = _logs_of(path) if "log" in columns else []
         if not logs:
             yield TrackLog(stem, "ingest.track_table", source)

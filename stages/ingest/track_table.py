@@ -110,7 +110,8 @@ def read_tracks(path: Path, shown: str) -> tuple[pa.Table, int]:
     if path.suffix.lower() == ".parquet" or _is_parquet(path):
         try:
             table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
+            table.validate(full=True)
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise WorldlineError(f"{shown} is not a readable Parquet file ({error}): write it again") from error
     else:
         table, broken = read_csv(path, shown)
@@ -167,7 +168,7 @@ def _frames(table: pa.Table, ids: pa.Array) -> tuple[np.ndarray, np.ndarray, int
         order = np.lexsort((instant[known], frame))
         count = np.bincount(frame, minlength=len(numbered))
         middle = np.cumsum(count) - count + (count - 1) // 2
-        times = instant[known][order][middle] * unit
+        times = instant[known][order][middle] / unit
         placed = np.full(rows, -1)
         placed[known] = frame
         return placed, times, epoch_ns, nobody, 0
@@ -185,11 +186,11 @@ def _frames(table: pa.Table, ids: pa.Array) -> tuple[np.ndarray, np.ndarray, int
         back = np.zeros(0, bool)
     instants = np.unique(instant[known])
     placed = np.where(known, np.searchsorted(instants, instant), -1)
-    return placed, instants * unit, epoch_ns, backwards, int(back.sum())
+    return placed, instants / unit, epoch_ns, backwards, int(back.sum())
 
 
 def _instants(table: pa.Table) -> tuple[np.ndarray, np.ndarray, float, int | None]:
-    """Return each row's instant, which are known, seconds per unit, and the epoch in nanoseconds where the table has one."""
+    """Return each row's instant, which are known, units per second, and the epoch in nanoseconds where the table has one."""
     if "time_s" in table.column_names:
         seconds = numbers(table["time_s"])
         return np.nan_to_num(seconds), np.isfinite(seconds), 1.0, None
@@ -203,7 +204,7 @@ def _instants(table: pa.Table) -> tuple[np.ndarray, np.ndarray, float, int | Non
     known = whole.is_valid().to_numpy()
     values = whole.fill_null(0).to_numpy()
     origin = int(values[known].min(initial=np.iinfo(np.int64).max)) if known.any() else 0
-    return np.where(known, values - origin, 0), known, 1e-9, origin if known.any() else None
+    return np.where(known, values - origin, 0), known, 1e9, origin if known.any() else None
 
 
 def _ego(
