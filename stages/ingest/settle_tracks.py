@@ -140,7 +140,8 @@ def settle_tracks(
     reason.drop("outside_span", ~inside[in_frame])
     finite = np.isfinite(boxes.position).all(1)
     reason.drop("no_position", ~finite)
-    reason.drop("impossible_position", (np.abs(np.where(finite[:, None], boxes.position, 0)) > _FARTHEST_M).any(1))
+    distance: np.ndarray = np.abs(np.where(finite[:, None], boxes.position, 0)).max(axis=1)
+    reason.drop("impossible_position", distance > _FARTHEST_M)
 
     classes, class_code = _codes(boxes.source_class)
     shared = _tell_apart(boxes, frame, identity, class_code, reason)

@@ -79,7 +79,7 @@ def make_scene(*, step_s: float = 0.1, frames: int = 31, tilt: float = 0.0, orig
                 t + np.pi / 2,
                 (1.8, 0.6, 1.7),
                 classes["cyclist"],
-                everywhere[: max(20, frames - 11)],
+                cycling,
             ),
         },
     )
