@@ -39,6 +39,7 @@ _ROWS = {
     "models": "models",
     "scenes": "4D scenes",
     "shards": "files of clips",
+    "boxes": "boxes of an object in a frame",
     "paths": "camera paths",
     "poses": "frames with a pose",
     "unposed": "frames without a pose, left out",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from schemas.clips import Clip
 from schemas.errors import WorldlineError
 from schemas.labels import Kinematics, Questions
 from schemas.tracks import Tracks
-from worldline.label_files.labelled_clip import LABEL_FACTS, LabelledClip
+from worldline.label_files.labelled_clip import LABEL_FACTS, Boxes, LabelledClip, boxes_of, of_split
 
 _KINDS = frozenset({"Clip", "CameraPath", "Tracks", "Kinematics", "Questions"})
 _CRF = 18  # no visible loss
@@ -35,12 +35,21 @@ _FACTS = (
     "frames, tracks, number, unit, 90 % interval, scale, wording, licence, and the SHA-256 and frame rate of its video. "
     "`dropped.json` counts, by kind and reason, what was not asked or could not be written."
 )
+_DRIVING = (
+    "Boxes are in metres; `sequences.json` tells which file is which clip. Clips without metric scale or camera path, frames "
+    "without a pose, and boxes without position, size or heading have no place in it; `dropped.json` counts them."
+)
+_JPEG_QUALITY = 95
+_PNG_COMPRESSION = 3
 _ABOUT = {
     "llava": f"`train.json` (and val, test) lists conversations as LLaVA and Qwen-VL read them. {_FACTS}",
     "sharegpt": f"`dataset_info.json` names the files for LLaMA-Factory: this folder is its dataset_dir. {_FACTS}",
     "videofolder": f'`datasets.load_dataset("videofolder", data_dir="data")` reads it, a row per label. {_FACTS}',
     "webdataset": "Shards `train-000000.tar`, ...; a clip is `KEY.mp4`, `KEY.json`, `KEY.cameras.npy`, `KEY.tracks.npy`. "
     f"{_FACTS}",
+    "kitti-tracking": f"`label_02`, `calib` and `image_02` as KITTI tracking has them. {_DRIVING}",
+    "argoverse2": f"`logs/NAME` holds annotations, ego poses and calibration as feather files. {_DRIVING}",
+    "nuscenes": f"`NuScenes(version='v1.0-worldline', dataroot=FOLDER)` opens it: one camera, key frames at 2 Hz. {_DRIVING}",
 }
 _Kind = TypeVar("_Kind", bound=Artifact)
 
@@ -109,7 +118,6 @@ def _write_video_folder(items: Iterator[LabelledClip], folder: Path, name: str, 
 
 
 def _write_web_dataset(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
-    from worldline.label_files.labelled_clip import of_split
     from worldline.label_files.web_dataset import web_sample, write_shards
 
     samples: list[tuple[str, dict[str, bytes | Path]]] = []
@@ -122,6 +130,98 @@ def _write_web_dataset(items: Iterator[LabelledClip], folder: Path, name: str, w
     written.rows["shards"] = write_shards(of_split(samples, splits), folder)
     for _, parts in samples:
         Path(str(parts["mp4"])).unlink()
+
+
+# -- driving -------------------------------------------------------------------------------------------------------------
+
+
+def _write_kitti(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from PIL import Image
+
+    from worldline.label_files.kitti_tracking import write_kitti_tracking
+
+    def write(item: LabelledClip, boxes: Boxes, number: int) -> tuple[str, int]:
+        assert item.path is not None
+        count = write_kitti_tracking(boxes, item.path, folder, number)
+        pictures = folder / "image_02" / f"{number:04d}"
+        pictures.mkdir(parents=True)
+        for index, frame in enumerate(item.clip.frames):
+            Image.fromarray(frame).save(pictures / f"{index:06d}.png", compress_level=_PNG_COMPRESSION)
+        _count(item, None, None, written)
+        return f"label_02/{number:04d}.txt", count
+
+    _write_driving(items, folder, written, write)
+
+
+def _write_argoverse(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from worldline.label_files.argoverse import CAMERA, timestamps_ns, write_argoverse
+
+    def write(item: LabelledClip, boxes: Boxes, number: int) -> tuple[str, int]:
+        log = folder / "logs" / item.file
+        log.mkdir(parents=True)
+        count = write_argoverse(item, boxes, log)
+        pictures = log / "sensors" / "cameras" / CAMERA
+        pictures.mkdir(parents=True)
+        for frame, time_ns in zip(item.clip.frames, timestamps_ns(item), strict=True):
+            _write_jpeg(frame, pictures / f"{time_ns}.jpg")
+        _count(item, None, None, written)
+        return f"logs/{item.file}", count
+
+    _write_driving(items, folder, written, write)
+
+
+def _write_nuscenes(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from worldline.label_files.nuscenes_tables import SENSOR, NuscenesTables
+
+    tables = NuscenesTables()
+    for kind in ("samples", "sweeps"):
+        (folder / kind / SENSOR).mkdir(parents=True)
+
+    def write(item: LabelledClip, boxes: Boxes, number: int) -> tuple[str, int]:
+        wanted: dict[int, str] = {}
+        count = tables.add(item, boxes, wanted.__setitem__)
+        for index, frame in enumerate(item.clip.frames):
+            if index in wanted:
+                _write_jpeg(frame, folder / wanted[index])
+        _count(item, None, None, written)
+        return item.file, count
+
+    _write_driving(items, folder, written, write)
+    tables.write(folder)
+
+
+def _write_driving(
+    items: Iterator[LabelledClip],
+    folder: Path,
+    written: _Written,
+    write: Callable[[LabelledClip, Boxes, int], tuple[str, int]],
+) -> None:
+    """Write every clip that has boxes, and say which file is which clip."""
+    sequences: list[dict[str, Any]] = []
+    for item in items:
+        dropped: dict[str, int] = {}
+        boxes = boxes_of(item, dropped)
+        for reason, count in dropped.items():
+            written.dropped["boxes", reason] = written.dropped.get(("boxes", reason), 0) + count
+        if boxes is None:
+            key = ("clips", "no_camera_path" if item.path is None else "no_tracks" if item.tracks is None else "no_boxes")
+            written.dropped[key] = written.dropped.get(key, 0) + 1
+            continue
+        file, count = write(item, boxes, len(sequences))
+        written.rows["boxes"] = written.rows.get("boxes", 0) + count
+        sequences.append({"file": file, "clip": item.name, "split": item.split, "boxes": count, "fps": item.rate_hz,
+                          "times_s": item.clip.times_s.tolist(), "scale_source": item.path.scale_source if item.path else "",
+                          "scale_sigma": item.path.scale_sigma if item.path else 0.0, **item.told})  # fmt: skip
+    if not sequences:
+        reasons = ", ".join(f"{count} {what} {reason}" for (what, reason), count in sorted(written.dropped.items()))
+        raise WorldlineError(f"there are no boxes in metres to export ({reasons}): build with tracks and a metric scale")
+    (folder / "sequences.json").write_text(json.dumps(sequences, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_jpeg(frame: np.ndarray, path: Path) -> None:
+    from stages.export.media import encode_jpeg
+
+    path.write_bytes(encode_jpeg(frame, _JPEG_QUALITY))
 
 
 def _asked(written: _Written) -> pa.Table:
@@ -207,7 +307,7 @@ def _write_video(item: LabelledClip, folder: Path, place: str, written: _Written
     return _count(item, place, hash_file(path), written)
 
 
-def _count(item: LabelledClip, video: str, sha256: str, written: _Written) -> pa.Table:
+def _count(item: LabelledClip, video: str | None, sha256: str | None, written: _Written) -> pa.Table:
     facts = item.label_facts(video, sha256)
     written.facts.append(facts)
     written.rows["clips"] = written.rows.get("clips", 0) + 1
@@ -234,4 +334,7 @@ _WRITERS: dict[str, Callable[[Iterator[LabelledClip], Path, str, _Written], None
     "sharegpt": _write_sharegpt,
     "videofolder": _write_video_folder,
     "webdataset": _write_web_dataset,
+    "kitti-tracking": _write_kitti,
+    "argoverse2": _write_argoverse,
+    "nuscenes": _write_nuscenes,
 }

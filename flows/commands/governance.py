@@ -39,7 +39,8 @@ def add_commands(add: Add) -> None:
     parser.add_argument(
         "format", metavar="FORMAT",
         help="parquet; 4D scenes as ply, ply-sequence, compressed-ply, spz, splat, glb, 4dgs or html; camera paths as colmap, "
-        "colmap-text, transforms, tum or kitti; labels as llava, sharegpt, videofolder or webdataset",
+        "colmap-text, transforms, tum or kitti; labels as llava, sharegpt, videofolder or webdataset; boxes as "
+        "kitti-tracking, argoverse2 or nuscenes",
     )  # fmt: skip
     parser.add_argument("destination", type=Path, metavar="DEST")
     parser.add_argument("--licence", metavar="USE", help="only what may be used so: commercial or redistribution")

@@ -11,9 +11,8 @@ import numpy as np
 import pandas
 import pytest
 import webdataset
-from labelled_street import artifacts_of, made_clip, publish_street
-from street_dataset import TIMES_S, make_path, make_questions, make_tracks
 
+from benchmarks.labels_street import TIMES_S, artifacts_of, made_clip, made_path, made_questions, made_tracks, publish_street
 from catalogs.catalog import Catalog
 from catalogs.exports import FORMATS, Export, export
 from catalogs.governance import review
@@ -83,7 +82,8 @@ def test_every_label_goes_out_with_its_facts_and_the_hash_and_rate_of_its_video(
 @pytest.mark.parametrize("form", TEXT)
 def test_what_was_not_asked_is_counted_by_reason(exported, form):
     dropped = json.loads((exported(form) / "dropped.json").read_text())
-    assert dropped == [{"what": "movement_direction", "reason": "within 3 degrees of a bin edge", "count": 8}]
+    assert dropped == [{"what": "movement_direction", "reason": "near_bin_edge", "count": 8},
+                       {"what": "traveled_distance", "reason": "static", "count": 2}]  # fmt: skip
 
 
 @pytest.mark.parametrize("form", TEXT)
@@ -199,7 +199,7 @@ def test_webdataset_streams_clips_with_labels_poses_and_tracks(exported):
     shards = sorted(str(path) for path in exported("webdataset").glob("*.tar"))
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
     assert sorted(sample["__key__"] for sample in samples) == ["bound", "free"]
-    tracks, path = make_tracks(make_path()), make_path()
+    tracks, path = made_tracks(), made_path()
     for sample in samples:
         told = sample["json"]
         assert {row["question_id"] for row in told["labels"]} <= set(true_questions())
@@ -208,4 +208,4 @@ def test_webdataset_streams_clips_with_labels_poses_and_tracks(exported):
         column = told["track_columns"].index("x")
         assert np.array_equal(sample["tracks.npy"][:, column], tracks.samples["x"].to_numpy())
         assert told["times_s"] == TIMES_S.tolist()
-    assert sum(len(sample["json"]["labels"]) for sample in samples) == 2 * make_questions().rows.num_rows
+    assert sum(len(sample["json"]["labels"]) for sample in samples) == 2 * made_questions("free").rows.num_rows

@@ -83,8 +83,8 @@ class LabelledClip:
         times_s = self.clip.times_s
         return float((len(times_s) - 1) / (times_s[-1] - times_s[0])) if len(times_s) > 1 else 1.0
 
-    def label_facts(self, video: str, video_sha256: str) -> pa.Table:
-        """Return `LABEL_FACTS` of its questions."""
+    def label_facts(self, video: str | None, video_sha256: str | None) -> pa.Table:
+        """Return `LABEL_FACTS` of its questions; without a video where the format has pictures."""
         if self.questions is None:
             return LABEL_FACTS.empty_table()
         rows = self.questions.rows
