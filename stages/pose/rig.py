@@ -43,7 +43,8 @@ from stages.pose.footage import Footage, classify_footage
 from stages.pose.mapping import image_name
 from stages.pose.pairs import sequential_pairs
 from stages.pose.rig_mapping import RigCamera, RigRequest, write_request
-from stages.pose.scale import ScaleEstimate, fuse
+from stages.pose.scale_estimate import ScaleEstimate, fuse, judged
+from stages.pose.scale_from_sizes import scale_from_baseline
 from stages.pose.strategy import Strategy
 from worldline.cameras import Similarity, invert_rigid, transform_points
 from worldline.rigs import place_camera
@@ -398,21 +399,15 @@ def place_sigmas(
 
 
 def scale_from_places(rig_clip: RigClip, rig: Rig, config: RigPoseConfig) -> ScaleEstimate | None:
-    """Return metres per unit from the given distances of cameras to the reference; None where they cannot tell.
-
-    The relative variance of each is that of the given distance plus that of the solved one.
-    """
+    """Return metres per unit from the given distances of cameras to the reference; None where they cannot tell."""
     estimates = []
     for number, placed_by in enumerate(rig.placed_by):
-        given = float(np.linalg.norm(rig_clip.camera_from_rig[number, :3, 3]))
-        found = float(np.linalg.norm(rig.camera_from_rig[number, :3, 3]))
-        if number == 0 or not rig_clip.placed[number] or placed_by == "none" or min(given, found) <= 0:
-            continue
-        parts = [rig_clip.position_sigma_m[number] / given, rig.position_sigma[number] / found]
-        sigma = float(np.linalg.norm(parts))
-        if sigma <= config.max_scale_sigma:
-            estimates.append(ScaleEstimate(given / found, sigma, "baseline"))
-    return fuse(estimates)
+        if rig_clip.placed[number] and placed_by not in ("reference", "none"):
+            given = float(np.linalg.norm(rig_clip.camera_from_rig[number, :3, 3]))
+            found = float(np.linalg.norm(rig.camera_from_rig[number, :3, 3]))
+            own_sigma = float(rig.position_sigma[number]) / max(found, 1e-12)
+            estimates.append(scale_from_baseline(found, given, float(rig_clip.position_sigma_m[number]), own_sigma))
+    return fuse([judged(estimate, config.max_scale_sigma) for estimate in estimates])
 
 
 def reference_cloud(clip: Clip, solved: _Solved, unit: float) -> PointCloud:

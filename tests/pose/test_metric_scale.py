@@ -158,6 +158,17 @@ def test_the_distance_of_two_cameras_gives_the_scale_with_both_errors() -> None:
     assert scale_from_baseline(np.zeros(3), 0.54, 0.01).refused
 
 
+def test_a_path_in_metres_by_its_baseline_says_so_beside_the_other_sources() -> None:
+    poses = true_drive(60)
+    path = path_of(poses, scale_source="baseline", scale_sigma=0.004)
+    scale = measure(blank_clip(60, gps=gps_of(poses, noise_m=0.3)), path, empty_cloud())
+    baseline = said(scale)["baseline"]
+    assert (baseline["value"], baseline["sigma"], baseline["used"]) == (1.0, 0.004, True)
+    assert scale.source == "gps+baseline"
+    assert scale.scale == pytest.approx(1.0, abs=0.02)
+    assert scale.sigma <= 0.004 * 1.5
+
+
 def test_a_camera_that_turned_about_the_vertical_finds_it_however_steeply_it_looked_down() -> None:
     ring = Rotation.from_euler("ZY", [[angle, 0.6] for angle in np.linspace(0, 2.2, 30)]).as_matrix()
     level = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
