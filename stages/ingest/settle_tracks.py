@@ -406,16 +406,20 @@ def _median_by_owner(values: np.ndarray, owner: np.ndarray) -> np.ndarray:
 
 
 def _repair_sizes(size: np.ndarray | None, rows: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return sizes `[M, 3]` with the track's own median where one is no size, NaN where the track has none; and how many."""
+    """Return sizes `[M, 3]` with the track's own median where one is no size, NaN where the track has none; and how many.
+
+    A side that no row gives (NGSIM has no heights) is unknown, and nothing to repair.
+    """
     if size is None:
         return np.full((len(rows), 3), np.nan), 0
+    given = np.isfinite(size).any(0)
     size = size[rows].copy()
     with np.errstate(invalid="ignore"):
         wrong = ~((size > 0) & (size < _LARGEST_BOX_M))
     size[wrong] = np.nan
     for axis in range(3):
         size[:, axis] = np.where(wrong[:, axis], _median_by_owner(size[:, axis], row), size[:, axis])
-    return size, int(wrong.any(1).sum())
+    return size, int((wrong & given).any(1).sum())
 
 
 def _majority(row: np.ndarray, code: np.ndarray, count: int) -> tuple[np.ndarray, int]:

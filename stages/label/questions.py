@@ -73,7 +73,7 @@ def ask_questions(
     candidates += pair_candidates(windows, states, kinematics.scale_sigma, config.margins)
     candidates += _interval_kinds(kinematics, tracks, path, windows, states, config)
     blocks, refused = [], []
-    named = _name_all(candidates, tracks)
+    named = _name_all(candidates, tracks, path)
     for index, (group, (phrases, reason)) in enumerate(zip(candidates, named, strict=True)):
         block, reasons = _ask(group, phrases, reason, kinematics, path, config, seed)
         blocks.append(block)
@@ -143,7 +143,7 @@ def _blocked(windows: dict[str, np.ndarray], ids: np.ndarray, grid: np.ndarray) 
     return np.cumsum(change, axis=1)[:, : len(grid)] > 0
 
 
-def _name_all(candidates: list[Candidates], tracks: Tracks) -> list[tuple[list[np.ndarray], np.ndarray]]:
+def _name_all(candidates: list[Candidates], tracks: Tracks, path: CameraPath) -> list[tuple[list[np.ndarray], np.ndarray]]:
     """Return the phrases of both objects of every candidate, and why it is not asked by now; all groups are named at once."""
     places: list[tuple[int, int, np.ndarray]] = []
     phrases = [[np.full(len(group.reason), None, object) for _ in range(2)] for group in candidates]
@@ -157,7 +157,7 @@ def _name_all(candidates: list[Candidates], tracks: Tracks) -> list[tuple[list[n
         for group in (candidates[number],)
     ]
     ids, start_s, end_s = np.concatenate(asked, axis=1)
-    phrase, why = referring_phrases(tracks, ids, start_s, end_s)
+    phrase, why = referring_phrases(tracks, path, ids, start_s, end_s)
     reasons = [group.reason.copy() for group in candidates]
     begin = 0
     for number, side, rows in places:
