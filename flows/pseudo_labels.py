@@ -27,7 +27,7 @@ def pseudo_labels(
 def label_clip(build: Build, source: str) -> dict[str, Handle]:
     """Take one clip through all stages; return its artifacts by role."""
     clip, truth = build.open_source(source)
-    camera, structure = build.run("pose.colmap", clip=clip)
+    camera, structure = solve_or_take_poses(build, clip, source)
     (depth,) = build.run("pose.depth", clip=clip)
     scale, path, points, ground = place_in_world(build, clip, camera, structure, depth)
 
@@ -66,6 +66,14 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
     lineage = build.lineage(artifacts)
     (report,) = build.run("export.report", **artifacts, lineage=lineage)
     return {**artifacts, "lineage": lineage, "report": report}
+
+
+def solve_or_take_poses(build: Build, clip: Handle, source: str) -> tuple[Handle, ...]:
+    """Return the camera path of a clip and the points of its static scene, solved or as they were given."""
+    method = f"pose.{build.settings('pose')['method']}"
+    if method == "pose.given":
+        return build.run(method, clip=clip, poses=build.open_poses(source))
+    return build.run(method, clip=clip)
 
 
 def place_in_world(

@@ -35,6 +35,7 @@ from stages.contract import STAGES, load_stages
 from stages.fingerprint import fingerprint_stage, list_definitions
 from stages.ingest.source import describe_source
 from stages.ingest.track_source import TrackLog, describe_logs
+from stages.pose.pose_files import describe_pose_files, find_pose_files
 from tasks.causes import explain_difference
 from tasks.configs import make_config, nearest
 from tasks.edge import Work, execute, machine, packages
@@ -214,6 +215,22 @@ class Build:
         tracks, path, figures = self.run(log.stage, log.settings, source=origin)
         self._give_rights(origin)
         return tracks, path, figures
+
+    def open_poses(self, source: str) -> Handle:
+        """Return the files that tell the poses of a clip: those of the recipe's `poses`, else those beside its frames.
+
+        Raises:
+            WorldlineError: if there are none, or `poses` is told for several clips.
+        """
+        told = self.recipe["poses"]
+        if told is not None and len(self._clips) > 1:
+            raise WorldlineError(
+                f"poses={told} is of one clip and there are {len(self._clips)}: put the files beside their frames"
+            )
+        found = find_pose_files(Path(source).expanduser()) if told is None else describe_pose_files(Path(told).expanduser())
+        files = self._given(found)
+        self._give_rights(files)
+        return files
 
     def _give_rights(self, origin: Handle) -> None:
         """Record the recipe's rights as the terms of where a clip came from, unless they stand there already."""

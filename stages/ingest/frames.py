@@ -66,14 +66,14 @@ class FramesConfig:
     camera_height_sigma_m: float | None = None
 
 
-@stage("ingest.frames", version=1)
+@stage("ingest.frames", version=2)
 def ingest_frames(source: Source, config: FramesConfig, *, seed: int, progress: Progress) -> tuple[Clip, Truth]:
     """Read a folder of images as a clip; there is no truth.
 
     Images are taken in natural order (frame2 before frame10). Times come from `timestamps.csv` or `times.txt`, else from
     EXIF if it increases from image to image, else from the configured rate; `provenance["times"]` says which. Fixes come
     from `gps.csv`, else from the GPS blocks of the photos. The EXIF focal length is only a prior, so it goes to
-    `provenance["focal_prior_px"]`, in pixels of the clip, and not into the intrinsics.
+    `provenance["focal_prior_px"]`, in pixels of the clip, and not into the intrinsics. `provenance["files"]` names the images.
 
     Raises:
         WorldlineError: if an image is missing or unreadable, sizes differ, times do not parse, or fewer than two are kept.
@@ -125,6 +125,7 @@ def ingest_frames(source: Source, config: FramesConfig, *, seed: int, progress: 
             "times": times.origin,
             "first_file": names[kept[0]],
             "last_file": names[kept[-1]],
+            "files": [names[index] for index in kept],
             "original_width_px": original[0],
             "original_height_px": original[1],
             "frames_in_source": len(names),

@@ -71,11 +71,13 @@ def _write_points(images: PosedImages, path: Path) -> None:
         partial.write_bytes("\n".join(header).encode() + rows.tobytes())
 
 
-def read_transforms(path: Path | str) -> PosedImages:
+def read_transforms(path: Path | str, *, size_px: tuple[int, int] | None = None) -> PosedImages:
     """Read poses and lenses in the file's own order; points are not read.
 
-    Names are `file_path` as written there. Where neither the file nor a frame of it tells an image's size, the image is asked,
-    which must then lie where `file_path` says (with .png added where it has no suffix, as in NeRF's synthetic scenes).
+    Args:
+        path: of the JSON file; names are `file_path` as written there.
+        size_px: width and height of images whose size neither the file nor a frame of it tells. None asks the image, which
+            must then lie where `file_path` says (with .png added where it has no suffix, as in NeRF's synthetic scenes).
 
     Raises:
         WorldlineError: if it is no such file, a lens is a fisheye or a panorama, or a matrix is no pose.
@@ -93,7 +95,7 @@ def read_transforms(path: Path | str) -> PosedImages:
         ) from error
     if not found:
         refuse(path, "it has no frames", "name a file that has some")
-    lenses = [_read_lens(path, str(name), fields) for name, _, fields in found]
+    lenses = [_read_lens(path, str(name), fields, size_px) for name, _, fields in found]
     return PosedImages(
         names=tuple(str(name) for name, _, _ in found),
         world_from_camera=np.stack([pose for _, pose, _ in found]),
@@ -114,14 +116,16 @@ def _read_pose(matrix: Any) -> np.ndarray:
     return rigid(rotation, pose[:3, 3]) @ _OPENGL
 
 
-def _read_lens(path: Path, name: str, fields: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+def _read_lens(
+    path: Path, name: str, fields: dict[str, Any], size_px: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     model = fields.get("camera_model")
     if model not in _PLAIN or any(fields.get(key) for key in _TURNED_AWAY) or fields.get("is_fisheye"):
         refuse(path, f"the lens of {name} ({model or 'with k3'}) is not read", "undistort the images to OPENCV or PINHOLE first")
     try:
         width, height = int(fields.get("w", 0)), int(fields.get("h", 0))
         if width <= 0 or height <= 0:
-            width, height = _picture_size(path, name)
+            width, height = size_px or _picture_size(path, name)
         if "fl_x" in fields:
             focal_x = float(fields["fl_x"])
             focal_y = float(fields.get("fl_y", focal_x))
