@@ -3,11 +3,12 @@
 Images of COLMAP models and of `transforms.json` are matched to frames by name, lines of KITTI trajectories by number, and
 poses of TUM trajectories by time; nothing is interpolated, and a frame without a pose is not registered. Points of the
 static scene are those of the model; where there are none they are triangulated from matches between the frames, with the
-poses held as they are (`stages.pose.triangulation`).
+poses held as they are.
 """
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,7 +19,18 @@ from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip, Source
 from schemas.errors import WorldlineError
 from stages.contract import Progress, stage
-from stages.pose.colmap import ColmapConfig, empty_cloud
+from stages.pose.colmap import (
+    MAPPING,
+    READING,
+    ColmapConfig,
+    empty_cloud,
+    make_request,
+    run_mapping,
+    solved_cloud,
+    write_frames,
+)
+from stages.pose.mapping import write_request
+from stages.pose.strategy import choose_strategy, measure_continuity
 from worldline.camera_files import PosedImages, read_colmap, read_kitti, read_transforms, read_tum
 from worldline.cameras import Similarity, rotation_between
 
@@ -58,7 +70,7 @@ class _Given(NamedTuple):
     points: PointCloud
 
 
-@stage("pose.given", version=1)
+@stage("pose.given", version=1, environment_packages=("pycolmap",))
 def take_given_poses(
     clip: Clip, poses: Source, config: GivenConfig, *, seed: int, progress: Progress
 ) -> tuple[CameraPath, PointCloud]:
@@ -70,7 +82,8 @@ def take_given_poses(
     Raises:
         WorldlineError: if a file is damaged, no frame or only one finds its pose, or the lens is not told.
     """
-    progress(0, 1, f"poses of {poses.name}")
+    total = READING + MAPPING
+    progress(0, total, f"poses of {poses.name}")
     given = _read(clip, poses, config)
     if len(given.frames) < 2:
         raise WorldlineError(
@@ -79,10 +92,44 @@ def take_given_poses(
         )
     up = np.eye(3) if config.up == "unknown" else rotation_between(np.array(_UP[config.up]), np.array([0.0, 0.0, 1.0]))
     turned = Similarity(1.0, up, np.zeros(3))
-    path = _path(clip, given, turned, config)
+    path = dataclasses.replace(_path(clip, given, turned, config), strategy=f"given by {poses.name}")
     points = dataclasses.replace(given.points, xyz=turned.points(given.points.xyz))
-    progress(1, 1, f"{len(given.frames)} of {len(clip.frames)} frames have a pose")
-    return path, points
+    if len(points.xyz) == 0 and path.verdict == "moving":
+        points = triangulate(clip, path, config.colmap, seed, lambda done, note: progress(done, total, note))
+    progress(total, total, f"{len(given.frames)} of {len(clip.frames)} frames have a pose")
+    return dataclasses.replace(path, reprojection_error_px=_mean_error(points)), points
+
+
+def triangulate(clip: Clip, path: CameraPath, config: ColmapConfig, seed: int, on_step: Callable[[int, str], None]) -> PointCloud:
+    """Return the points that the frames of a path see, in its world; none where nothing is seen from two places."""
+    distorted = bool(path.distortion.any())
+    params = [*path.intrinsics[[0, 1, 0, 1], [0, 1, 2, 2]].tolist(), *(path.distortion.tolist() if distorted else [])]
+    continuity = measure_continuity(clip.frames, clip.size, config.footage.corner_strength)
+    strategy = choose_strategy(len(clip.frames), continuity, config.overlap, config.strategy)
+    request = dataclasses.replace(
+        make_request(clip, path.intrinsics, strategy, config, seed),
+        camera_model="OPENCV" if distorted else "PINHOLE",
+        camera_params=params,
+        calibrated=True,
+        min_observations=0,  # a frame keeps its pose however little it sees
+    )
+    frames = np.flatnonzero(path.registered)
+    with tempfile.TemporaryDirectory(prefix="worldline-triangulation-") as name:
+        folder = Path(name)
+        write_frames(clip, folder / "images")
+        write_request(folder, request)
+        np.savez(folder / "poses.npz", frames=frames, world_from_camera=path.world_from_camera[frames])
+        on_step(READING, f"{len(clip.frames)} frames read")
+        run_mapping(folder, lambda done, note: on_step(READING + done, note))
+        with np.load(folder / "result.npz") as archive:
+            result = dict(archive)
+    # in the world that they are in already
+    return solved_cloud(clip, result | {"world_from_camera": np.eye(4)[None]}) if "xyz" in result else empty_cloud()
+
+
+def _mean_error(points: PointCloud) -> float:
+    seen = np.bincount(points.observation_point, minlength=len(points.xyz))
+    return float(points.error_px @ seen / max(seen.sum(), 1))
 
 
 def _how_matched(layout: str) -> str:
@@ -99,8 +146,6 @@ def _path(clip: Clip, given: _Given, turned: Similarity, config: GivenConfig) ->
     registered[given.frames] = True
     moved = float(np.ptp(poses[registered, :3, 3], axis=0).max()) > 0
     turns = bool(np.ptp(poses[registered, :3, :3], axis=0).max() > 0)
-    points = given.points
-    seen = np.bincount(points.observation_point, minlength=len(points.xyz))
     return CameraPath(
         times_s=clip.times_s,
         world_from_camera=poses,
@@ -114,7 +159,7 @@ def _path(clip: Clip, given: _Given, turned: Similarity, config: GivenConfig) ->
         scale_sigma=config.scale_sigma if config.metric and moved else 0.0,
         gravity_source="none" if config.up == "unknown" else "given",
         gravity_sigma_rad=0.0 if config.up == "unknown" else config.up_sigma_rad,
-        reprojection_error_px=float(points.error_px @ seen / max(seen.sum(), 1)),
+        reprojection_error_px=0.0,
     )
 
 

@@ -1,7 +1,8 @@
 """Structure from motion by COLMAP in a process of its own: `python -m stages.pose.mapping FOLDER`.
 
 The folder holds `request.json` (a `MapRequest`), the frames as `images/000000.png`, ..., and where the request says so their
-masks as `masks/000000.png.png`, ... (0: no features here); the result is `result.npz`.
+masks as `masks/000000.png.png`, ... (0: no features here); the result is `result.npz`. Where it holds `poses.npz` as well, these
+poses stand and only points are made.
 Standard output carries one JSON list `[done, total, note]` per step. COLMAP lives apart because it logs to standard error,
 installs signal handlers, cannot be interrupted from Python, and brings its own zlib: with pycolmap imported before
 OpenCV, writing a PNG with OpenCV aborts the process.
@@ -392,20 +393,30 @@ def hold_camera(pycolmap: Any, path: Path, params: np.ndarray) -> None:
         database.update_camera(camera)
 
 
-def adjust_all(pycolmap: Any, folder: Path, request: MapRequest, frames: np.ndarray, world_from_camera: np.ndarray) -> Any:
-    """Triangulate all matches from given poses, and adjust poses, points and (where it is not known) the lens together."""
+def triangulate(pycolmap: Any, folder: Path, request: MapRequest, frames: np.ndarray, world_from_camera: np.ndarray) -> Any:
+    """Return a model of frames with given poses, held as they are, and the points that they see; no images where nothing matches.
+
+    Schoenberger and Frahm, Structure-from-Motion Revisited, CVPR 2016, section 4.3.
+    """
     options = incremental_options(pycolmap, request, range(request.frames))
     with pycolmap.Database.open(str(folder / "colmap.db")) as database:
         cache = pycolmap.DatabaseCache.create(database, pycolmap.DatabaseCacheOptions())
     model = pycolmap.Reconstruction()
     model.load(cache)
     for index, pose in zip(frames.tolist(), invert_rigid(world_from_camera), strict=True):
-        image = model.images[index + 1]
-        model.frame(image.frame_id).rig_from_world = pycolmap.Rigid3d(pose[:3])
-        model.register_frame(image.frame_id)
-    model = pycolmap.triangulate_points(
-        model, str(folder / "colmap.db"), str(folder / "images"), str(_empty(folder / "joined")), True, options, False
-    )
+        if index + 1 in model.images:  # COLMAP leaves out frames that match no other
+            frame_id = model.images[index + 1].frame_id
+            model.frame(frame_id).rig_from_world = pycolmap.Rigid3d(pose[:3])
+            model.register_frame(frame_id)
+    if model.num_reg_images() < 2:
+        return model
+    output = str(_empty(folder / "triangulated"))
+    return pycolmap.triangulate_points(model, str(folder / "colmap.db"), str(folder / "images"), output, True, options, False)
+
+
+def adjust_all(pycolmap: Any, folder: Path, request: MapRequest, frames: np.ndarray, world_from_camera: np.ndarray) -> Any:
+    """Triangulate all matches from given poses, and adjust poses, points and (where it is not known) the lens together."""
+    model = triangulate(pycolmap, folder, request, frames, world_from_camera)
     adjustment = pycolmap.BundleAdjustmentOptions()
     adjustment.print_summary = False
     adjustment.refine_focal_length = adjustment.refine_extra_params = not request.calibrated
@@ -467,6 +478,11 @@ def run(folder: Path) -> None:
     prepare_database(pycolmap, folder / "colmap.db", request)
     extract(pycolmap, folder, request, report)
     loops = match(pycolmap, folder, request, report)
+    if (folder / "poses.npz").is_file():
+        with np.load(folder / "poses.npz") as given:
+            model, how = triangulate(pycolmap, folder, request, given["frames"], given["world_from_camera"]), "given poses"
+        write_result(folder, model if model.num_reg_images() >= 2 else None, request, how, loops)
+        return
     database = calibrate(pycolmap, folder, request)
 
     def of_mapping(done: float, note: str) -> None:
@@ -476,6 +492,11 @@ def run(folder: Path) -> None:
         model, how = reconstruct_windows(pycolmap, folder, database, request, of_mapping)
     else:
         model, how = reconstruct(pycolmap, folder, database, request, range(request.frames), of_mapping)
+    write_result(folder, model, request, how, loops)
+
+
+def write_result(folder: Path, model: Any, request: MapRequest, how: str, loops: int) -> None:
+    """Write `result.npz`; of a model that is None it tells no more than that."""
     arrays = {} if model is None else arrays_of(model, request)
     arrays["method"], arrays["loops"] = np.array(how), np.array(loops)
     np.savez(folder / "result.npz", **arrays)  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def find_scale(
 
     Args:
         clip: for its GPS and its camera height.
-        path: in any unit and frame, as `pose.colmap` gives it.
+        path: in any unit and frame, as `pose.colmap` gives it; `pose.given` may tell of metres, and that z is up.
         points: of the path.
         ground: plane in the path's frame, from `pose.ground`.
         depth: used where a model gave it in metres.
@@ -113,6 +113,8 @@ def gravity_estimates(path: CameraPath, ground: GroundPlane, config: GravityConf
     if config.up_in_first_camera is not None:
         given = poses[0, :3, :3] @ np.array(config.up_in_first_camera)
         estimates.append(isotropic("given", given, config.up_sigma_rad))
+    elif path.gravity_source == "given":  # z is up already
+        estimates.append(isotropic("given", np.array([0.0, 0.0, 1.0]), path.gravity_sigma_rad))
     if ground.found:
         estimates.append(up_from_ground(ground, config))
     return [*estimates, up_from_cameras(poses, config)]
@@ -135,6 +137,8 @@ def estimate_all(
         scales.append(estimator(path))
         drifts.append(drift_between(path, estimator))
 
+    if path.scale_source == "given":  # the poses came in metres
+        scales.append(ScaleEstimate("given", 1.0, path.scale_sigma, int(path.registered.sum())))
     gps, travel = clip.gps, config.travel
     if gps is not None:
         over_thirds(lambda part: scale_from_positions(part, gps, up, travel))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drives import INTRINSICS, blank_clip, reconstruction, true_drive
+from drives import INTRINSICS, LEVEL, blank_clip, clip_of, draw_corridor, reconstruction, true_drive
 
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
@@ -177,3 +177,19 @@ def test_poses_lie_beside_frames_and_videos(tmp_path: Path) -> None:
         find_pose_files(tmp_path)
     with pytest.raises(WorldlineError, match="there is no file or folder"):
         describe_pose_files(tmp_path / "nowhere")
+
+
+def test_points_that_no_file_gives_are_triangulated_and_the_poses_stand(tmp_path: Path) -> None:
+    K = np.array([[220.0, 0, 120], [0, 220, 80], [0, 0, 1]])
+    poses = np.repeat(np.eye(4)[None], 8, axis=0)
+    poses[:, :3, :3] = LEVEL
+    poses[:, :3, 3] = np.linspace([5.0, -0.5, 0], [9.0, 0.5, 0.2], 8)  # not the origin: the world of the file is kept
+    clip = dataclasses.replace(clip_of(draw_corridor(poses, K, (240, 160))), intrinsics=K)
+    write_tum(clip.times_s, poses, tmp_path / "poses.txt")
+    path, points = take(clip, tmp_path)
+    np.testing.assert_allclose(path.world_from_camera, poses, atol=1e-12)
+    assert len(points.xyz) > 200
+    distance = np.abs(points.xyz[:, [1, 1, 2, 2, 0]] - [-3, 3, -1.6, 3, 30]).min(axis=1)  # from walls, floor, ceiling and end
+    assert np.median(distance) < 0.05
+    assert 0 < path.reprojection_error_px < 1.0
+    assert len(points.observation_point) > 3 * len(points.xyz) / 2
