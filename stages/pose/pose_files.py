@@ -22,9 +22,8 @@ def find_pose_files(source: Path) -> Source:
     for sidecar in (source.with_name(f"{source.name}.poses.txt"), source.with_name(f"{source.stem}.poses.txt")):
         if sidecar.is_file():
             return describe_pose_files(sidecar)
-    raise WorldlineError(
-        f"{source} has no poses beside it: give poses=FILE, or put a TUM or KITTI trajectory there as {source.stem}.poses.txt"
-    )
+    beside = f", or put a TUM or KITTI trajectory there as {source.stem}.poses.txt" if source.exists() else ""
+    raise WorldlineError(f"{source} has no poses beside it: give poses=FILE{beside}")
 
 
 def describe_pose_files(path: Path | str) -> Source:
