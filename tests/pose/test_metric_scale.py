@@ -232,3 +232,15 @@ def test_depth_without_a_unit_is_no_source_of_scale() -> None:
     pictures = Video.from_array(half_bits_of(np.ones((60, 9, 16))))
     depth = DepthVideo(path.times_s, "relative_inverse_depth", pictures, 640, 360, "a model", "", "digest", "")
     assert measure(blank_clip(60), path, points, depth).estimates.num_rows == 0
+
+
+def test_metres_and_up_that_came_with_the_poses_are_kept_and_others_join_them() -> None:
+    poses = true_drive()
+    given = {"scale_source": "given", "scale_sigma": 0.005, "gravity_source": "given", "gravity_sigma_rad": 0.001}
+    alone = measure(blank_clip(len(poses)), path_of(poses, **given), empty_cloud())
+    assert (alone.scale, alone.sigma, alone.source) == (1.0, pytest.approx(0.005), "given")
+    assert alone.gravity_source.split("+")[0] == "given"
+    assert np.degrees(np.arccos(alone.up[2])) < 0.1  # the cameras look down by 2.9 degrees and count for little
+    with_gps = measure(blank_clip(len(poses), gps=gps_of(poses, noise_m=0.5)), path_of(poses, **given), empty_cloud())
+    assert set(with_gps.source.split("+")) == {"given", "gps"}
+    assert with_gps.sigma <= 0.005
