@@ -1,5 +1,6 @@
 """Streets: where everything stands and how everything moves, drawn from a random generator."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from worldline.worlds.people import make_pedestrian
 from worldline.worlds.scene import Actor, Mesh, Motion, Route, Scene, planar_pose
 from worldline.worlds.shapes import box, leaf_crown, merged, tube
 from worldline.worlds.sky import paint_sky
-from worldline.worlds.vehicles import make_car
+from worldline.worlds.vehicles import make_bus, make_car
 
 LANE_M = 1.6  # distance of a lane's middle from the centre line
 
@@ -27,6 +28,8 @@ class Layout:
         cross_street_m: where another street crosses, or None.
         crosswalk_m: where zebra crossings begin.
         ego_mps: (time, speed) of the camera car.
+        buses: how buses fill the view: "" (none), "ahead" (the camera follows one), "beside" (one passes slowly on the
+            left) or "across" (they cross right before the camera, on the crossing street).
     """
 
     turn_rad_per_m: float
@@ -34,12 +37,16 @@ class Layout:
     cross_street_m: float | None
     crosswalk_m: tuple[float, ...]
     ego_mps: tuple[tuple[float, float], ...]
+    buses: str = ""
 
 
 LAYOUTS = {
     "straight": Layout(0.0, (0, 0), None, (58.0,), ((0, 8.4), (2.2, 9.0), (4.4, 7.6), (6.6, 4.2), (9, 3.6))),
     "curve": Layout(1 / 70, (12, 92), None, (), ((0, 7.6), (2.5, 8.2), (5, 7.2), (8, 7.8))),
     "junction": Layout(0.0, (0, 0), 56.0, (46.0,), ((0, 8.6), (2.0, 8.0), (5.0, 2.0), (9.0, 1.6))),
+    "bus_ahead": Layout(0.0, (0, 0), None, (), ((0, 6.0), (2.0, 7.4), (4.0, 5.6), (6.0, 6.0)), "ahead"),
+    "bus_beside": Layout(1 / 120, (12, 92), None, (), ((0, 6.4), (2.0, 6.0), (4.0, 6.6)), "beside"),
+    "buses_across": Layout(0.0, (0, 0), 18.5, (), ((0, 3.6), (1.5, 2.6), (3.0, 0.8), (5.0, 1.4)), "across"),
 }
 START_M, END_M = -14.0, 150.0
 
@@ -227,6 +234,9 @@ def _traffic(rng: np.random.Generator, kind: Layout, centre: Route, origin_m: fl
     def add_walker(motion: Motion, colour: str) -> None:
         actors.append(make_pedestrian(rng, len(actors) + 1, motion, colour=colour))
 
+    if kind.buses:
+        _add_buses(rng, kind, drive, centre, origin_m, actors)
+        return actors
     add_car(drive(LANE_M, 46.0, ((0, 8.5), (3, 7.8), (6, 8.6)), True), "red", "hatchback")
     add_car(drive(LANE_M, 92.0, ((0, 7.4), (4, 8.0)), True), "blue", "sedan")
     add_walker(drive(-7.4, 17.0, ((0, 1.35),), False, KERB_M), "orange")
@@ -240,6 +250,30 @@ def _traffic(rng: np.random.Generator, kind: Layout, centre: Route, origin_m: fl
         times, speeds = np.array(((0.0, 0.0), (3.2, 0.0), (3.8, 1.5), (9.0, 1.5))).T
         add_walker(Motion(across, 60.0 - 5.0, times, speeds), "yellow")
     return actors
+
+
+def _add_buses(
+    rng: np.random.Generator, kind: Layout, drive: Callable[..., Motion], centre: Route, origin_m: float, actors: list[Actor]
+) -> None:
+    """Add the buses that fill about a third of the view in the mean, so close that they hide much of the street."""
+
+    def add(motion: Motion) -> None:
+        actors.append(make_bus(rng, len(actors) + 1, motion))
+
+    ego = np.array(kind.ego_mps)
+    if kind.buses == "ahead":
+        faster = ego[:, 1] + np.array([0.2, 0.5, -0.4, -0.2]) * rng.uniform(0.7, 1.3)
+        add(drive(-LANE_M, rng.uniform(9.6, 10.0), tuple(zip(ego[:, 0], faster, strict=True))))
+    elif kind.buses == "beside":
+        faster = ego[:, 1] + np.array([0.9, 1.5, 0.5]) * rng.uniform(0.7, 1.3)
+        add(drive(LANE_M - 0.3, rng.uniform(1.0, 3.0), tuple(zip(ego[:, 0], faster, strict=True))))
+    else:
+        assert kind.cross_street_m is not None
+        across = centre.across(origin_m + kind.cross_street_m - LANE_M, 60.0)
+        middle, speed = float(across.arc_m[-1]) / 2, rng.uniform(3.6, 4.6)
+        for place in range(2):
+            start = middle - rng.uniform(5.0, 8.0) - place * (11.6 + rng.uniform(2.5, 4.0))
+            add(Motion(across, start, np.array([0.0, 3.0]), np.array([speed, 1.1 * speed])))
 
 
 def _crossing_traffic(rng: np.random.Generator, s: float, centre: Route, origin_m: float, actors: list[Actor]) -> None:

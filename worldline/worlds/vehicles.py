@@ -1,4 +1,4 @@
-"""Cars: a body lofted over cross-sections, painted in its own texture, on four wheels that turn."""
+"""Cars, a body lofted over cross-sections and painted in its own texture, and buses, a painted box; on wheels that turn."""
 
 from dataclasses import dataclass
 
@@ -84,6 +84,42 @@ def make_car(rng: np.random.Generator, track_id: int, motion: Motion, *, shape: 
     mirrors = merged([_mirror(side, body, mirror_texture) for side in (-1, 1)])
     parts = (Part(shell), Part(front), Part(rear), Part(mirrors), *wheels)
     return Actor(track_id, "car", colour, body.length, body.width, body.height, parts, motion)
+
+
+def make_bus(rng: np.random.Generator, track_id: int, motion: Motion, *, colour: str = "") -> Actor:
+    """Build a city bus 11.6 m long, painted with windows and an advertisement; an empty colour is chosen at random."""
+    colour = colour or str(rng.choice(list(PAINTS)))
+    length, width, height, floor = 11.6, 2.5, 3.1, 0.3
+    x, y = length / 2, width / 2
+    walls = (((x, -y), (x, y)), ((-x, y), (-x, -y)), ((x, y), (-x, y)), ((-x, -y), (x, -y)))  # front, rear, left, right
+    parts = []
+    for (x0, y0), (x1, y1) in walls:
+        corners = np.array([(x0, y0, floor), (x1, y1, floor), (x1, y1, height), (x0, y0, height)])
+        picture = _paint_bus_wall(rng, float(np.hypot(x1 - x0, y1 - y0)), height - floor, PAINTS[colour])
+        parts.append(Part(quad(corners, picture, specular=0.2)))
+    roof = to_bytes(tinted(PAINTS["white"], 0.9 + 0.05 * fractal_noise(rng, (64, 128), 12, 3)))
+    parts.append(Part(quad(np.array([(-x, -y, height), (x, -y, height), (x, y, height), (-x, y, height)]), roof)))
+    tyre = _wheel(rng)
+    for axle in (-0.26 * length, 0.27 * length):
+        for side in (-1, 1):
+            pivot = (axle, side * (y - 0.1), WHEEL_RADIUS_M)
+            parts.append(Part(_mirrored(tyre, side), pivot, spin_rad_per_m=1 / WHEEL_RADIUS_M))
+    return Actor(track_id, "bus", colour, length, width, height, tuple(parts), motion)
+
+
+def _paint_bus_wall(rng: np.random.Generator, length: float, height: float, rgb: tuple[int, int, int]) -> np.ndarray:
+    """Paint one wall, 64 texels per metre: a row of windows over an advertisement in blocks of colour."""
+    rows, columns = round(64 * height), round(64 * length)
+    image = tinted(rgb, 1 + 0.04 * fractal_noise(rng, (rows, columns), 40, 4))
+    up = np.linspace(height, 0, rows)[:, None]
+    along = np.linspace(0, length, columns)[None, :]
+    blocks = rng.uniform(30, 230, (int(np.ceil(height * 5)), int(np.ceil(length * 5)), 3)).astype(np.float32)
+    poster = cv2.resize(blocks, (columns, rows), interpolation=cv2.INTER_NEAREST)
+    paint(image, ((up > 0.25) & (up < 1.05) & (along > 0.3) & (along < length - 0.3)).astype(np.float32), poster)
+    pane = (up > 1.2) & (up < 2.35) & ((along % 1.45) > 0.12) & (along > 0.12) & (along < length - 0.12)
+    glass = np.asarray(GLASS, np.float32) * (1.2 + 0.6 * fractal_noise(rng, (rows, columns), 60, 5))[..., None]
+    paint(image, pane.astype(np.float32), glass)
+    return to_bytes(image)
 
 
 def _profile(knots: tuple[tuple[float, float], ...], fraction: np.ndarray) -> np.ndarray:
