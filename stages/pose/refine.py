@@ -1,15 +1,15 @@
 """Stage `pose.refine`: the camera's path a second time, without the features that lie on what moves.
 
-The first pass is judged by point tracks that it has not seen: could each be a fixed point of the scene (`fit_static`)? Where
-the greater part of the picture contradicts it, it followed a mover (a bus that hides a third of the street, and carries
-most of its texture), and what it explains is left out instead of what contradicts it. "Greater" is the number of tracks
-times the area over which they are spread: a mover is compact, the street surrounds it. The same test says whether the
-second pass is the better one; the truth is not asked.
+Whether a pass can be believed is told by point tracks: could each be a fixed point of the scene (`fit_static`)? Where a mover
+took the first pass along (a bus that hides a third of the street carries most of its texture), the street contradicts it,
+and the masks found with it are wrong. Then what moves is first taken from the tracks alone (`pair_motion`), and once more,
+more exactly, from the path that was solved without it. Where the first pass can be believed, the masks found with it are
+enough, and where they hide little it stands. The truth is never asked.
 
 Masking what moves before structure from motion, and solving twice: Bescos et al., DynaSLAM (IEEE RA-L 2018).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -23,8 +23,8 @@ from schemas.motion import Masks, PointTracks
 from stages.contract import Progress, stage
 from stages.label.motion_hypotheses import fit_static
 from stages.label.moving_regions import undistorted
-from stages.label.region_masks import paint_labels
-from stages.pose.colmap import MAPPING, READING, ColmapConfig, guess_intrinsics, map_frames
+from stages.pose.colmap import MAPPING, READING, ColmapConfig, map_frames
+from stages.pose.pair_motion import PairMotionConfig, moving_regions_of_pairs, paint_moving
 
 
 @dataclass(frozen=True)
@@ -32,24 +32,35 @@ class RefineConfig:
     """When a second pass is worth its time, and which of the two is kept.
 
     Attributes:
+        max_contradiction: share of the tracks of a frame, outside what moves by pairs of frames, that may contradict a path
+            which can be believed there.
+        max_doubtful_share: share of frames in which it need not be believed.
+        turns: solutions, at most, where the first pass is not believed.
         min_masked_share: share of the first pass's observations that must lie on what moves; with fewer it stands, because
             bundle adjustment copes with a few percent.
         grow_px: how far masks are widened, at 960 pixels of width (scales with it): descriptors look beyond their point.
         window_seconds: span of the static test around each tested frame.
-        test_every: the static test looks at every so many frames.
+        test_every: a path is judged in every so many frames,
+        test_tracks: by at most so many tracks in each.
         min_residual_px: residual up to which a track agrees with a path, at 960 pixels of width; no less than at 640.
         flow_share: or up to this share of its displacement.
         worse_by: relative increase of the mean misfit up to which the second pass is still kept.
-        colmap: how the second pass reconstructs; the flow gives the settings of the first.
+        pairs: how rigid motions are told apart before a path is known.
+        colmap: how the second pass reconstructs; the recipe gives it the settings of the first.
     """
 
+    max_contradiction: PositiveFloat = 0.4
+    max_doubtful_share: PositiveFloat = 0.1
+    turns: PositiveInt = 3
     min_masked_share: PositiveFloat = 0.05
-    grow_px: PositiveFloat = 8.0
+    grow_px: PositiveFloat = 12.0
     window_seconds: PositiveFloat = 1.2
     test_every: PositiveInt = 3
+    test_tracks: PositiveInt = 1500
     min_residual_px: PositiveFloat = 1.5
     flow_share: PositiveFloat = 0.15
     worse_by: float = 0.05
+    pairs: PairMotionConfig = field(default_factory=PairMotionConfig)
     colmap: ColmapConfig = field(default_factory=ColmapConfig)
 
 
@@ -103,30 +114,52 @@ def refine_camera_path(
     """
     if path.verdict not in ("moving", "failed") or not len(point_tracks.visible):
         return path, points
+    xy_px = undistorted(point_tracks.xy_px, path)
+    by_pairs = list(moving_regions_of_pairs(point_tracks, xy_px, path.intrinsics, clip.size, config.pairs))
+    street = list(grown(by_pairs, clip.size, config.grow_px))
     tested = np.arange(0, len(clip.frames), config.test_every)
-    first = judge_tracks(path, point_tracks, tested, config)
-    followed_mover = explained_area(first, first.agrees) < explained_area(first, ~first.agrees) and path.registered.any()
-    if followed_mover:
-        everywhere = judge_tracks(path, point_tracks, np.arange(len(clip.frames)), config)
-        ignored = list(grown(agreeing_regions(everywhere, clip), clip.size, config.grow_px))
-    else:
-        ignored = list(grown((np.asarray(labels) > 0 for labels in masks.labels), clip.size, config.grow_px))
-        if masked_share(points, ignored) < config.min_masked_share:
-            return path, points
-    intrinsics = clip.intrinsics if clip.intrinsics is not None else guess_intrinsics(clip.size, config.colmap.focal_guess)
-    refined, cloud = map_frames(
-        clip, intrinsics, config.colmap, seed, lambda done, note: progress(done, READING + MAPPING, note), ignored
-    )
-    second = judge_tracks(refined, point_tracks, tested, config)
-    if followed_mover:
-        better = explained_area(second, second.agrees) > explained_area(first, first.agrees)
-    else:
-        better = misfit_outside(second, ignored) <= (1 + config.worse_by) * misfit_outside(first, ignored)
-    return (refined, cloud) if better else (path, points)
+
+    def judge(one: CameraPath) -> Agreement:
+        return judge_tracks(one, point_tracks, tested, config, config.test_tracks)
+
+    def is_doubted(one: CameraPath) -> bool:
+        return float(doubtful_frames(judge(one), street, config)[tested].mean()) > config.max_doubtful_share
+
+    believed = not is_doubted(path)
+    moving = [np.asarray(labels) > 0 for labels in masks.labels] if believed else by_pairs
+    intrinsics = clip.intrinsics if clip.intrinsics is not None else path.intrinsics
+    turns = 1 if believed else config.turns
+    for turn in range(turns):
+        ignored = list(grown(moving, clip.size, config.grow_px))
+        if turn == 0 and masked_share(points, ignored) < config.min_masked_share:
+            break
+        steps = _Steps(progress, turn, turns)
+        refined, cloud = map_frames(clip, intrinsics, config.colmap, seed, steps, ignored)
+        if misfit_outside(judge(refined), ignored) <= (1 + config.worse_by) * misfit_outside(judge(path), ignored):
+            path, points = refined, cloud
+        if turn + 1 == turns or (turn > 0 and not is_doubted(path)):
+            break
+        moving = moving_against(path, point_tracks, clip.size, by_pairs, config)
+    return path, points
 
 
-def judge_tracks(path: CameraPath, point_tracks: PointTracks, frames: np.ndarray, config: RefineConfig) -> Agreement:
-    """Test whether tracks can be fixed points of the scene, in some frames; see `Agreement`."""
+@dataclass(frozen=True)
+class _Steps:
+    """Passes the steps of one solution on as part of all."""
+
+    progress: Progress
+    turn: int
+    turns: int
+
+    def __call__(self, done: int, note: str) -> None:
+        whole = READING + MAPPING
+        self.progress(self.turn * whole + done, self.turns * whole, note)
+
+
+def judge_tracks(
+    path: CameraPath, point_tracks: PointTracks, frames: np.ndarray, config: RefineConfig, most: int | None = None
+) -> Agreement:
+    """Test whether tracks (at most `most` per frame) can be fixed points of the scene, in some frames; see `Agreement`."""
     xy_px, visible = undistorted(point_tracks.xy_px, path), point_tracks.visible
     half = max(2, round(config.window_seconds / 2 / float(np.median(np.diff(path.times_s)))))
     step = max(1, half // 6)
@@ -137,6 +170,7 @@ def judge_tracks(path: CameraPath, point_tracks: PointTracks, frames: np.ndarray
         window = window[(window >= 0) & (window < len(path.times_s))]
         tracks = np.flatnonzero(visible[:, frame])
         tracks = tracks[visible[np.ix_(tracks, window)].sum(axis=1) >= min(5, len(window))]
+        tracks = tracks[:: -(-len(tracks) // most)] if most and len(tracks) else tracks
         posed = window[path.registered[window]]
         misfit = np.ones(len(tracks))
         if path.registered[frame] and len(posed) >= 3 and len(tracks):
@@ -154,14 +188,26 @@ def judge_tracks(path: CameraPath, point_tracks: PointTracks, frames: np.ndarray
     return Agreement(frame_of, track, xy, misfits)
 
 
-def explained_area(agreement: Agreement, chosen: Bool[np.ndarray, " M"]) -> float:
-    """Return the sum over frames of the number of chosen tracks times the area of their spread, in pixels."""
-    total = 0.0
-    for frame in np.unique(agreement.frame):
-        xy = agreement.xy_px[chosen & (agreement.frame == frame)]
-        if len(xy) >= 3:
-            total += len(xy) * float(np.sqrt(max(np.linalg.det(np.cov(xy.T)), 0.0)))
-    return total
+def doubtful_frames(agreement: Agreement, moving: list[np.ndarray], config: RefineConfig) -> Bool[np.ndarray, " T"]:
+    """Return the frames in which too many of the tracks outside what moves by pairs of frames contradict the path."""
+    outside = ~_inside(agreement.frame, agreement.xy_px, moving)
+    count = np.bincount(agreement.frame[outside], minlength=len(moving))
+    contradict = np.bincount(agreement.frame[outside & ~agreement.agrees], minlength=len(moving))
+    return contradict > config.max_contradiction * np.maximum(count, 1)
+
+
+def moving_against(
+    path: CameraPath, point_tracks: PointTracks, size: tuple[int, int], by_pairs: list[np.ndarray], config: RefineConfig
+) -> list[np.ndarray]:
+    """Return the regions of each frame whose tracks contradict the path; those by pairs where the path is in doubt."""
+    agreement = judge_tracks(path, point_tracks, np.arange(len(by_pairs)), config)
+    doubtful = doubtful_frames(agreement, list(grown(by_pairs, size, config.grow_px)), config)
+    regions = list(by_pairs)
+    for frame in np.flatnonzero(~doubtful):
+        here = agreement.frame == frame
+        if here.any():
+            regions[frame] = paint_moving(agreement.xy_px[here], ~agreement.agrees[here], size, config.pairs)
+    return regions
 
 
 def misfit_outside(agreement: Agreement, ignored: list[np.ndarray]) -> float:
@@ -188,14 +234,7 @@ def _inside(frame: np.ndarray, xy_px: np.ndarray, masks: list[np.ndarray]) -> np
     return inside
 
 
-def agreeing_regions(agreement: Agreement, clip: Clip) -> Iterator[np.ndarray]:
-    """Yield the regions whose tracks agree with the path, frame by frame, bool at half resolution."""
-    for frame in range(len(clip.frames)):
-        here = agreement.frame == frame
-        yield paint_labels(agreement.xy_px[here], agreement.agrees[here].astype(np.int64), clip.size, 0.5, 6.0) > 0
-
-
-def grown(masks: Iterator[np.ndarray], size: tuple[int, int], grow_px: float) -> Iterator[np.ndarray]:
+def grown(masks: Iterable[np.ndarray], size: tuple[int, int], grow_px: float) -> Iterator[np.ndarray]:
     """Yield masks at the clip's size, widened on all sides by `grow_px` at 960 pixels of width."""
     side = 1 + 2 * round(grow_px * size[0] / 960)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
