@@ -33,9 +33,11 @@ _PANDASET = (
     "identical_again",
 )
 
+_MOVERS = ("mover_recall", "mover_precision", *(f"mover_recall.{direction}" for direction in ("away", "oncoming", "crossing")))
+
 CASES = (
     Case("pandaset", tuple(f"pose.pandaset.{name}" for name in _PANDASET), measured_by("pose_pandaset", "measure_path")),
-    Case("movers", ("pose.pandaset.mover_recall", "pose.pandaset.mover_precision"), measured_by("pose_movers", "measure_movers")),
+    Case("movers", tuple(f"pose.pandaset.{name}" for name in _MOVERS), measured_by("pose_movers", "measure_movers")),
     Case("lund", ("pose.lund.registered", "pose.lund.gps_residual_m"), measured_by("pose_lund", "measure_photos")),
     Case(
         "worlds",

@@ -51,7 +51,7 @@ def measure_photos(folder: Path, quick: bool) -> Sequence[Figure]:
     started = time.perf_counter()
     path, points = solve_camera_path(clip, ColmapConfig(), seed=0, progress=no_progress)
     seconds = time.perf_counter() - started
-    world = place_in_world(clip, path, points)
+    world = place_in_world(clip, path, points)[0]
     count, placed = len(clip.frames), int(path.registered.sum())
     of = f"{count} photos over {clip.times_s[-1]:.0f} s; {path.strategy}; {seconds:.0f} s"
     focal, k1 = path.intrinsics[0, 0], path.distortion[0]

@@ -16,6 +16,8 @@ import numpy as np
 
 from benchmarks.harness import Figure, figure
 from benchmarks.pose import real_data
+from benchmarks.pose_pandaset import CAMERA, CAMERA_HEIGHT_M, CAMERA_HEIGHT_SIGMA_M, SCENE
+from benchmarks.pose_placing import place_in_world
 from schemas.cameras import CameraPath
 from schemas.clips import Clip
 from schemas.motion import Masks
@@ -25,8 +27,8 @@ from stages.ingest.pandaset import PandasetConfig, ingest_pandaset
 from stages.ingest.source import describe_source
 from stages.label.moving_regions import MovingRegionsConfig, find_moving_regions
 from stages.label.point_tracks import PointTracksConfig, track_points
-from stages.pose.align import AlignConfig, align_to_world
 from stages.pose.colmap import ColmapConfig, solve_camera_path
+from stages.pose.refine import RefineConfig, refine_camera_path
 
 FARTHEST_M = 40.0
 SMALLEST_PX = 300
@@ -55,8 +57,12 @@ class Sample:
 
 def measure_movers(folder: Path, quick: bool) -> Sequence[Figure]:
     """Find the moving regions of the PandaSet scene from its frames alone, and compare them with the annotated boxes."""
-    source = describe_source(real_data("pandaset_002"), camera="front_camera")
-    config = PandasetConfig(camera_height_m=2.07, camera_height_sigma_m=0.05, max_frames=QUICK_FRAMES if quick else None)
+    source = describe_source(real_data(SCENE), camera=CAMERA)
+    config = PandasetConfig(
+        camera_height_m=CAMERA_HEIGHT_M,
+        camera_height_sigma_m=CAMERA_HEIGHT_SIGMA_M,
+        max_frames=QUICK_FRAMES if quick else None,
+    )
     clip, truth = ingest_pandaset(source, config, seed=0, progress=no_progress)
     path, masks = find_movers(clip)
     samples, precision = compare(masks, path, truth, clip)
@@ -85,11 +91,16 @@ def measure_movers(folder: Path, quick: bool) -> Sequence[Figure]:
 
 
 def find_movers(clip: Clip) -> tuple[CameraPath, Masks]:
-    """Take a clip from its frames to its moving regions, as the flow does."""
-    camera, structure = solve_camera_path(clip, ColmapConfig(), seed=0, progress=no_progress)
-    path, points, ground = align_to_world(clip, camera, structure, AlignConfig(), seed=0, progress=no_progress)
+    """Take a clip from its frames to path and moving regions, as the flow does."""
+    first = solve_camera_path(clip, ColmapConfig(), seed=0, progress=no_progress)
     tracks = track_points(clip, PointTracksConfig())
-    return path, find_moving_regions(clip, path, points, ground, tracks, MovingRegionsConfig())
+    path, points, ground = place_in_world(clip, *first)
+    masks = find_moving_regions(clip, path, points, ground, tracks, MovingRegionsConfig())
+    second = refine_camera_path(clip, *first, masks, tracks, RefineConfig(), seed=0, progress=no_progress)
+    if second[0] is not first[0]:
+        path, points, ground = place_in_world(clip, *second)
+        masks = find_moving_regions(clip, path, points, ground, tracks, MovingRegionsConfig())
+    return path, masks
 
 
 def compare(masks: Masks, path: CameraPath, truth: Truth, clip: Clip) -> tuple[list[Sample], float]:

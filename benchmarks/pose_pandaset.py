@@ -67,7 +67,7 @@ def error_cm(path: CameraPath, truth: Truth) -> float:
 
 def scale_error_percent(clip: Clip, solved: Solved, truth: Truth) -> tuple[float, str]:
     """Return how far lengths are off after `pose.align`, in percent (infinite without a scale), and what it says itself."""
-    world = place_in_world(clip, solved.path, solved.points)
+    world = place_in_world(clip, solved.path, solved.points)[0]
     if not world.metric:
         return np.inf, "no scale was found"
     placed = world.registered

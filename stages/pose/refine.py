@@ -10,7 +10,7 @@ Masking what moves before structure from motion, and solving twice: Bescos et al
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -136,7 +136,8 @@ def refine_camera_path(
         steps = _Steps(progress, turn, turns)
         refined, cloud = map_frames(clip, intrinsics, config.colmap, seed, steps, ignored)
         if misfit_outside(judge(refined), ignored) <= (1 + config.worse_by) * misfit_outside(judge(path), ignored):
-            path, points = refined, cloud
+            words = ", ".join(filter(None, [refined.strategy, f"pass {turn + 2} without what moves"]))
+            path, points = replace(refined, strategy=words), cloud
         if turn + 1 == turns or (turn > 0 and not is_doubted(path)):
             break
         moving = moving_against(path, point_tracks, clip.size, by_pairs, config)
