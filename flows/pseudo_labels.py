@@ -33,10 +33,15 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
 
     (point_tracks,) = build.run("label.point_tracks", clip=clip)
     (masks,) = build.run("label.moving_regions", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks)
-    camera, structure = build.run("pose.refine", clip=clip, path=camera, points=structure, masks=masks, point_tracks=point_tracks)
-    # where the first pass stands, these are in the catalog already
-    scale, path, points, ground = place_in_world(build, clip, camera, structure, depth)
-    (masks,) = build.run("label.moving_regions", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks)
+    if build.settings("pose")["method"] == "colmap":
+        camera, structure = build.run(
+            "pose.refine", clip=clip, path=camera, points=structure, masks=masks, point_tracks=point_tracks
+        )
+        # where the first pass stands, these are in the catalog already
+        scale, path, points, ground = place_in_world(build, clip, camera, structure, depth)
+        (masks,) = build.run(
+            "label.moving_regions", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks
+        )
     (tracks,) = build.run(
         "label.object_tracks", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks, masks=masks
     )
