@@ -119,6 +119,7 @@ print(json.dumps({
 def test_colmap_opens_what_goes_out_and_its_points_lie_where_they_were_seen(catalog, tmp_path, form, undistort, lens):
     report, place, row = export_cameras(catalog, form, tmp_path / "out", undistort=undistort)
     assert report.rows == {"paths": 1, "poses": 5, "unposed": 1}
+    np.testing.assert_allclose(row["times_s"], np.flatnonzero(GAP) * 0.1)
     assert (row["frames_without_pose"], row["images"], row["points"], row["scale_source"]) == ([2], 5, 30, "gps")
     command = [sys.executable, "-c", COMPARE, str(place / "sparse" / "0")]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout)
