@@ -118,6 +118,18 @@ class PointCloud(Artifact):
     observation_point: Int32[np.ndarray, " M"]
     observation_xy_px: Float32[np.ndarray, "M 2"]
 
+    @classmethod
+    def none(cls) -> "PointCloud":
+        """Return a cloud without points."""
+        return cls(
+            xyz=np.zeros((0, 3)),
+            rgb=np.zeros((0, 3), np.uint8),
+            error_px=np.zeros(0, np.float32),
+            observation_frame=np.zeros(0, np.int32),
+            observation_point=np.zeros(0, np.int32),
+            observation_xy_px=np.zeros((0, 2), np.float32),
+        )
+
     def facts(self) -> dict[str, Any]:
         """Return the number of points and observations."""
         return {"points": len(self.xyz), "observations": len(self.observation_point)}

@@ -22,8 +22,9 @@ from worldline.cameras import invert_rigid
 
 _ABOUT = (
     "The camera paths lie in `cameras/`; `cameras.json` names, for every one, its role and clip in the version, its file or "
-    "folder, the times of its poses in seconds of the clip, and the frames of the clip that have no pose and are left out. The world is the clip's own, with z up where "
-    '`gravity_source` is not "none" and in metres where `scale_source` is not "none"; cameras look along z, with y down.'
+    "folder, the times of its poses in seconds of the clip, and the frames of the clip that have no pose and are left out. "
+    'The world is the clip\'s own, with z up where `gravity_source` is not "none" and in metres where `scale_source` is not '
+    '"none"; cameras look along z, with y down.'
 )
 _ABOUT_TRANSFORMS = f"{_ABOUT[:-1]} in our files, along -z with y up in transforms.json."
 _ABOUT_KITTI = f"{_ABOUT[:-1]}. As KITTI has it, the world of its files is the first camera."
@@ -78,7 +79,8 @@ def _write_path(selection: Selection, member: Member, form: str, folder: Path, u
     unposed = np.flatnonzero(~path.registered).tolist()
     row: dict[str, Any] = {"file": None, "left_out": _why_not(path, member.role, form), "role": member.role, "clip": member.clip,
            "split": member.split, "digest": member.ref.digest, "poses": len(path.registered) - len(unposed),
-           "frames_without_pose": unposed, "times_s": path.times_s[path.registered].tolist(), "scale_source": path.scale_source, "gravity_source": path.gravity_source,
+           "frames_without_pose": unposed, "times_s": path.times_s[path.registered].tolist(),
+           "scale_source": path.scale_source, "gravity_source": path.gravity_source,
            "licence": member.licences.expression}  # fmt: skip
     if row["left_out"]:
         return row

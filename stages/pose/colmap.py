@@ -315,11 +315,4 @@ def solved_cloud(clip: Clip, result: dict[str, np.ndarray]) -> PointCloud:
 
 def empty_cloud() -> PointCloud:
     """Return a cloud without points."""
-    return PointCloud(
-        xyz=np.zeros((0, 3)),
-        rgb=np.zeros((0, 3), np.uint8),
-        error_px=np.zeros(0, np.float32),
-        observation_frame=np.zeros(0, np.int32),
-        observation_point=np.zeros(0, np.int32),
-        observation_xy_px=np.zeros((0, 2), np.float32),
-    )
+    return PointCloud.none()

@@ -23,7 +23,6 @@ from stages.pose.colmap import (
     MAPPING,
     READING,
     ColmapConfig,
-    empty_cloud,
     make_request,
     run_mapping,
     solved_cloud,
@@ -124,7 +123,7 @@ def triangulate(clip: Clip, path: CameraPath, config: ColmapConfig, seed: int, o
         with np.load(folder / "result.npz") as archive:
             result = dict(archive)
     # in the world that they are in already
-    return solved_cloud(clip, result | {"world_from_camera": np.eye(4)[None]}) if "xyz" in result else empty_cloud()
+    return solved_cloud(clip, result | {"world_from_camera": np.eye(4)[None]}) if "xyz" in result else PointCloud.none()
 
 
 def _mean_error(points: PointCloud) -> float:
@@ -197,7 +196,7 @@ def _of_images(clip: Clip, images: PosedImages, name: str) -> _Given:
     found = sorted((frame_of[key], image_of[key]) for key in frame_of.keys() & image_of.keys())
     frames, chosen = (np.array([pair[axis] for pair in found], np.int64) for axis in (0, 1))
     if not len(frames):
-        return _Given(frames, np.zeros((0, 4, 4)), np.eye(3), np.zeros(4), empty_cloud())
+        return _Given(frames, np.zeros((0, 4, 4)), np.eye(3), np.zeros(4), PointCloud.none())
     intrinsics, distortion = _one_lens(clip, images, chosen, name)
     frame_of_image = np.full(len(images.names), -1)
     frame_of_image[chosen] = frames
@@ -255,7 +254,7 @@ def _of_trajectory(clip: Clip, file: Path, config: GivenConfig) -> _Given:
                 f"{file} has {len(poses)} poses for {len(clip.frames)} frames of {clip.name}: keep all frames (max_frames, "
                 "start_s, end_s, keep_frames_per_second), or give a TUM trajectory, which has times"
             )
-        return _Given(np.arange(len(poses)), poses, clip.intrinsics, np.zeros(4), empty_cloud())
+        return _Given(np.arange(len(poses)), poses, clip.intrinsics, np.zeros(4), PointCloud.none())
     times_s, poses = read_tum(file)
     if times_s[0] >= _UNIX_SECONDS_FROM:
         if clip.epoch_ns is None:
@@ -267,7 +266,7 @@ def _of_trajectory(clip: Clip, file: Path, config: GivenConfig) -> _Given:
     middles_s = (times_s[:-1] + times_s[1:]) / 2
     nearest = np.searchsorted(middles_s, clip.times_s)
     frames = np.flatnonzero(np.abs(times_s[nearest] - clip.times_s) <= config.time_tolerance_s)
-    return _Given(frames, poses[nearest[frames]], clip.intrinsics, np.zeros(4), empty_cloud())
+    return _Given(frames, poses[nearest[frames]], clip.intrinsics, np.zeros(4), PointCloud.none())
 
 
 def _columns(file: Path) -> int:

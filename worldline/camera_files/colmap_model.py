@@ -20,7 +20,7 @@ import numpy as np
 
 from schemas.cameras import PointCloud
 from schemas.errors import WorldlineError
-from worldline.camera_files.images import PosedImages, no_points
+from worldline.camera_files.images import PosedImages
 from worldline.cameras import invert_rigid, quaternion_from_rotation, rigid, rotation_from_quaternion
 from worldline.files import read_bytes
 
@@ -212,7 +212,7 @@ def read_colmap(folder: Path | str) -> PosedImages:
         intrinsics=np.stack([lenses[image.lens].intrinsics for image in images]),
         distortion=np.stack([lenses[image.lens].distortion for image in images]),
         sizes_px=np.array([lenses[image.lens].size_px for image in images], np.int64),
-        points=no_points() if points is None else _cloud(images, points),
+        points=PointCloud.none() if points is None else _cloud(images, points),
     )
 
 

@@ -50,7 +50,7 @@ def posed_images(path: CameraPath, points: PointCloud | None, names: Sequence[st
     count = len(frame)
     image_of_frame = np.full(len(path.registered), -1)
     image_of_frame[frame] = np.arange(count)
-    points = no_points() if points is None else points
+    points = PointCloud.none() if points is None else points
     seen = image_of_frame[points.observation_frame] >= 0
     return PosedImages(
         names=tuple(names[int(index)] for index in frame),
@@ -64,16 +64,4 @@ def posed_images(path: CameraPath, points: PointCloud | None, names: Sequence[st
             observation_point=points.observation_point[seen],
             observation_xy_px=points.observation_xy_px[seen],
         ),
-    )
-
-
-def no_points() -> PointCloud:
-    """Return a cloud without points."""
-    return PointCloud(
-        xyz=np.zeros((0, 3)),
-        rgb=np.zeros((0, 3), np.uint8),
-        error_px=np.zeros(0, np.float32),
-        observation_frame=np.zeros(0, np.int32),
-        observation_point=np.zeros(0, np.int32),
-        observation_xy_px=np.zeros((0, 2), np.float32),
     )

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from schemas.cameras import PointCloud
 from schemas.errors import WorldlineError
-from worldline.camera_files.images import PosedImages, no_points
+from worldline.camera_files.images import PosedImages
 from worldline.camera_files.lines import refuse
 from worldline.cameras import nearest_rotation, rigid
 from worldline.files import new_file, read_bytes
@@ -102,7 +103,7 @@ def read_transforms(path: Path | str, *, size_px: tuple[int, int] | None = None)
         intrinsics=np.stack([lens[0] for lens in lenses]),
         distortion=np.stack([lens[1] for lens in lenses]),
         sizes_px=np.array([lens[2] for lens in lenses], np.int64),
-        points=no_points(),
+        points=PointCloud.none(),
     )
 
 
