@@ -26,8 +26,8 @@ def pseudo_labels(
 
 def label_clip(build: Build, source: str) -> dict[str, Handle]:
     """Take one clip through all stages; return its artifacts by role."""
-    clip, truth = build.open_source(source)
-    camera, structure = solve_or_take_poses(build, clip, source)
+    clip, truth, *rig_clip = build.open_source(source)
+    camera, structure, *rig = solve_or_take_poses(build, clip, source, rig_clip)
     (depth,) = build.run("pose.depth", clip=clip)
     scale, path, points, ground = place_in_world(build, clip, camera, structure, depth)
 
@@ -70,6 +70,8 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
         "pose_metrics": pose_metrics,
         "label_metrics": label_metrics,
     }
+    if rig:
+        (artifacts["rig"],) = build.run("pose.align_rig", rig=rig[0], camera=camera, path=path)
     if build.settings("pose.depth")["model"]:
         artifacts["depth"] = depth
     lineage = build.lineage(artifacts)
@@ -77,12 +79,12 @@ def label_clip(build: Build, source: str) -> dict[str, Handle]:
     return {**artifacts, "lineage": lineage, "report": report}
 
 
-def solve_or_take_poses(build: Build, clip: Handle, source: str) -> tuple[Handle, ...]:
-    """Return the camera path of a clip and the points of its static scene, solved or as they were given."""
+def solve_or_take_poses(build: Build, clip: Handle, source: str, rig_clip: list[Handle]) -> tuple[Handle, ...]:
+    """Return the camera path of a clip and the points of its static scene, solved or as they were given; and a rig solved."""
     method = f"pose.{build.settings('pose')['method']}"
     if method == "pose.given":
         return build.run(method, clip=clip, poses=build.open_poses(source))
-    return build.run(method, clip=clip)
+    return build.run("pose.rig", rig_clip=rig_clip[0]) if rig_clip else build.run(method, clip=clip)
 
 
 def place_in_world(

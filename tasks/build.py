@@ -180,13 +180,16 @@ class Build:
             self._codes[stage_name] = files | list_definitions(files), code_digest(files)
         return self._codes[stage_name]
 
-    def open_source(self, source: str) -> tuple[Handle, Handle]:
+    def open_source(self, source: str) -> tuple[Handle, ...]:
         """Return clip and truth of `world:LAYOUT` (`world:street` is the default layout), `diffusers:MODEL` or a path.
+
+        A rig of cameras has a third: what all of them filmed; its clip is what the reference did.
 
         Raises:
             WorldlineError: if nothing can be read there.
         """
         scheme, _, rest = source.partition(":")
+        rig: list[Handle] = []
         if scheme == "world":
             clip, truth = self.run("generate.world", {} if rest == "street" else {"layout": rest})
             origin = clip
@@ -199,9 +202,9 @@ class Build:
         else:
             given = describe_source(Path(source).expanduser(), camera=self.recipe["ingest"]["pandaset"]["camera"])
             origin = self._given(given)
-            clip, truth = self.run(f"ingest.{given.layout}", source=origin)
+            clip, truth, *rig = self.run(f"ingest.{given.layout}", source=origin)
         self._give_rights(origin)
-        return clip, truth
+        return clip, truth, *rig
 
     def open_tracks(self, log: TrackLog) -> tuple[Handle, Handle, Handle]:
         """Return tracks, camera path and the counts of what was wrong, of a log of annotated tracks.

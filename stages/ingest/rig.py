@@ -79,12 +79,12 @@ class Cameras(pydantic.BaseModel, extra="forbid"):
 
 
 @stage("ingest.rig", version=1)
-def ingest_rig(source: Source, config: RigConfig, *, seed: int, progress: Progress) -> tuple[Clip, RigClip, Truth]:
-    """Read a rig; there is no truth.
+def ingest_rig(source: Source, config: RigConfig, *, seed: int, progress: Progress) -> tuple[Clip, Truth, RigClip]:
+    """Read a rig of cameras.
 
     Returns:
         What the reference filmed as a clip like any other, with the fixes of `gps.csv` beside `rig.json` (`time_s` counts
-        from the reference's first frame); what all cameras filmed.
+        from the reference's first frame); no truth; what all cameras filmed.
 
     Raises:
         WorldlineError: if `rig.json` does not parse, frames are missing or unreadable, or times do not fit together.
@@ -103,7 +103,7 @@ def ingest_rig(source: Source, config: RigConfig, *, seed: int, progress: Progre
         epoch_ns=None if epoch_ns is None else epoch_ns + round((start_s + cameras[0].time_offset_s) * 1e9),
         gps=read_gps_csv(source.files[GPS_FILE], f"{source.name}/{GPS_FILE}", start_s) if GPS_FILE in source.files else None,
     )
-    return clip, rig_clip, Truth.unavailable()
+    return clip, Truth.unavailable(), rig_clip
 
 
 def _read_cameras(source: Source) -> list[Camera]:

@@ -137,14 +137,12 @@ def estimate_all(
         scales.append(estimator(path))
         drifts.append(drift_between(path, estimator))
 
-    if path.scale_source == "given":  # the poses came in metres
-        scales.append(ScaleEstimate("given", 1.0, path.scale_sigma, int(path.registered.sum())))
+    if path.metric:  # given poses, or those of a rig: every set of its frames measures its baselines anew, so that nothing drifts
+        scales.append(ScaleEstimate(path.scale_source, 1.0, path.scale_sigma, int(path.registered.sum())))
     gps, travel = clip.gps, config.travel
     if gps is not None:
         over_thirds(lambda part: scale_from_positions(part, gps, up, travel))
         over_thirds(lambda part: scale_from_gps_speed(part, gps, up, travel))
-    if path.metric:  # that of a rig, by its known baselines; each set of its frames measures them anew, so that nothing drifts
-        scales.append(ScaleEstimate(path.scale_source, 1.0, path.scale_sigma, int(path.registered.sum())))
     height = known_camera_height(clip, config.sizes)
     if height is not None:
         scales.append(scale_from_camera_height(*height, ground))

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import flows.pseudo_labels
 from catalogs.catalog import Catalog
@@ -60,6 +61,19 @@ def test_prefect_is_not_started_where_everything_is_recorded(small_street, monke
     monkeypatch.setattr(flows.pseudo_labels, "pseudo_labels", Unstartable())
     again = run_flow("pseudo_labels", (*small_street.overrides, "execute=prefect"), small_street.home, quiet=True)
     assert again["dataset"] == small_street.outcome["dataset"]
+
+
+def test_a_rig_is_solved_as_one_and_its_reference_is_labelled(tmp_path):
+    for camera in ("left", "right"):
+        (tmp_path / "car" / camera).mkdir(parents=True)
+        for index in range(2):
+            Image.new("RGB", (32, 24), (index, 0, 0)).save(tmp_path / "car" / camera / f"{index}.png")
+    (tmp_path / "car" / "rig.json").write_text('{"cameras": [{"name": "left"}, {"name": "right"}]}')
+    planned = run_flow("pseudo_labels", (f"source={tmp_path / 'car'}",), tmp_path / "home", explain=True)
+    stages = [decision["stage"] for decision in planned["decisions"]]
+    assert stages[:2] == ["ingest.rig", "pose.rig"]
+    assert "pose.colmap" not in stages
+    assert {"pose.align_rig", "label.questions"} <= set(stages)
 
 
 def test_a_changed_window_runs_only_what_lies_downstream_and_explain_says_so_before(small_street):

@@ -46,7 +46,7 @@ def make_rig(root: Path, *cameras: dict[str, Any]) -> Path:
 
 
 def ingest(root: Path, **config: Any) -> tuple[Clip, RigClip]:
-    clip, rig_clip, truth = ingest_rig(describe_source(root), RigConfig(**config), seed=0, progress=no_progress)
+    clip, truth, rig_clip = ingest_rig(describe_source(root), RigConfig(**config), seed=0, progress=no_progress)
     assert not truth.available
     return clip, rig_clip
 

@@ -164,7 +164,7 @@ def test_a_path_in_metres_by_its_baseline_says_so_beside_the_other_sources() -> 
     scale = measure(blank_clip(60, gps=gps_of(poses, noise_m=0.3)), path, empty_cloud())
     baseline = said(scale)["baseline"]
     assert (baseline["value"], baseline["sigma"], baseline["used"]) == (1.0, 0.004, True)
-    assert scale.source == "gps+baseline"
+    assert scale.source == "baseline+gps"
     assert scale.scale == pytest.approx(1.0, abs=0.02)
     assert scale.sigma <= 0.004 * 1.5
 

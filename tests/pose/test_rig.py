@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from drives import INTRINSICS, draw_corridor, true_drive
+from drives import INTRINSICS, draw_corridor, path_of, true_drive
 from scipy.spatial.transform import Rotation
 
 from schemas.cameras import CameraPath, PointCloud
@@ -12,9 +12,10 @@ from schemas.codec import content_digest
 from schemas.media import Video
 from schemas.rigs import Rig, RigClip
 from stages.contract import no_progress
+from stages.pose.align_rig import AlignRigConfig, align_rig
 from stages.pose.colmap import ColmapConfig
-from stages.pose.rig import RigPoseConfig, coupled_cameras, list_images, list_pairs, place_sigmas, solve_rig_path
-from worldline.cameras import absolute_trajectory_error, interpolate_poses, invert_rigid, project, rotation_angle
+from stages.pose.rig import RigPoseConfig, coupled_cameras, given_rig, list_images, list_pairs, place_sigmas, solve_rig_path
+from worldline.cameras import Similarity, absolute_trajectory_error, interpolate_poses, invert_rigid, project, rotation_angle
 from worldline.rigs import camera_poses
 
 SIZE, SETS = (480, 270), 6
@@ -147,6 +148,20 @@ def test_a_rig_that_stands_still_keeps_the_places_that_were_given(stereo: tuple[
     assert (path.verdict, path.scale_source, len(points.xyz)) == ("static", "none", 0)
     assert rig.placed_by == ["reference", "given"]
     np.testing.assert_array_equal(rig.camera_from_rig[1], RIGHT_FROM_LEFT)
+
+
+def test_a_rig_follows_its_path_into_another_unit(stereo: tuple[RigClip, np.ndarray]) -> None:
+    solved = dataclasses.replace(given_rig(stereo[0]), placed_by=["reference", "solved"])
+    turn = Similarity(2.5, Rotation.from_euler("xyz", [10, 20, 30], degrees=True).as_matrix(), np.array([1.0, 2.0, 3.0]))
+    before = path_of(stereo[1])
+    after = path_of(turn.poses(stereo[1]), scale_source="gps+baseline", scale_sigma=0.003)
+    rig = align_rig(solved, before, after, AlignRigConfig(), seed=0, progress=no_progress)
+    np.testing.assert_array_equal(rig.camera_from_rig[1, :3, :3], RIGHT_FROM_LEFT[:3, :3])
+    right = camera_poses(before.times_s, before.world_from_camera, RIGHT_FROM_LEFT, before.times_s)
+    moved = camera_poses(after.times_s, after.world_from_camera, rig.camera_from_rig[1], after.times_s)
+    np.testing.assert_allclose(moved, turn.poses(right), atol=1e-9)
+    np.testing.assert_allclose(rig.position_sigma, 2.5 * solved.position_sigma)
+    assert (rig.scale_source, rig.scale_sigma) == ("gps+baseline", 0.003)
 
 
 def test_cameras_move_as_one_body_only_if_they_fire_together(stereo: tuple[RigClip, np.ndarray]) -> None:
