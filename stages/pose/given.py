@@ -69,7 +69,7 @@ class _Given(NamedTuple):
     points: PointCloud
 
 
-@stage("pose.given", version=1, environment_packages=("pycolmap",))
+@stage("pose.given", version=1, environment_packages=("pycolmap", "opencv-python-headless"))
 def take_given_poses(
     clip: Clip, poses: Source, config: GivenConfig, *, seed: int, progress: Progress
 ) -> tuple[CameraPath, PointCloud]:
