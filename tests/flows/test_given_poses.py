@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 def path_in_world(build: Build, source: Path) -> CameraPath:
     clip, _ = build.open_source(str(source))
-    camera, structure = solve_or_take_poses(build, clip, str(source))
+    camera, structure = solve_or_take_poses(build, clip, str(source), [])
     (depth,) = build.run("pose.depth", clip=clip)
     _, path, _, _ = place_in_world(build, clip, camera, structure, depth)
     assert path.digest is not None
