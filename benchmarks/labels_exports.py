@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from benchmarks.harness import Figure, figure
 from benchmarks.label_readers import read_apart
 from benchmarks.labels_street import (
     AXES,
+    CLASSES,
     LICENCES,
     SIZES,
     TIMES_S,
@@ -139,6 +141,46 @@ def read_nuscenes(folder: Path, work: Path) -> tuple[Numbers, Numbers]:
     return found, true
 
 
+def read_rerun(folder: Path, work: Path) -> tuple[Numbers, Numbers]:
+    """Read recordings with Rerun: places of camera and objects at every time, and the questions."""
+    from rerun.chunk import RrdReader
+
+    found: Numbers = {}
+    for clip in LICENCES:
+        for chunk in RrdReader(folder / "recordings" / f"{clip}.rrd").stream().to_chunks():
+            rows = chunk.to_record_batch().to_pydict()
+            for column in ("Transform3D:translation", "Boxes3D:centers", "Points3D:positions", "TextLog:text"):
+                for time, value in zip(rows.get("clip_time", ()), rows.get(column, ()), strict=False):
+                    key = clip, chunk.entity_path, round(time.total_seconds(), 4)
+                    found[key] = sorted([*found.get(key, []), value[0]]) if column == "TextLog:text" else np.array(value[0])
+    true: Numbers = {}
+    for clip in LICENCES:
+        rows = artifacts_of(clip)["questions"].rows.to_pylist()  # type: ignore[attr-defined]
+        true[clip, "/labels", 0.5] = sorted(f"{row['question']} {row['answer']}" for row in rows)
+        for frame, time_s in enumerate(TIMES_S):
+            true[clip, "/world/camera", round(time_s, 4)] = made_path().world_from_camera[frame, :3, 3]
+            for number in CLASSES:
+                half = SIZES[number][2] / 2 if number in SIZES else 0.0
+                true[clip, f"/world/objects/{number}", round(time_s, 4)] = place(number, time_s) + np.array([0, 0, half])
+    return found, true
+
+
+def read_lerobot(folder: Path, work: Path) -> tuple[Numbers, Numbers]:
+    """Read episodes with LeRobot's own class: time and state of every frame, and the times in the video."""
+    said = read_apart("lerobot", folder, work)
+    found: Numbers = {}
+    for row in said["frames"]:
+        shown = said["videos"][row["episode"]][row["frame"]]
+        found[said["clips"][row["episode"]], row["frame"]] = np.array([row["time_s"], shown, *row["state"]])
+    true: Numbers = {}
+    turn = Rotation.from_matrix(AXES).as_quat(scalar_first=True, canonical=True)
+    for clip in LICENCES:
+        for tick in range(int(TIMES_S[-1] * said["fps"]) + 1):
+            nearest = TIMES_S[np.abs(TIMES_S - tick / said["fps"]).argmin()]
+            true[clip, tick] = np.array([tick / said["fps"], tick / said["fps"], 8.0 * nearest, 0.0, 0.0, *turn])
+    return found, true
+
+
 # With the largest difference that is allowed.
 READERS: dict[str, tuple[Callable[[Path, Path], tuple[Numbers, Numbers]], float]] = {
     "llava": (read_llava, 0.0),
@@ -148,6 +190,8 @@ READERS: dict[str, tuple[Callable[[Path, Path], tuple[Numbers, Numbers]], float]
     "kitti-tracking": (read_kitti, 0.005),  # the heading leans with the camera, 5 degrees here
     "argoverse2": (read_argoverse, 1e-6),
     "nuscenes": (read_nuscenes, 1e-6),
+    "rerun": (read_rerun, 1e-5),  # Rerun keeps 32 bits
+    "lerobot": (read_lerobot, 1e-5),  # and so does LeRobot
 }
 
 

@@ -6,6 +6,7 @@ counts every question that was not asked and every box that the format could not
 folder that appears whole or not at all are the catalog's (`catalogs.exports`).
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ from schemas.clips import Clip
 from schemas.errors import WorldlineError
 from schemas.labels import Kinematics, Questions
 from schemas.tracks import Tracks
-from worldline.label_files.labelled_clip import LABEL_FACTS, Boxes, LabelledClip, boxes_of, of_split
+from worldline.label_files.labelled_clip import LABEL_FACTS, Boxes, LabelledClip, boxes_of, of_split, split_folder
 
 _KINDS = frozenset({"Clip", "CameraPath", "Tracks", "Kinematics", "Questions"})
 _CRF = 18  # no visible loss
@@ -50,6 +51,10 @@ _ABOUT = {
     "kitti-tracking": f"`label_02`, `calib` and `image_02` as KITTI tracking has them. {_DRIVING}",
     "argoverse2": f"`logs/NAME` holds annotations, ego poses and calibration as feather files. {_DRIVING}",
     "nuscenes": f"`NuScenes(version='v1.0-worldline', dataroot=FOLDER)` opens it: one camera, key frames at 2 Hz. {_DRIVING}",
+    "rerun": "`recordings/NAME.rrd` opens in Rerun: video, camera, boxes, paths, speeds and questions on one timeline. Its bytes "
+    f"differ from export to export, its data do not. {_FACTS}",
+    "lerobot": "A LeRobot dataset v3.0: an episode per clip at one frame rate, with the camera's pose as its state. "
+    f"Frames are those nearest to the ticks of that rate. {_FACTS}",
 }
 _Kind = TypeVar("_Kind", bound=Artifact)
 
@@ -224,6 +229,46 @@ def _write_jpeg(frame: np.ndarray, path: Path) -> None:
     path.write_bytes(encode_jpeg(frame, _JPEG_QUALITY))
 
 
+# -- viewing -------------------------------------------------------------------------------------------------------------
+
+
+def _write_rerun(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    try:
+        import rerun  # noqa: F401
+    except ImportError as error:
+        raise WorldlineError("the format rerun needs the package rerun-sdk: pip install 'worldline[rerun]'") from error
+    from worldline.label_files.rerun_recording import write_rerun
+
+    for item in items:
+        place = f"videos/{item.file}.mp4"
+        _write_video(item, folder, place, written)
+        (folder / "recordings").mkdir(exist_ok=True)
+        write_rerun(item, folder / "recordings" / f"{item.file}.rrd", folder / place, name)
+
+
+# -- robots --------------------------------------------------------------------------------------------------------------
+
+
+def _write_lerobot(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from worldline.label_files.lerobot_dataset import LerobotWriter, common_size_and_rate, facts_at_rate
+
+    clips = list(items)  # frames are decoded when they are written
+    if not clips:
+        raise WorldlineError("there are no clips to export")
+    size, fps = common_size_and_rate([(item.clip.size, item.rate_hz) for item in clips])
+    writer = LerobotWriter(folder, fps, size, encode)
+    for own in of_split(clips, [item.split for item in clips]).values():
+        for item in own:
+            if item.clip.size != size:
+                key = ("clips", "other_frame_size")
+                written.dropped[key] = written.dropped.get(key, 0) + 1
+                continue
+            video = writer.add(dataclasses.replace(item, split=split_folder(item.split)))
+            facts = _count(item, video, hash_file(folder / video), written)
+            written.facts[-1] = facts_at_rate(facts, item.clip.times_s, fps)
+    writer.finish()
+
+
 def _asked(written: _Written) -> pa.Table:
     """Return the facts of all labels, of which there must be one."""
     facts = written.table()
@@ -337,4 +382,6 @@ _WRITERS: dict[str, Callable[[Iterator[LabelledClip], Path, str, _Written], None
     "kitti-tracking": _write_kitti,
     "argoverse2": _write_argoverse,
     "nuscenes": _write_nuscenes,
+    "rerun": _write_rerun,
+    "lerobot": _write_lerobot,
 }

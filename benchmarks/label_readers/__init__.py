@@ -17,6 +17,7 @@ REQUIREMENTS = {
     ),
     "argoverse2": ("av2==0.3.6", "universal-pathlib==0.3.10", "pathlib-abc==0.5.2"),
     "kitti-tracking": ("pykitti==0.3.1",),
+    "lerobot": ("lerobot==0.4.4", "torchvision==0.28.0"),
 }  # fmt: skip
 
 
