@@ -60,7 +60,7 @@ class PandasetConfig:
     """How a PandaSet scene is read.
 
     Attributes:
-        camera: folder under `camera/`.
+        camera: folder under `camera/`; several, joined by plus signs, are read by `ingest.pandaset_rig` instead.
         start_s, end_s: span in seconds from the first frame; None goes to the end.
         max_frames: stop after this many frames.
         max_side: longer side of the frames in pixels; larger ones are shrunk, None keeps them.
@@ -132,7 +132,7 @@ def ingest_pandaset(source: Source, config: PandasetConfig, *, seed: int, progre
         name=source.name,
         epoch_ns=epoch_ns,
         intrinsics=intrinsics,
-        gps=_read_gps(source, epoch_ns, float(times_s[-1])),
+        gps=read_gps(source, epoch_ns, float(times_s[-1])),
         camera_height_m=config.camera_height_m,
         camera_height_sigma_m=config.camera_height_sigma_m,
         provenance={
@@ -190,7 +190,7 @@ def scaled_intrinsics(given: Any, original: tuple[int, int], size: tuple[int, in
     return pinhole_matrix(fx, fy, cx + 0.5, cy + 0.5, scale_x=scale_x, scale_y=scale_y)
 
 
-def _read_gps(source: Source, epoch_ns: int, end_s: float) -> pa.Table | None:
+def read_gps(source: Source, epoch_ns: int, end_s: float) -> pa.Table | None:
     """Return the fixes from one second before the clip to one second after; speed from the east and north velocities."""
     if "meta/gps.json" not in source.files or "meta/timestamps.json" not in source.files:
         return None

@@ -1,6 +1,7 @@
 """What a path holds: a video file, a folder of frames or a PandaSet scene, and which of its files matter."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from schemas.artifact import Files
@@ -12,6 +13,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts"
 TIME_FILES = ("timestamps.csv", "times.txt")
 GPS_FILE = "gps.csv"
 RIG_FILE = "rig.json"
+KITTI_CALIBRATION = "calib_cam_to_cam.txt"
 
 
 def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source:
@@ -19,13 +21,14 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
 
     A file is a "video", with `NAME.gps.csv` beside it if there is one (NAME with or without the video's suffix). A folder
     with `camera/NAME/poses.json` is a "pandaset" scene, of which the files of one camera, the GPS and the boxes are taken,
-    never the lidar. A folder with `rig.json` is a "rig", with the images (and their times) of all its sub-folders, its videos and
-    its `gps.csv`. A folder with images, or whose folder `images` has some, is "frames", with its `timestamps.csv`,
-    `times.txt` and `gps.csv`.
+    never the lidar; of several cameras it is a "pandaset_rig". A folder with `rig.json` is a "rig", with the images (and
+    their times) of all its sub-folders, its videos and its `gps.csv`. A KITTI raw drive is "kitti_stereo": two cameras, their
+    calibration, the inertial unit's fixes. A folder with images, or whose folder `images` has some, is "frames", with its
+    `timestamps.csv`, `times.txt` and `gps.csv`.
 
     Args:
         path: file or folder.
-        camera: which camera of a PandaSet scene; the ingest config must name the same.
+        camera: which camera of a PandaSet scene; the ingest config must name the same. Several are joined by plus signs.
 
     Raises:
         WorldlineError: if the path is missing, empty or a device, or a folder holds none of these.
@@ -43,6 +46,8 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
         return _pandaset(path, camera)
     if (path / RIG_FILE).is_file():
         return _rig(path)
+    if any((path / f"image_{number}" / "data").is_dir() for number in ("00", "02")):
+        return _kitti(path)
     for folder in (path, path / "images"):
         names = natural_order([item.name for item in folder.glob("*") if is_image(item)])
         if names:
@@ -87,12 +92,36 @@ def _rig(path: Path) -> Source:
     return Source(Files({name: path / name for name in names}), "rig", path.resolve().name)
 
 
+def _kitti(path: Path) -> Source:
+    images = {item.relative_to(path).as_posix(): item for item in sorted(path.glob("image_0[0-3]/data/*")) if is_image(item)}
+    pair = kitti_pair(images) or ("image_02", "image_03")
+    files = Files({name: item for name, item in images.items() if name.startswith(pair)})
+    for item in (path / pair[0] / "timestamps.txt", path / "oxts" / "timestamps.txt", *sorted(path.glob("oxts/data/*.txt"))):
+        if item.is_file():
+            files[item.relative_to(path).as_posix()] = item
+    for folder in (path, path.resolve().parent):  # one file serves all drives of a day
+        if (folder / KITTI_CALIBRATION).is_file():
+            files.setdefault(KITTI_CALIBRATION, folder / KITTI_CALIBRATION)
+    return Source(files, "kitti_stereo", path.resolve().name)
+
+
+def kitti_pair(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the folders of the stereo pair among a KITTI drive's files: colour, else grey; None where there is none."""
+    there = {name.partition("/")[0] for name in names}
+    pairs = (("image_02", "image_03"), ("image_00", "image_01"))
+    return next((pair for pair in pairs if there.issuperset(pair)), None)
+
+
 def _pandaset(path: Path, camera: str) -> Source:
-    folder = path / "camera" / camera
-    if not (folder / "poses.json").is_file():
-        cameras = sorted(item.parent.name for item in (path / "camera").glob("*/poses.json"))
-        raise WorldlineError(f"{path} has no camera {camera}: it has {', '.join(cameras)}")
-    wanted = [item for item in folder.iterdir() if is_image(item) or item.suffix == ".json"]
-    wanted += [path / "meta" / "gps.json", path / "meta" / "timestamps.json", path / "cuboids.csv.gz"]
+    asked = camera.split("+")
+    cameras = sorted(item.parent.name for item in (path / "camera").glob("*/poses.json"))
+    for name in asked:
+        if name not in cameras:
+            raise WorldlineError(f"{path} has no camera {name}: it has {', '.join(cameras)}")
+    wanted = [item for name in asked for item in (path / "camera" / name).iterdir() if is_image(item) or item.suffix == ".json"]
+    wanted += [path / "meta" / "gps.json", path / "meta" / "timestamps.json"]
+    if len(asked) == 1:
+        wanted.append(path / "cuboids.csv.gz")
     names = sorted(item.relative_to(path).as_posix() for item in wanted if item.is_file())
-    return Source(Files({name: path / name for name in names}), "pandaset", path.resolve().name)
+    layout = "pandaset" if len(asked) == 1 else "pandaset_rig"
+    return Source(Files({name: path / name for name in names}), layout, path.resolve().name)
