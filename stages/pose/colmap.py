@@ -23,6 +23,7 @@ from pydantic import PositiveInt
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
 from stages.contract import Progress, stage
+from stages.pose.flow_tracks import features_per_frame, follow_corners, spread_frames
 from stages.pose.footage import Footage, FootageConfig, classify_footage, with_focal
 from stages.pose.mapping import MapRequest, image_name, write_request
 from stages.pose.strategy import Strategy, StrategyConfig, choose_strategy, describe_strategy, measure_continuity
@@ -39,7 +40,7 @@ class ColmapConfig:
         max_image_size: longer side in pixels at which features are looked for; larger frames are reduced.
         peak_threshold: SIFT contrast threshold; lower finds more features in flat footage.
         few_features: where the median frame has fewer features they are looked for again, in frames doubled in size and at
-            a quarter of the threshold.
+            a quarter of the threshold, and in video corners are followed by optical flow as well.
         upsample_below_px: frames whose longer side is smaller are doubled in size for feature extraction; photos always are.
         overlap: every frame of a video is matched with this many next frames, and at powers of two beyond.
         strategy: which other frames are matched, and what is solved at once.
@@ -124,14 +125,20 @@ def map_frames(
         write_frames(clip, folder / "images")
         if ignored is not None:
             write_masks(ignored, folder / "masks")
+        found = features_per_frame(clip.frames.at(spread_frames(len(clip.frames))), config.peak_threshold)
+        followed = not strategy.photos and found < config.few_features
+        if followed:
+            write_tracks(clip, folder, config.footage.corner_strength)
         on_step(READING, f"{len(clip.frames)} frames read")
         request = make_request(clip, intrinsics, strategy, config, seed)
-        write_request(folder, dataclasses.replace(request, masked=ignored is not None))
+        write_request(folder, dataclasses.replace(request, masked=ignored is not None, followed=followed))
         run_mapping(folder, lambda done, note: on_step(READING + done, note))
         with np.load(folder / "result.npz") as archive:
             result = dict(archive)
     loops = int(result["loops"])
-    words = describe_strategy(strategy, [*([f"{loops} loops"] if loops else []), str(result["method"])])
+    also = [f"{loops} loops"] if loops else []
+    also += ["corners followed by optical flow because frames have few features"] if followed else []
+    words = describe_strategy(strategy, [*also, str(result["method"])])
     if str(result["method"]) == "none":
         failed = degenerate_path(clip, Footage("failed"), intrinsics)
         return dataclasses.replace(failed, strategy=words), empty_cloud()
@@ -201,6 +208,18 @@ def write_masks(ignored: Iterable[np.ndarray], folder: Path) -> None:
     folder.mkdir()
     for index, mask in enumerate(ignored):
         cv2.imwrite(str(folder / f"{image_name(index)}.png"), np.where(mask, 0, 255).astype(np.uint8))
+
+
+def write_tracks(clip: Clip, folder: Path, corner_strength: float) -> None:
+    """Write corners followed by optical flow, without those that lie where a mask says so."""
+    tracks = follow_corners(clip.frames, clip.size, corner_strength)
+    kept = np.ones(len(tracks.frame), bool)
+    for index in range(len(clip.frames) if (folder / "masks").exists() else 0):
+        mask = np.asarray(cv2.imread(str(folder / "masks" / f"{image_name(index)}.png"), cv2.IMREAD_GRAYSCALE))
+        here = np.flatnonzero(tracks.frame == index)
+        x, y = tracks.xy[here].astype(int).T
+        kept[here] = mask[y.clip(0, mask.shape[0] - 1), x.clip(0, mask.shape[1] - 1)] > 0
+    np.savez(folder / "tracks.npz", frame=tracks.frame[kept], track=tracks.track[kept], xy=tracks.xy[kept])
 
 
 def run_mapping(folder: Path, on_step: Callable[[int, str], None], module: str = "stages.pose.mapping") -> None:

@@ -1,8 +1,8 @@
 """Structure from motion by COLMAP in a process of its own: `python -m stages.pose.mapping FOLDER`.
 
 The folder holds `request.json` (a `MapRequest`), the frames as `images/000000.png`, ..., and where the request says so their
-masks as `masks/000000.png.png`, ... (0: no features here); the result is `result.npz`. Where it holds `poses.npz` as well, these
-poses stand and only points are made.
+masks as `masks/000000.png.png`, ... (0: no features here) and corners followed by optical flow as `tracks.npz`; the result is
+`result.npz`. Where it holds `poses.npz` as well, these poses stand and only points are made.
 Standard output carries one JSON list `[done, total, note]` per step. COLMAP lives apart because it logs to standard error,
 installs signal handlers, cannot be interrupted from Python, and brings its own zlib: with pycolmap imported before
 OpenCV, writing a PNG with OpenCV aborts the process.
@@ -45,6 +45,7 @@ class MapRequest:
         camera_params: its parameters, exact where `calibrated`, else a first guess.
         calibrated: whether the intrinsics are held fixed.
         masked: whether there are masks.
+        followed: whether there are corners followed by optical flow.
         double: whether images are doubled in size for feature extraction.
         pairing, loop_neighbours: as in `stages.pose.strategy.Strategy`; 0 looks for no loops.
         windows: ranges of frames that are mapped one by one.
@@ -74,6 +75,7 @@ class MapRequest:
     min_observations: int
     incremental_below: float
     masked: bool = False
+    followed: bool = False
 
 
 def image_name(index: int) -> str:
@@ -219,6 +221,45 @@ def match_pairs(pycolmap: Any, folder: Path, request: MapRequest, pairs: Pairs, 
         )
         done = start + len(part)
         report(done / len(pairs), f"matched {done}/{len(pairs)} pairs")
+
+
+def add_tracks(pycolmap: Any, folder: Path, request: MapRequest, report: Any) -> None:
+    """Add corners followed by optical flow to the features, and to the matches of the pairs that see the same ones."""
+    with np.load(folder / "tracks.npz") as archive:
+        of_frame, number, xy = archive["frame"], archive["track"], archive["xy"]
+    bounds = np.searchsorted(of_frame, np.arange(request.frames + 1))
+    listing = folder / "pairs.txt"
+    pairs: list[str] = []
+    with pycolmap.Database.open(str(folder / "colmap.db")) as database:
+        described = []
+        for index in range(request.frames):
+            known = np.asarray(database.read_keypoints(index + 1), np.float32)
+            added = np.zeros((bounds[index + 1] - bounds[index], known.shape[1] if known.size else 2), np.float32)
+            added[:, :2] = xy[bounds[index] : bounds[index + 1]]
+            if added.shape[1] > 2:
+                added[:, 2] = 1.0  # scale, or the first element of the affine shape
+            if added.shape[1] == 6:
+                added[:, 5] = 1.0
+            described.append(len(known))
+            database.update_keypoints(index + 1, np.concatenate([known, added]) if known.size else added)
+        for first, second in sequential_pairs(request.frames, request.overlap):
+            a, b = (number[bounds[index] : bounds[index + 1]] for index in (first, second))
+            _, at_first, at_second = np.intersect1d(a, b, assume_unique=True, return_indices=True)
+            if not len(at_first):
+                continue
+            matches = np.stack([at_first + described[first], at_second + described[second]], axis=1).astype(np.uint32)
+            if database.exists_matches(first + 1, second + 1):
+                matches = np.concatenate([database.read_matches(first + 1, second + 1).reshape(-1, 2), matches])
+                database.delete_matches(first + 1, second + 1)
+            if database.exists_two_view_geometry(first + 1, second + 1):
+                database.delete_two_view_geometry(first + 1, second + 1)
+            database.write_matches(first + 1, second + 1, matches)
+            pairs.append(f"{image_name(first)} {image_name(second)}")
+    listing.write_text("\n".join(pairs))
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = request.seed
+    pycolmap.verify_matches(str(folder / "colmap.db"), str(listing), verification)
+    report(_EXTRACT + _MATCH, f"corners followed through {request.frames} frames")
 
 
 def calibrate(pycolmap: Any, folder: Path, request: MapRequest) -> Path:
@@ -478,6 +519,8 @@ def run(folder: Path) -> None:
     prepare_database(pycolmap, folder / "colmap.db", request)
     extract(pycolmap, folder, request, report)
     loops = match(pycolmap, folder, request, report)
+    if request.followed:
+        add_tracks(pycolmap, folder, request, report)
     if (folder / "poses.npz").is_file():
         with np.load(folder / "poses.npz") as given:
             model, how = triangulate(pycolmap, folder, request, given["frames"], given["world_from_camera"]), "given poses"
