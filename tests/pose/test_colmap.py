@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -139,6 +140,31 @@ def test_lenses_project_as_colmap_projects_them(model: str, params: list[float],
     points = np.array([[0.1, 0.2, 1.0], [-0.5, 0.3, 2.0], [0.4, -0.4, 1.0]])
     camera = pycolmap.Camera(model=model, width=640, height=360, params=params)
     np.testing.assert_allclose(project(points, intrinsics, terms)[0], camera.img_from_cam(points), atol=1e-9)
+
+
+def test_frames_that_do_not_belong_are_left_out_and_the_others_kept(drive: tuple[np.ndarray, Clip]) -> None:
+    true, clip = drive
+    strangers = np.random.default_rng(1).integers(0, 255, (2, 27, 48, 3), np.uint8).repeat(10, axis=1).repeat(10, axis=2)
+    path, points = solve(clip_of(np.concatenate([clip.frames.array(), strangers]), intrinsics=SMALL_INTRINSICS), QUICK)
+    assert path.registered.tolist() == [True] * 12 + [False] * 2
+    np.testing.assert_array_equal(path.world_from_camera[12:], np.eye(4)[None].repeat(2, axis=0))
+    assert points.observation_frame.max() < 12
+    error, _ = absolute_trajectory_error(path.world_from_camera[:12, :3, 3], true[:, :3, 3], with_scale=True)
+    assert error < 0.02
+
+
+@pytest.mark.parametrize("pairs", ["exhaustive", "retrieval"])
+def test_pairs_that_are_asked_for_solve_the_clip_too(
+    drive: tuple[np.ndarray, Clip], pairs: Literal["exhaustive", "retrieval"]
+) -> None:
+    true, clip = drive
+    config = dataclasses.replace(QUICK, photo_features=1200, strategy=StrategyConfig(pairs=pairs, photo_neighbours=6))
+    path, _ = solve(clip, config)
+    assert path.strategy is not None
+    assert path.strategy.startswith(f"{pairs} pairs, global mapping (asked for)")
+    error, _ = absolute_trajectory_error(path.world_from_camera[:, :3, 3], true[:, :3, 3], with_scale=True)
+    assert path.registered.all()
+    assert error < 0.02
 
 
 def test_where_frames_have_few_features_corners_are_followed_too() -> None:
