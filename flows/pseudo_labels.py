@@ -18,15 +18,36 @@ def pseudo_labels(
     build = begin("pseudo_labels", overrides, home, explain=explain, quiet=quiet)
     artifacts: dict[str, Handle] = {}
     for name, source in build.clips():
+        shots: dict[str, tuple[Handle, ...]] = {}
         with build.clip(name):
-            made = label_clip(build, source)
-            artifacts |= {f"{name}/{role}" if name else role: handle for role, handle in made.items()}
+            shots = take_shots(build, name, source)
+        for place, (clip, truth, *rig_clip) in shots.items():
+            with build.clip(place):
+                made = label_clip(build, source, clip, truth, rig_clip)
+                artifacts |= {f"{place}/{role}" if place else role: handle for role, handle in made.items()}
     return build.finish(artifacts)
 
 
-def label_clip(build: Build, source: str) -> dict[str, Handle]:
-    """Take one clip through all stages; return its artifacts by role."""
+def take_shots(build: Build, name: str, source: str) -> dict[str, tuple[Handle, ...]]:
+    """Return clip and truth of every shot of a source by the shot's name: the clip's own, and a rig's clips, where it is one."""
     clip, truth, *rig_clip = build.open_source(source)
+    # a rig records without cuts, and given poses are of all frames of the source, whatever they show
+    if rig_clip or build.settings("pose")["method"] == "given":
+        return {name: (clip, truth, *rig_clip)}
+    (shots,) = build.run("ingest.shots", clip=clip)
+    facts = build.facts(shots)
+    if facts.get("shots", 1) == 1:
+        return {name: (clip, truth)}
+    return {
+        build.part_name(name, f"shot-{index + 1}"): build.run(
+            "ingest.shot", {"index": index}, clip=clip, truth=truth, shots=shots
+        )
+        for index in range(facts["kept"])
+    }
+
+
+def label_clip(build: Build, source: str, clip: Handle, truth: Handle, rig_clip: list[Handle]) -> dict[str, Handle]:
+    """Take one clip through all stages; return its artifacts by role."""
     camera, structure, *rig = solve_or_take_poses(build, clip, source, rig_clip)
     (depth,) = build.run("pose.depth", clip=clip)
     scale, path, points, ground = place_in_world(build, clip, camera, structure, depth)

@@ -58,6 +58,8 @@ class CameraPath(Artifact):
         gravity_sigma_rad: standard deviation of the up direction.
         reprojection_error_px: mean over the observations; 0 where nothing was triangulated.
         strategy: how the path was solved, and why so, in one phrase for people; None where nothing was chosen.
+        repeats: `[T]` index of the frame whose picture each frame shows: its own, or that of the first of a run of copies,
+            whose pose they get; None where no frame is a copy.
     """
 
     level: ClassVar[int] = 1
@@ -75,6 +77,7 @@ class CameraPath(Artifact):
     gravity_sigma_rad: float
     reprojection_error_px: float
     strategy: str | None = field(default=None, metadata=ADDED)
+    repeats: Int32[np.ndarray, " T"] | None = field(default=None, metadata=ADDED)
 
     @property
     def metric(self) -> bool:
@@ -82,7 +85,7 @@ class CameraPath(Artifact):
         return self.scale_source != "none"
 
     def facts(self) -> dict[str, Any]:
-        """Return verdict, registered share, path length and scale."""
+        """Return verdict, registered share, path length, scale, and how many frames are copies where there are any."""
         positions = self.world_from_camera[self.registered, :3, 3]
         length = float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum()) if len(positions) else 0.0
         return {
@@ -95,6 +98,7 @@ class CameraPath(Artifact):
             "gravity_source": self.gravity_source,
             "reprojection_error_px": self.reprojection_error_px,
             **({} if self.strategy is None else {"strategy": self.strategy}),
+            **({} if self.repeats is None else {"repeated_frames": int((self.repeats != np.arange(len(self.repeats))).sum())}),
         }
 
 

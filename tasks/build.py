@@ -122,6 +122,18 @@ class Build:
             self.failures[name] = str(error)
             self.display.say(f"  failed: {error}")
 
+    def part_name(self, clip: str, part: str) -> str:
+        """Return a name for a part of a clip that no clip of this build has."""
+        name = f"{clip}-{part}" if clip else part
+        while name in self._clips:
+            name += "-part"
+        return name
+
+    def facts(self, handle: Handle) -> Mapping[str, Any]:
+        """Return what the catalog lists of an artifact; nothing where it is not made yet."""
+        known = None if handle.digest is None else self.catalog.log.artifact(handle.digest)
+        return {} if known is None else known.facts
+
     def settings(self, stage: str) -> Mapping[str, Any]:
         """Return the recipe's settings of a stage (an empty mapping where it names none)."""
         node: Any = self.recipe

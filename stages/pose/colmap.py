@@ -26,6 +26,7 @@ from stages.contract import Progress, stage
 from stages.pose.flow_tracks import features_per_frame, follow_corners, spread_frames
 from stages.pose.footage import Footage, FootageConfig, classify_footage, with_focal
 from stages.pose.mapping import MapRequest, image_name, write_request
+from stages.pose.repeats import find_repeats, keep_frames, repeat_poses
 from stages.pose.strategy import Strategy, StrategyConfig, choose_strategy, describe_strategy, measure_continuity
 from worldline.cameras import invert_rigid, transform_points
 
@@ -116,8 +117,29 @@ def map_frames(
 ) -> tuple[CameraPath, PointCloud]:
     """Reconstruct footage with parallax, leaving out the features in `ignored` (per frame, bool `[H, W]`) where it is given.
 
-    `on_step` gets the steps of `READING + MAPPING` that are done. The verdict is "moving" or "failed".
+    Frames that repeat the picture before them are left out, and get its pose (`stages.pose.repeats`). `on_step` gets the
+    steps of `READING + MAPPING` that are done. The verdict is "moving" or "failed".
     """
+    shown = find_repeats(clip.frames, clip.size)
+    kept = np.unique(shown)
+    if len(kept) in (1, len(shown)):  # one picture alone has no structure, however often it is shown
+        return map_distinct_frames(clip, intrinsics, config, seed, on_step, ignored)
+    if ignored is not None:
+        ignored = (mask for index, mask in enumerate(ignored) if shown[index] == index)
+    on_step(0, f"{len(shown) - len(kept)} of {len(shown)} frames repeat the one before")
+    path, cloud = map_distinct_frames(keep_frames(clip, kept), intrinsics, config, seed, on_step, ignored)
+    return repeat_poses(path, cloud, clip, shown)
+
+
+def map_distinct_frames(
+    clip: Clip,
+    intrinsics: np.ndarray,
+    config: ColmapConfig,
+    seed: int,
+    on_step: Callable[[int, str], None],
+    ignored: Iterable[np.ndarray] | None,
+) -> tuple[CameraPath, PointCloud]:
+    """Reconstruct footage with parallax of which no frame repeats another; see `map_frames`."""
     continuity = measure_continuity(clip.frames, clip.size, config.footage.corner_strength)
     strategy = choose_strategy(len(clip.frames), continuity, config.overlap, config.strategy)
     with tempfile.TemporaryDirectory(prefix="worldline-colmap-") as name:

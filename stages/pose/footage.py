@@ -56,7 +56,7 @@ class Footage:
     """Verdict on a clip, and for "rotation" the pose of every frame.
 
     Attributes:
-        verdict: "static", "textureless", "rotation" or "moving".
+        verdict: "static", "textureless", "rotation", "moving", or "failed" for a clip of one frame.
         first_from_camera: rotations `[T, 3, 3]` of every frame against the first, for "rotation".
         focal_px: focal length that explains the rotation best, for "rotation".
     """
@@ -228,6 +228,8 @@ def classify_footage(
         on_frame: called with the index of the frame being looked at.
     """
     images, factor = working_images(frames, size)
+    if len(images) < 2:
+        return Footage("failed")
     sampled = np.unique(np.linspace(0, len(images) - 1, 12).round().astype(int))
     if np.median([len(find_corners(images[i], config.corner_strength)) for i in sampled]) < config.min_corners:
         return Footage("textureless")
