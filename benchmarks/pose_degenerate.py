@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -116,17 +117,17 @@ def recode(frames: np.ndarray) -> np.ndarray:
     import av
 
     file = io.BytesIO()
-    codec, quality = ("libx264", {"crf": "23"}) if "libx264" in av.codecs_available else ("mpeg4", {"qscale": "4"})
+    codec, quality = ("libx264", {"crf": "23"}) if "libx264" in av.codecs_available else ("mpeg4", {"qmin": "4", "qmax": "4"})
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=30, options=quality)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1] // 2 * 2, frames.shape[2] // 2 * 2, "yuv420p"
+        stream: Any = container.add_stream(codec, rate=30, options=quality)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
         stream.codec_context.thread_count = 1
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     file.seek(0)
-    with av.open(file) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with av.open(file, "r") as coded:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in coded.decode(video=0)])
 
 
 # -- judging -----------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Scenes:
         height, width = frames.shape[1:3]
         factor = min(1.0, _WORKING_SIDE_PX / max(width, height))
         self._size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        self._sift, self._matcher = cv2.SIFT_create(nfeatures=_FEATURES), cv2.BFMatcher(cv2.NORM_L2)
+        self._sift, self._matcher = cv2.SIFT.create(nfeatures=_FEATURES), cv2.BFMatcher(cv2.NORM_L2)
         self._found: dict[int, tuple[np.ndarray, Any]] = {}
 
     def features(self, index: int) -> tuple[np.ndarray, Any]:

@@ -92,3 +92,18 @@ def test_a_camera_that_travels_along_a_flat_wall_is_not_taken_for_a_turning_one(
     wall = cv2.resize(texture(1024, 3), (1600, 1600))
     frames = np.stack([wall[300:660, 20 * k : 20 * k + 640] for k in range(20)])
     assert classify(frames).verdict == "moving"
+
+
+def test_one_frame_says_nothing_of_motion(still: np.ndarray) -> None:
+    assert classify(still[None]).verdict == "failed"
+
+
+def test_two_frames_are_judged_like_many(still: np.ndarray) -> None:
+    assert classify(with_noise(np.stack([still, still]))).verdict == "static"
+    poses = turning_poses(2, 0)
+    poses[1, 1, 3] = 0.4
+    assert classify(draw_corridor(poses, INTRINSICS, SIZE)).verdict == "moving"
+
+
+def test_black_frames_are_textureless() -> None:
+    assert classify(np.zeros((5, 360, 640, 3), np.uint8)).verdict == "textureless"
