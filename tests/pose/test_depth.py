@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 from drives import clip_of
+from PIL import Image
 
+from flows.building import begin
 from schemas.codec import content_digest, decode, encode
 from schemas.depth import DepthVideo, half_bits_of
 from schemas.errors import WorldlineError
@@ -208,3 +210,26 @@ def test_half_precision_keeps_any_distance_to_a_twentieth_of_a_percent() -> None
     assert np.abs(kept / metres - 1).max() < 5e-4
     assert np.all(np.diff(half_bits_of(metres).astype(int)) >= 0)  # the bits order as the values do
     assert np.array_equal(half_bits_of(np.array([[np.nan, -1.0, np.inf, 0.0]])), np.zeros((1, 4), np.uint16))
+
+
+def test_a_build_asks_a_model_again_only_when_it_has_changed(relative: Path, tmp_path: Path) -> None:
+    model, source = tmp_path / "model", tmp_path / "film"
+    shutil.copytree(relative, model)
+    source.mkdir()
+    for index, frame in enumerate(CLIP.frames.array()):
+        Image.fromarray(frame).save(source / f"{index}.png")
+
+    def decision() -> tuple[str, str]:
+        settings = (f"source={source}", "name=film", f"pose.depth.model={model}")
+        build = begin("pseudo_labels", settings, str(tmp_path / "home"), explain=False, quiet=True)
+        clip, _ = build.open_source(str(source))
+        build.run("pose.depth", clip=clip)
+        return build.decisions[-1].action, build.decisions[-1].why
+
+    assert decision()[0] == "run"
+    assert decision() == ("keep", "recorded and intact")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    action, why = decision()
+    assert action == "run"
+    assert why.startswith("config.weights")
