@@ -42,8 +42,13 @@ def read_words(path: Path, shown: str, names: Sequence[str]) -> tuple[pa.Table, 
     return table, len(lines) - len(whole)
 
 
-def read_csv(path: Path, shown: str) -> tuple[pa.Table, int]:
+def read_csv(path: Path, shown: str, wanted: Sequence[str] = ()) -> tuple[pa.Table, int]:
     """Return a comma-separated file with a header as a table of strings, and how many lines have another number of fields.
+
+    Args:
+        path: the file, UTF-8, or that packed by gzip.
+        shown: its name in errors.
+        wanted: names in small letters of the columns to read; all where there are none.
 
     Raises:
         WorldlineError: if the file cannot be read, or has no header.
@@ -62,11 +67,17 @@ def read_csv(path: Path, shown: str) -> tuple[pa.Table, int]:
         header = content.split(b"\n", 1)[0].decode().strip()
         if not header:
             raise WorldlineError(f"{shown} has no header line: its first line must name the columns")
+        names = header_names(header)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise WorldlineError(f"{shown} has two columns called {', '.join(twice)}: give each a name of its own")
+        chosen = [name for name in names if not wanted or name.lower() in wanted]
         found = arrow_csv.read_csv(
             io.BytesIO(content),
-            read_options=arrow_csv.ReadOptions(use_threads=False),
+            read_options=arrow_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
             parse_options=arrow_csv.ParseOptions(invalid_row_handler=skip),
-            convert_options=arrow_csv.ConvertOptions(column_types=dict.fromkeys(header_names(header), pa.string())),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), include_columns=chosen if wanted else None
+            ),
         )
     except (OSError, ValueError, pa.ArrowException) as error:
         raise WorldlineError(f"{shown} is not a readable CSV table ({' '.join(str(error).split())}): write it again") from error

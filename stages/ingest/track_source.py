@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from schemas.clips import Source
 from schemas.errors import WorldlineError
 from stages.ingest import argoverse2, ngsim, nuscenes, pandaset_tracks, track_table
 from stages.ingest.source import is_image, natural_order
-from stages.ingest.text_columns import header_names
+from stages.ingest.text_columns import header_names, numbers
 from stages.ingest.tfrecord import find_records
 from stages.ingest.waymo_motion import scenario_name
 
@@ -89,6 +90,8 @@ def _file(path: Path) -> Iterator[TrackLog]:
         yield from _waymo(path)
     elif name.endswith(_TABLES):
         yield from _table(path)
+    elif name.endswith(".txt") and _has_ngsim_words(path):
+        yield from _ngsim(path, path.stem)
 
 
 def _pandaset(path: Path) -> Iterator[TrackLog]:
@@ -165,13 +168,28 @@ def _table(path: Path) -> Iterator[TrackLog]:
         return
     small = {name.lower() for name in columns}
     if small >= set(ngsim.NEEDED):
-        yield TrackLog(stem, "ingest.ngsim", Source(Files({path.name: path}), "ngsim", path.name))
+        yield from _ngsim(path, stem)
     elif "track_id" in columns and any(name in columns for name in track_table.TIME_COLUMNS):
         logs = _logs_of(path) if "log" in columns else []
         if not logs:
             yield TrackLog(stem, "ingest.track_table", source)
         for log in logs:
             yield TrackLog(f"{stem}-{log}", "ingest.track_table", source, {"log": log})
+
+
+def _ngsim(path: Path, stem: str) -> Iterator[TrackLog]:
+    """Yield a log per location and minute of a table of trajectories."""
+    source = Source(Files({path.name: path}), "ngsim", path.name)
+    for place, minute in ngsim.recorded_parts(path, path.name):
+        name = "-".join(filter(None, (stem, place, f"{minute:02d}" if minute >= 0 else "")))
+        yield TrackLog(name, "ingest.ngsim", source, {"location": place, "part": minute})
+
+
+def _has_ngsim_words(path: Path) -> bool:
+    """Return whether the first line of a text file is a row of trajectories as they were first given out: 18 numbers."""
+    with path.open("rb") as stream:
+        words = stream.readline(1 << 12).decode(errors="replace").split()
+    return len(words) == len(ngsim.TEXT_COLUMNS) and bool(np.isfinite(numbers(pa.array(words, pa.string()))).all())
 
 
 def _columns(path: Path) -> list[str]:

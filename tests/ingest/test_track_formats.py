@@ -271,23 +271,57 @@ def test_a_damaged_record_costs_its_own_scenario_and_no_other(tmp_path: Path) ->
     ]
 
 
+NGSIM_HEADER = "Vehicle_ID,Frame_ID,Total_Frames,Global_Time,Local_X,Local_Y,v_Length,v_Width,v_Class,Location"
+
+
 def test_ngsim_feet_become_metres_and_a_number_used_again_another_vehicle(tmp_path: Path) -> None:
-    header = "Vehicle_ID,Frame_ID,Total_Frames,Global_Time,Local_X,Local_Y,v_Length,v_Width,v_Class,Location"
     rows = [(5, f, 1118847869000 + 100 * f, 20.0, 100 + 4.0 * f, 15.0, 6.0, 2, "us-101") for f in range(20)]
-    rows += [(5, 200 + f, 1118847889000 + 100 * f, 32.0, 10 + 5.0 * f, 40.0, 8.5, 3, "us-101") for f in range(20)]
+    rows += [(5, 200 + f, 1118847889000 + 100 * f, 32.0, 900 - 5.0 * f, 40.0, 8.5, 3, "us-101") for f in range(20)]
     rows += [(9, 0, 1118847869000, 0, 0, 1, 1, 2, "i-80"), (9, 1, "soon", 0, 0, 1, 1, 2, "us-101")]
     lines = [f"{v},{f},20,{t},{x},{y},{length},{width},{kind},{where}" for v, f, t, x, y, length, width, kind, where in rows]
-    (tmp_path / "ngsim.csv").write_text("\n".join([header, *lines]))
-    tracks, path, metrics = read(tmp_path / "ngsim.csv")
+    (tmp_path / "ngsim.csv").write_text("\n".join([NGSIM_HEADER, *lines]))
+    assert [log.name for log in describe_logs(tmp_path)] == ["ngsim-i-80", "ngsim-us-101"]
+    tracks, path, metrics = read(tmp_path / "ngsim.csv", which=1)
     assert tracks.annotated_objects is not None
     assert tracks.annotated_objects["source_id"].to_pylist() == ["5", "5/2"]
     assert tracks.objects["class_name"].to_pylist() == ["car", "truck"]
-    first = column(tracks, "track_id") == 1
+    first, second = (column(tracks, "track_id") == track for track in (1, 2))
     assert np.allclose(column(tracks, "x", "y")[first][0], [20 * 0.3048, (100 - 7.5) * 0.3048])
+    assert np.allclose(column(tracks, "x", "y")[second][0], [32 * 0.3048, (900 + 20) * 0.3048])  # it comes the other way
+    assert np.allclose(column(tracks, "yaw_rad")[first], np.pi / 2)
+    assert np.allclose(column(tracks, "yaw_rad")[second], -np.pi / 2)
     speed = np.diff(column(tracks, "y")[first]) / np.diff(column(tracks, "time_s")[first])
     assert np.allclose(speed, 40 * 0.3048)
     assert not path.registered.any()
-    assert figures(metrics)["tracks.dropped.no_time"] == 1
+    told = figures(metrics)
+    assert (told["tracks.dropped.no_time"], told["tracks.size_repaired"]) == (1, 0)
+
+
+def test_ngsim_vehicles_that_stop_keep_their_heading_and_such_that_never_move_have_none(tmp_path: Path) -> None:
+    gone = np.minimum(np.arange(60) * 3.0, 90.0)  # stands from frame 30 on
+    lines = [f"1,{f},60,{10**12 + 100 * f},{x},0,15,6,2,a" for f, x in enumerate(gone)]
+    lines += [f"2,{f},60,{10**12 + 100 * f},50,0,15,6,2,a" for f in range(60)]
+    (tmp_path / "n.csv").write_text("\n".join([NGSIM_HEADER, *lines]))
+    tracks, _, metrics = read(tmp_path)
+    moving = column(tracks, "track_id") == 1
+    assert np.allclose(column(tracks, "yaw_rad")[moving], 0.0)
+    assert np.isnan(column(tracks, "yaw_rad")[~moving]).all()
+    assert figures(metrics)["tracks.yaw_unknown"] == 60
+
+
+def test_long_ngsim_recordings_without_a_header_are_a_log_per_minute(tmp_path: Path) -> None:
+    line = "{v} {f} 1900 {t} {x} {y} 6451137.6 1873344.9 14.5 4.9 2 40.00 0.00 2 0 0 0.00 0.00"
+    rows = [line.format(v=v, f=f, t=1118846980200 + 100 * f, x=6 + 12 * v, y=4 * f) for v in (1, 2) for f in range(1500)]
+    (tmp_path / "trajectories-0750am-0805am.txt").write_text("\n".join(rows).replace(" ", "  "))
+    (tmp_path / "readme.txt").write_text("Vehicle trajectories\n")
+    logs = describe_logs(tmp_path)
+    assert [log.name for log in logs] == [f"trajectories-0750am-0805am-{part:02d}" for part in range(3)]
+    tracks, path, metrics = read(tmp_path, which=2)
+    assert len(path.times_s) == 300
+    assert figures(metrics)["tracks.rows"] == 600
+    assert tracks.provenance is not None
+    assert tracks.provenance["epoch_ns"] == (1118846980200 + 120_000) * 10**6
+    assert sum(read(tmp_path, which=part)[0].samples.num_rows for part in range(3)) == 3000
 
 
 def test_a_table_may_hold_several_logs_and_nothing_but_positions(tmp_path: Path) -> None:
