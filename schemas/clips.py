@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 
-from schemas.artifact import Artifact, Files
+from schemas.artifact import ADDED, Artifact, Files
 from schemas.media import Video
 
 GPS_FIXES = pa.schema(
@@ -18,6 +18,21 @@ GPS_FIXES = pa.schema(
         ("longitude_deg", pa.float64()),
         ("altitude_m", pa.float64()),
         ("speed_mps", pa.float64()),  # over ground; null where the receiver gives none
+    ]
+)
+
+WHEEL_SPEEDS = pa.schema(
+    [
+        ("time_s", pa.float64()),  # seconds from the start of the clip
+        ("speed_mps", pa.float64()),  # along the road, of either sign, as the wheels tell it
+    ]
+)
+ATTITUDES = pa.schema(
+    [
+        ("time_s", pa.float64()),  # seconds from the start of the clip
+        ("roll_rad", pa.float64()),  # of the vehicle (x forward, y left, z up): R = Rz(yaw) Ry(pitch) Rx(roll)
+        ("pitch_rad", pa.float64()),
+        ("yaw_rad", pa.float64()),  # 0 is east, a quarter turn is north
     ]
 )
 
@@ -54,11 +69,13 @@ class Clip(Artifact):
         intrinsics: pinhole matrix `[3, 3]` in pixels of `frames` (pixel centres at +0.5), where calibrated.
         gps: fixes in `GPS_FIXES` columns, where the source has them.
         camera_height_m: given height of the camera over the ground, and `camera_height_sigma_m`.
+        wheel_speed: `WHEEL_SPEEDS`, where the source has them.
+        attitudes: `ATTITUDES` of the vehicle that carries the camera, where an inertial unit tells them.
         provenance: how the frames came to be: source digest, file facts, or generator, prompt, seed, revision.
     """
 
     level: ClassVar[int] = 1
-    TABLES: ClassVar = {"gps": GPS_FIXES}
+    TABLES: ClassVar = {"gps": GPS_FIXES, "wheel_speed": WHEEL_SPEEDS, "attitudes": ATTITUDES}
     frames: Video
     times_s: Float64[np.ndarray, " T"]
     name: str
@@ -68,6 +85,8 @@ class Clip(Artifact):
     camera_height_m: float | None = None
     camera_height_sigma_m: float | None = None
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    wheel_speed: pa.Table | None = dataclasses.field(default=None, metadata=ADDED)
+    attitudes: pa.Table | None = dataclasses.field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()

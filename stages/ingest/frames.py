@@ -20,7 +20,8 @@ from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.tracks import Truth
 from stages.contract import Progress, stage
-from stages.ingest.gps import exif_position, read_gps_csv
+from stages.ingest.gps import exif_position, read_gps_csv, read_speed_csv
+from stages.ingest.kitti import read_oxts, stamp_to_unix_seconds
 from stages.ingest.pictures import (
     check_camera_height,
     fitted_size,
@@ -31,7 +32,7 @@ from stages.ingest.pictures import (
     stack_frames,
     unreadable_image,
 )
-from stages.ingest.source import GPS_FILE, IMAGE_SUFFIXES, TIME_FILES, natural_order
+from stages.ingest.source import GPS_FILE, IMAGE_SUFFIXES, SPEED_FILE, TIME_FILES, natural_order
 from stages.ingest.timing import FramePicker, check_selection
 
 _EXIF_BLOCK, _GPS_BLOCK = 0x8769, 0x8825
@@ -70,10 +71,12 @@ class FramesConfig:
 def ingest_frames(source: Source, config: FramesConfig, *, seed: int, progress: Progress) -> tuple[Clip, Truth]:
     """Read a folder of images as a clip; there is no truth.
 
-    Images are taken in natural order (frame2 before frame10). Times come from `timestamps.csv` or `times.txt`, else from
-    EXIF if it increases from image to image, else from the configured rate; `provenance["times"]` says which. Fixes come
-    from `gps.csv`, else from the GPS blocks of the photos. The EXIF focal length is only a prior, so it goes to
-    `provenance["focal_prior_px"]`, in pixels of the clip, and not into the intrinsics. `provenance["files"]` names the images.
+    Images are taken in natural order (frame2 before frame10). Times come from `timestamps.csv`, `times.txt` or
+    `timestamps.txt`, else from EXIF if it increases from image to image, else from the configured rate;
+    `provenance["times"]` says which. Fixes come from `gps.csv`, else from the oxts records of a KITTI drive (which also
+    tell its attitude), else from the GPS blocks of the photos; the wheels' speed comes from `speed.csv`. The EXIF focal
+    length is only a prior, so it goes to `provenance["focal_prior_px"]`, in pixels of the clip, and not into the
+    intrinsics. `provenance["files"]` names the images.
 
     Raises:
         WorldlineError: if an image is missing or unreadable, sizes differ, times do not parse, or fewer than two are kept.
@@ -110,13 +113,19 @@ def ingest_frames(source: Source, config: FramesConfig, *, seed: int, progress: 
         keep_frame(frames, resize(picture, *size), source.name)
         progress(done + 1, len(kept), "frames")
     first_s = times.seconds[kept[0]]
+    times_s = np.array([times.seconds[index] for index in kept]) - first_s
+    oxts = read_oxts(source, times.seconds, kept[0], float(times_s[-1]), times.epoch_ns)
     clip = Clip(
         frames=stack_frames(frames),
-        times_s=np.array([times.seconds[index] for index in kept]) - first_s,
+        times_s=times_s,
         name=source.name,
         epoch_ns=None if times.epoch_ns is None else times.epoch_ns + round(first_s * 1e9),
         intrinsics=given_intrinsics(config.intrinsics, original, size),
-        gps=_find_fixes(source, photos, times.seconds, kept),
+        gps=_find_fixes(source, photos, times.seconds, kept, oxts[0] if oxts else None),
+        wheel_speed=read_speed_csv(source.files[SPEED_FILE], f"{source.name}/{SPEED_FILE}", first_s)
+        if SPEED_FILE in source.files
+        else None,
+        attitudes=oxts[1] if oxts else None,
         camera_height_m=config.camera_height_m,
         camera_height_sigma_m=config.camera_height_sigma_m,
         provenance={
@@ -218,12 +227,13 @@ def read_time_file(path: Path, name: str, names: list[str], origin: str) -> Fram
     """Read one time per image: bare numbers in the images' order, or rows that pair a file name with a number.
 
     Numbers are seconds; from 1e8 on they are Unix seconds and from 1e15 on Unix nanoseconds. A header and lines
-    starting with # are skipped.
+    starting with # are skipped. KITTI's stamps, such as 2011-09-26 13:02:25.964389445, are Unix seconds of UTC.
     """
     values: list[Decimal] = []
     by_name: dict[str, Decimal] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        cells = [cell.strip() for cell in re.split(r"[,;\s]+", line.strip()) if cell.strip()]
+        stamp = stamp_to_unix_seconds(line)
+        cells = [cell.strip() for cell in re.split(r"[,;\s]+", line.strip()) if cell.strip()] if stamp is None else [str(stamp)]
         if not cells or line.lstrip().startswith("#"):
             continue
         instants = [value for value in map(_decimal, cells) if value is not None]
@@ -256,9 +266,13 @@ def _decimal(text: str) -> Decimal | None:
     return value if value.is_finite() else None
 
 
-def _find_fixes(source: Source, photos: list[_Photo], seconds: Sequence[float], kept: list[int]) -> pa.Table | None:
+def _find_fixes(
+    source: Source, photos: list[_Photo], seconds: Sequence[float], kept: list[int], oxts: pa.Table | None
+) -> pa.Table | None:
     if GPS_FILE in source.files:
         return read_gps_csv(source.files[GPS_FILE], f"{source.name}/{GPS_FILE}", seconds[kept[0]])
+    if oxts is not None:
+        return oxts
     rows = []
     for index in kept:
         position = photos[index].position

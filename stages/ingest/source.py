@@ -7,11 +7,12 @@ from pathlib import Path
 from schemas.artifact import Files
 from schemas.clips import Source
 from schemas.errors import WorldlineError
+from stages.ingest.kitti import STAMPS_FILE, files_beside_images
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".gif")
-TIME_FILES = ("timestamps.csv", "times.txt")
-GPS_FILE = "gps.csv"
+TIME_FILES = ("timestamps.csv", "times.txt", STAMPS_FILE)
+GPS_FILE, SPEED_FILE = "gps.csv", "speed.csv"
 RIG_FILE = "rig.json"
 KITTI_CALIBRATION = "calib_cam_to_cam.txt"
 
@@ -19,12 +20,14 @@ KITTI_CALIBRATION = "calib_cam_to_cam.txt"
 def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source:
     """Return the source at a path, with the files that its ingest stage needs and no others.
 
-    A file is a "video", with `NAME.gps.csv` beside it if there is one (NAME with or without the video's suffix). A folder
+    A file is a "video", with `NAME.gps.csv` and `NAME.speed.csv` (of the wheels) beside it if there are such (NAME with or
+    without the video's suffix). A folder
     with `camera/NAME/poses.json` is a "pandaset" scene, of which the files of one camera, the GPS and the boxes are taken,
     never the lidar; of several cameras it is a "pandaset_rig". A folder with `rig.json` is a "rig", with the images (and
     their times) of all its sub-folders, its videos and its `gps.csv`. A KITTI raw drive is "kitti_stereo": two cameras, their
-    calibration, the inertial unit's fixes. A folder with images, or whose folder `images` has some, is "frames", with its
-    `timestamps.csv`, `times.txt` and `gps.csv`.
+    calibration, the inertial unit's fixes. A folder with images, or whose folder `images` or `data` has some, is "frames",
+    with its `timestamps.csv`, `times.txt`, `timestamps.txt`, `gps.csv` and `speed.csv`, and for one camera of a KITTI drive
+    with the time stamps and the oxts records that belong to it.
 
     Args:
         path: file or folder.
@@ -48,11 +51,13 @@ def describe_source(path: Path | str, *, camera: str = "front_camera") -> Source
         return _rig(path)
     if any((path / f"image_{number}" / "data").is_dir() for number in ("00", "02")):
         return _kitti(path)
-    for folder in (path, path / "images"):
+    for folder in (path, path / "images", path / "data"):
         names = natural_order([item.name for item in folder.glob("*") if is_image(item)])
         if names:
-            extra = [name for name in (*TIME_FILES, GPS_FILE) if (folder / name).is_file()]
-            return Source(Files({name: folder / name for name in names + extra}), "frames", path.resolve().name)
+            extra = [name for name in (*TIME_FILES, GPS_FILE, SPEED_FILE) if (folder / name).is_file()]
+            files = Files({name: folder / name for name in names + extra})
+            files |= files_beside_images(folder.resolve())
+            return Source(files, "frames", path.resolve().name)
     videos = natural_order([item.name for item in path.glob("*") if item.suffix.lower() in VIDEO_SUFFIXES])
     if videos:
         raise WorldlineError(f"{path} is a folder of videos: give one of its files, such as {path / videos[0]}")
@@ -78,10 +83,11 @@ def _video(path: Path) -> Source:
     if path.stat().st_size == 0:
         raise WorldlineError(f"the file {path} is empty (0 bytes): record or download it again")
     files = Files({path.name: path})
-    for sidecar in (path.with_name(f"{path.name}.gps.csv"), path.with_name(f"{path.stem}.gps.csv")):
-        if sidecar.is_file():
-            files[sidecar.name] = sidecar
-            break
+    for ending in (GPS_FILE, SPEED_FILE):
+        for sidecar in (path.with_name(f"{path.name}.{ending}"), path.with_name(f"{path.stem}.{ending}")):
+            if sidecar.is_file():
+                files[sidecar.name] = sidecar
+                break
     return Source(files, "video", path.name)
 
 

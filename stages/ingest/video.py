@@ -10,7 +10,7 @@ from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.tracks import Truth
 from stages.contract import Progress, stage
-from stages.ingest.gps import read_gps_csv
+from stages.ingest.gps import read_gps_csv, read_speed_csv
 from stages.ingest.pictures import check_camera_height, given_intrinsics, keep_frame, stack_frames
 from stages.ingest.timing import FramePicker, check_selection
 from stages.ingest.video_file import FrameGeometry, VideoFile
@@ -46,14 +46,15 @@ def ingest_video(source: Source, config: VideoConfig, *, seed: int, progress: Pr
 
     Frame times are presentation timestamps times the stream's time base, so a variable frame rate survives. Frames whose
     time does not increase are dropped and counted. A file that breaks off keeps what decoded before, and says so in
-    `provenance["truncated"]`. GPS comes from `NAME.gps.csv` among the source's files.
+    `provenance["truncated"]`. GPS comes from `NAME.gps.csv` and the wheels' speed from `NAME.speed.csv` among the source's
+    files.
 
     Raises:
         WorldlineError: if the file is missing, empty, not a video, does not decode, or fewer than two frames are kept.
     """
     check_selection(config, config.frames_per_second, config.max_side)
     check_camera_height(config.camera_height_m, config.camera_height_sigma_m)
-    name = next((item for item in source.files if not item.endswith(".gps.csv")), source.name)
+    name = next((item for item in source.files if not item.endswith((".gps.csv", ".speed.csv"))), source.name)
     path = source.files.get(name)
     if path is None or not path.is_file():
         raise WorldlineError(f"there is no file {name}: check the path given as source")
@@ -84,13 +85,16 @@ def ingest_video(source: Source, config: VideoConfig, *, seed: int, progress: Pr
     _refuse_without_motion(name, reader, len(frames))
     assert geometry is not None
     times_s = np.array(picker.kept_s) - picker.kept_s[0]
-    sidecar = next((item for item in sorted(source.files) if item.endswith(".gps.csv")), None)
+    fixes, speeds = (
+        next((item for item in sorted(source.files) if item.endswith(ending)), None) for ending in (".gps.csv", ".speed.csv")
+    )
     clip = Clip(
         frames=stack_frames(frames),
         times_s=times_s,
         name=source.name,
         intrinsics=given_intrinsics(config.intrinsics, geometry.upright, geometry.kept),
-        gps=read_gps_csv(source.files[sidecar], sidecar, picker.kept_s[0]) if sidecar else None,
+        gps=read_gps_csv(source.files[fixes], fixes, picker.kept_s[0]) if fixes else None,
+        wheel_speed=read_speed_csv(source.files[speeds], speeds, picker.kept_s[0]) if speeds else None,
         camera_height_m=config.camera_height_m,
         camera_height_sigma_m=config.camera_height_sigma_m,
         provenance={

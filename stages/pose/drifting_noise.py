@@ -61,13 +61,13 @@ def regress(
     drifting = np.exp(-np.abs(times_s[:, None] - times_s) / correlation_s)
     leaves = independent - design @ solver  # residual = leaves @ error
     variances = _variances(target - design @ coefficients, leaves, drifting)
-    seen = np.zeros((len(coefficients), len(coefficients)))
-    for variance, shape in zip(variances, (independent, drifting), strict=True):
+    covariance = np.zeros((len(coefficients), len(coefficients)))
+    for variance, least, shape in zip(variances, (0.0, least_drift**2), (independent, drifting), strict=True):
         # half of the freedom, since the same residuals must also tell the two parts from each other
         freedom = max(_freedom(leaves, shape, _axes(target)) / 2, 1.0)
-        seen += (t.ppf(_INTERVAL, freedom) / norm.ppf(_INTERVAL)) ** 2 * variance * (solver @ shape @ solver.conj().T).real
-    unseen = least_drift**2 * (solver @ drifting @ solver.conj().T).real
-    return Regression(coefficients, unseen if np.trace(unseen) > np.trace(seen) else seen, len(target))
+        widened = variance * (t.ppf(_INTERVAL, freedom) / norm.ppf(_INTERVAL)) ** 2
+        covariance += max(widened, least) * (solver @ shape @ solver.conj().T).real
+    return Regression(coefficients, covariance, len(target))
 
 
 def _axes(target: np.ndarray) -> int:
@@ -79,8 +79,9 @@ def _inliers(design: np.ndarray, target: np.ndarray) -> np.ndarray:
     to_sigma = 1.1774 if np.iscomplexobj(target) else 1 / 1.4826  # median of Rayleigh's, of the half normal distribution
     weights = np.ones(len(target))
     for _ in range(20):
-        root = np.sqrt(weights)
-        residual = np.abs(target - design @ (np.linalg.pinv(root[:, None] * design) @ (root * target)))
+        weighted = (weights[:, None] * design).conj().T
+        # least norm, since the design may not determine all coefficients
+        residual = np.abs(target - design @ np.linalg.lstsq(weighted @ design, weighted @ target, rcond=None)[0])
         sigma = max(float(np.median(residual)) / to_sigma, 1e-9 * float(np.abs(target).max(initial=1e-9)))
         weights = np.minimum(1.0, 1.345 * sigma / np.maximum(residual, 1e-300))
     return residual <= _OUTLIER * sigma

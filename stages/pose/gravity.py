@@ -14,7 +14,9 @@ import pyarrow as pa
 from jaxtyping import Float64
 
 from schemas.artifact import rows_to_table
-from schemas.cameras import GRAVITY_ESTIMATES, GroundPlane
+from schemas.cameras import GRAVITY_ESTIMATES, CameraPath, GroundPlane
+from stages.pose.drifting_noise import regress
+from stages.pose.scale_from_travel import TravelConfig, fixes_on_path, scale_from_positions
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class GravityConfig:
     camera_pitch_sigma_rad: float = 0.3
     travel_slope_sigma_rad: float = 0.15
     mount_sigma_rad: float = 0.05
-    gps_altitude_sigma_m: float = 0.5
+    gps_altitude_sigma_m: float = 1.0
     contrast: float = 3.0
     max_sigma_rad: float = 0.35
 
@@ -73,7 +75,7 @@ class GravityEstimate:
 def isotropic(source: str, up: np.ndarray, sigma_rad: float, refused: str = "") -> GravityEstimate:
     """Return an estimate that knows both axes of tilt equally well."""
     up = up / np.linalg.norm(up)
-    return GravityEstimate(source, up, (np.eye(3) - np.outer(up, up)) / sigma_rad**2, refused)
+    return GravityEstimate(source, up, (np.eye(3) - np.outer(up, up)) / max(sigma_rad, 1e-6) ** 2, refused)
 
 
 def up_from_cameras(poses: Float64[np.ndarray, "N 4 4"], config: GravityConfig) -> GravityEstimate:
@@ -114,6 +116,57 @@ def up_from_cameras(poses: Float64[np.ndarray, "N 4 4"], config: GravityConfig) 
 def up_from_ground(ground: GroundPlane, config: GravityConfig) -> GravityEstimate:
     """Take the road's normal for up; roads slope."""
     return isotropic("ground_plane", ground.normal, float(np.hypot(ground.normal_sigma_rad or 0.0, config.road_slope_sigma_rad)))
+
+
+def up_from_attitudes(path: CameraPath, attitudes: pa.Table, config: GravityConfig) -> GravityEstimate:
+    """Take the vehicle's roll and pitch for those of a camera that looks ahead, up to how it is mounted.
+
+    With `R = Rz(yaw) Ry(pitch) Rx(roll)` the world's up in the vehicle's axes is `(-sin pitch, cos pitch sin roll, cos pitch cos
+    roll)`; a camera along its x axis has x right = -y left, y down = -z up and z forward = x.
+    """
+    times, roll, pitch = (attitudes.column(name).to_numpy(zero_copy_only=False) for name in ("time_s", "roll_rad", "pitch_rad"))
+    frames = path.registered & (path.times_s >= times.min(initial=np.inf)) & (path.times_s <= times.max(initial=-np.inf))
+    if not frames.any():
+        return isotropic("inertial", np.array([0.0, -1.0, 0.0]), np.pi, "no attitude falls within the solved frames")
+    r, p = np.interp(path.times_s[frames], times, roll), np.interp(path.times_s[frames], times, pitch)
+    in_camera = np.stack([-np.cos(p) * np.sin(r), -np.cos(p) * np.cos(r), -np.sin(p)], axis=1)
+    ups = np.einsum("tij,tj->ti", path.world_from_camera[frames, :3, :3], in_camera)
+    return isotropic("inertial", ups.mean(axis=0), config.mount_sigma_rad)
+
+
+def up_from_altitudes(
+    path: CameraPath, gps: pa.Table, about: np.ndarray, config: GravityConfig, travel: TravelConfig
+) -> GravityEstimate:
+    """Find the tilt at which the camera's way climbs as the GPS altitude does.
+
+    Args:
+        path: in any unit and frame.
+        gps: fixes; all within the solved frames need an altitude.
+        about: rough up direction `[3]`, from which the tilt is small.
+        config: trust in altitudes.
+        travel: trust in positions, for the scale.
+    """
+    times, enu, centres = fixes_on_path(path, gps)
+    scale = scale_from_positions(path, gps, about, travel)
+    if scale.refused or np.isnan(enu[:, 2]).any():
+        reason = scale.refused or "not every fix has an altitude"
+        return isotropic("gps", about, np.pi, reason)
+    centres = centres - centres.mean(axis=0)
+    flat = centres - np.outer(centres @ about, about)
+    _, spread, axes = np.linalg.svd(flat, full_matrices=False)
+    axes = axes[:2][spread[:2] > 1e-3 * spread[0]]
+    fitted = regress(
+        np.column_stack([flat @ axes.T, np.ones(len(flat))]),
+        enu[:, 2] / scale.scale - centres @ about,
+        times,
+        correlation_s=travel.gps_correlation_s,
+        least_drift=config.gps_altitude_sigma_m / scale.scale,
+    )
+    if fitted is None:
+        return isotropic("gps", about, np.pi, "too few fixes lie within the solved frames")
+    tilted = about + fitted.coefficients[:-1] @ axes
+    information = axes.T @ np.linalg.inv(fitted.covariance[:-1, :-1]) @ axes
+    return GravityEstimate("gps", tilted / np.linalg.norm(tilted), information)
 
 
 def fuse_gravity(estimates: Sequence[GravityEstimate], config: GravityConfig) -> tuple[GravityEstimate | None, list[str]]:

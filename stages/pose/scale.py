@@ -6,6 +6,7 @@ the reason why it was or was not used. The same sources over the first and the l
 scale drifts along it. `pose.align` then applies the result.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,14 +23,16 @@ from stages.pose.gravity import (
     fuse_gravity,
     gravity_table,
     isotropic,
+    up_from_altitudes,
+    up_from_attitudes,
     up_from_cameras,
     up_from_ground,
 )
 from stages.pose.scale_drift import drift_between, drift_of_camera_height
 from stages.pose.scale_estimate import ScaleEstimate, fuse, judged
 from stages.pose.scale_from_depth import DepthScaleConfig, depth_ratios, scale_from_depth
-from stages.pose.scale_from_sizes import SizeConfig, scale_from_camera_height
-from stages.pose.scale_from_travel import TravelConfig, scale_from_gps_speed, scale_from_positions
+from stages.pose.scale_from_sizes import SizeConfig, scale_from_camera_height, scale_from_known_objects
+from stages.pose.scale_from_travel import TravelConfig, scale_from_gps_speed, scale_from_positions, scale_from_wheel_speed
 
 # A scale that changes linearly by d between the middles of the outer thirds spreads by d / sqrt(12) / (2 / 3) about its mean.
 _SPREAD_OF_DRIFT = 0.433
@@ -79,13 +82,19 @@ def find_scale(
         progress: two steps.
     """
     progress(0, 2, "gravity")
-    directions = gravity_estimates(path, ground, config.gravity)
+    directions = gravity_estimates(clip, path, ground, config)
     gravity, reasons = fuse_gravity(directions, config.gravity)
-    up = gravity.up if gravity else directions[-1].up if directions else np.array([0.0, -1.0, 0.0])
+    up = gravity.up if gravity else directions[0].up if directions else np.array([0.0, -1.0, 0.0])
     progress(1, 2, "scale")
-    scales, drifts = ([], []) if path.verdict != "moving" else estimate_all(clip, path, points, ground, depth, up, config)
+    scales, drifts = (
+        ([], []) if path.verdict != "moving" and not path.metric else estimate_all(clip, path, points, ground, depth, up, config)
+    )
     scales, drifts = ([judged(item, config.max_sigma) for item in items] for items in (scales, drifts))
     fused, drift = fuse(scales), fuse(drifts)
+    if fused is not None and fused.sigma > config.max_sigma:  # each for itself was certain enough
+        contradiction = f"the sources contradict each other: together their relative sigma is {fused.sigma:.2g}"
+        scales = [item if item.refused else dataclasses.replace(item, refused=contradiction) for item in scales]
+        fused = None
     progress(2, 2, f"scale from {fused.source}" if fused else "no source of scale")
     return MetricScale(
         scale=fused.scale if fused else None,
@@ -104,20 +113,26 @@ def find_scale(
     )
 
 
-def gravity_estimates(path: CameraPath, ground: GroundPlane, config: GravityConfig) -> list[GravityEstimate]:
+def gravity_estimates(clip: Clip, path: CameraPath, ground: GroundPlane, config: ScaleConfig) -> list[GravityEstimate]:
     """Return what each source says of up; none where no frame is registered."""
-    poses = path.world_from_camera[path.registered]
+    poses, trust = path.world_from_camera[path.registered], config.gravity
     if len(poses) == 0:
         return []
-    estimates = []
-    if config.up_in_first_camera is not None:
-        given = poses[0, :3, :3] @ np.array(config.up_in_first_camera)
-        estimates.append(isotropic("given", given, config.up_sigma_rad))
+    by_cameras = up_from_cameras(poses, trust)
+    estimates = [by_cameras]
+    if trust.up_in_first_camera is not None:
+        given = poses[0, :3, :3] @ np.array(trust.up_in_first_camera)
+        estimates.append(isotropic("given", given, trust.up_sigma_rad))
     elif path.gravity_source == "given":  # z is up already
         estimates.append(isotropic("given", np.array([0.0, 0.0, 1.0]), path.gravity_sigma_rad))
     if ground.found:
-        estimates.append(up_from_ground(ground, config))
-    return [*estimates, up_from_cameras(poses, config)]
+        estimates.append(up_from_ground(ground, trust))
+    if clip.attitudes is not None:
+        estimates.append(up_from_attitudes(path, clip.attitudes, trust))
+    if clip.gps is not None and path.verdict == "moving":
+        about = ground.normal if ground.found else by_cameras.up
+        estimates.append(up_from_altitudes(path, clip.gps, about, trust, config.travel))
+    return estimates
 
 
 def estimate_all(
@@ -140,13 +155,20 @@ def estimate_all(
     if path.metric:  # given poses, or those of a rig: every set of its frames measures its baselines anew, so that nothing drifts
         scales.append(ScaleEstimate(path.scale_source, 1.0, path.scale_sigma, int(path.registered.sum())))
     gps, travel = clip.gps, config.travel
+    no_common_error = dataclasses.replace(travel, wheel_scale_sigma=0.0)
     if gps is not None:
         over_thirds(lambda part: scale_from_positions(part, gps, up, travel))
         over_thirds(lambda part: scale_from_gps_speed(part, gps, up, travel))
+    speeds = clip.wheel_speed
+    if speeds is not None:
+        scales.append(scale_from_wheel_speed(path, speeds, travel))
+        drifts.append(drift_between(path, lambda part: scale_from_wheel_speed(part, speeds, no_common_error)))
     height = known_camera_height(clip, config.sizes)
     if height is not None:
         scales.append(scale_from_camera_height(*height, ground))
         drifts.append(drift_of_camera_height(path, ground))
+    if config.sizes.known_objects:
+        scales.append(scale_from_known_objects(path, ground, config.sizes))
     if depth.quantity == "metric_depth":
         ratios = depth_ratios(path, points, depth, config.depth)
         scales.append(scale_from_depth(path, ratios, config.depth.model_sigma, config.depth))

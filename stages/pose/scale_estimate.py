@@ -1,10 +1,12 @@
 """One source's word on the scale of a camera path, and how several become one."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+_LEAST_SIGMA = 1e-6  # nothing is known beyond doubt, and weights must stay finite
 # What comes from one instrument shares its errors: a receiver's positions and speeds come out of one filter.
 _INSTRUMENTS = {"gps_position": "gps", "gps_speed": "gps"}
 
@@ -42,7 +44,7 @@ def judged(estimate: ScaleEstimate, max_sigma: float) -> ScaleEstimate:
         reason = "no positive scale fits it"
     elif estimate.sigma > max_sigma:
         reason = f"its relative sigma of {estimate.sigma:.2g} exceeds {max_sigma:g}"
-    return ScaleEstimate(estimate.source, estimate.scale, estimate.sigma, estimate.observations, reason)
+    return dataclasses.replace(estimate, sigma=max(estimate.sigma, _LEAST_SIGMA), refused=reason)
 
 
 def fuse(estimates: Sequence[ScaleEstimate]) -> ScaleEstimate | None:
@@ -56,20 +58,20 @@ def fuse(estimates: Sequence[ScaleEstimate]) -> ScaleEstimate | None:
     instruments = list(dict.fromkeys(estimate.instrument for estimate in usable))
     if not instruments:
         return None
-    combined = []
+    logs, sigmas = [], []
     for instrument in instruments:
-        mean, sigma, birge = _weighted_mean([estimate for estimate in usable if estimate.instrument == instrument])
-        best = min(estimate.sigma for estimate in usable if estimate.instrument == instrument)
-        combined.append(ScaleEstimate(instrument, float(np.exp(mean)), birge * max(best, sigma)))
-    mean, sigma, birge = _weighted_mean(combined)
+        own = [estimate for estimate in usable if estimate.instrument == instrument]
+        mean, _, birge = weighted_mean([float(np.log(item.scale)) for item in own], [item.sigma for item in own])
+        logs.append(mean)
+        sigmas.append(birge * min(item.sigma for item in own))
+    mean, sigma, birge = weighted_mean(logs, sigmas)
     count = sum(estimate.observations for estimate in usable)
     return ScaleEstimate("+".join(instruments), float(np.exp(mean)), birge * sigma, count)
 
 
-def _weighted_mean(estimates: list[ScaleEstimate]) -> tuple[float, float, float]:
-    """Return the mean of log scale, its sigma were they independent and right, and Birge's ratio, at least 1."""
-    logs = np.log([estimate.scale for estimate in estimates])
-    weights = 1 / np.array([estimate.sigma for estimate in estimates]) ** 2
-    mean = float(weights @ logs / weights.sum())
-    scatter = np.sqrt(weights @ (logs - mean) ** 2 / max(len(logs) - 1, 1))
+def weighted_mean(logs: Sequence[float], sigmas: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean by inverse variance, its sigma were they independent and right, and Birge's ratio, at least 1."""
+    weights = 1 / np.square(sigmas)
+    mean = float(weights @ np.asarray(logs) / weights.sum())
+    scatter = np.sqrt(weights @ (np.asarray(logs) - mean) ** 2 / max(len(logs) - 1, 1))
     return mean, float(1 / np.sqrt(weights.sum())), max(1.0, float(scatter))
