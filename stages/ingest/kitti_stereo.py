@@ -29,7 +29,7 @@ from stages.ingest.rig_sets import RigConfig, Strip, assemble_rig_clip, check_ri
 from stages.ingest.source import KITTI_CALIBRATION, kitti_pair
 
 _GPS_MARGIN_S = 1.0
-_LATITUDE, _LONGITUDE, _ALTITUDE, _NORTH_MPS, _EAST_MPS = 0, 1, 2, 7, 8  # columns of an oxts file (dataformat.txt)
+_LATITUDE, _LONGITUDE, _ALTITUDE, _NORTH_MPS, _EAST_MPS = 0, 1, 2, 6, 7  # columns of an oxts file (dataformat.txt)
 
 
 @stage("ingest.kitti_stereo", version=1)

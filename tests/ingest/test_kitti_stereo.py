@@ -32,7 +32,7 @@ def make_drive(day: Path, folders: tuple[str, ...] = PAIR) -> Path:
         (drive / folder / "timestamps.txt").write_text("\n".join(times))
     (drive / "oxts" / "data").mkdir(parents=True)
     for index in range(4):
-        values = [49.0 + 1e-6 * index, 8.0, 116.0, 0, 0, 0, 0, 3.0, -4.0, *[0] * 21]
+        values = [49.0 + 1e-6 * index, 8.0, 116.0, 0, 0, 0, 3.0, -4.0, 9.0, *[0] * 21]
         (drive / "oxts" / "data" / f"{index:010d}.txt").write_text(" ".join(map(str, values)))
     (drive / "oxts" / "timestamps.txt").write_text("\n".join(f"2011-09-26 13:02:25.{9 + index:02d}5000123" for index in range(4)))
     rows = {"P_rect_00": 0.0, "P_rect_01": -BASELINE_M, "P_rect_02": 0.06, "P_rect_03": 0.06 - BASELINE_M}
