@@ -102,7 +102,7 @@ class Rig(Artifact):
     """Where the cameras of a rig sit, in the unit of the camera path solved with it.
 
     The pose of a camera at its own time t is `world_from_reference(t) @ inv(camera_from_rig)`, where the reference's path is
-    interpolated to t (`worldline.rigs.camera_poses`).
+    interpolated to t (`worldline.rigs.camera_poses`, and stage `pose.rig_camera` for a whole clip).
 
     Attributes:
         cameras: names, the reference first.

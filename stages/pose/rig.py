@@ -62,8 +62,9 @@ class RigPoseConfig:
         colmap: features, matching and mapping of the single frames.
         cross_overlap: frames of different cameras are matched within their set, and between sets 1, 2, 4, ... apart up to this.
         simultaneous_s: a camera whose frames are all taken within this of the reference's moves with it as one body.
-        places: what becomes of given places: "hold" keeps them, "refine" adjusts them to the frames, "solve" uses only their
-            distances, for scale; "auto" refines where the cameras overlap enough, and holds elsewhere.
+        places: what becomes of given places of cameras that fire with the reference: "hold" keeps them, "refine" adjusts them to
+            the frames, "solve" uses only their distances, for scale; "auto" refines where the cameras overlap enough, and
+            holds elsewhere. A camera that fires at other times is solved, and its given place kept where it cannot be.
         min_cross_matches: verified matches per set between a camera and the others that "auto" needs to refine.
         max_gap_s: a path is not interpolated over longer holes to place a camera that fires at other times.
         max_scale_sigma: a scale with a larger relative standard deviation is refused.
@@ -229,16 +230,29 @@ def assemble(
     path = make_path(clip, poses, solved.registered, *calibrations[0], "moving", solved.error_px)
     camera_from_rig = rig.camera_from_rig.copy()
     camera_from_rig[:, :3, 3] *= unit
+    rig = dataclasses.replace(
+        rig,
+        camera_from_rig=camera_from_rig,
+        position_sigma=rig.position_sigma * unit,
+        scale_source=source,
+        scale_sigma=sigma,
+    )
     return (
         dataclasses.replace(path, scale_source=source, scale_sigma=sigma),
         reference_cloud(clip, solved, unit),
-        dataclasses.replace(
-            rig,
-            camera_from_rig=camera_from_rig,
-            position_sigma=rig.position_sigma * unit,
-            scale_source=source,
-            scale_sigma=sigma,
-        ),
+        keep_given_places(rig, rig_clip) if scale else rig,
+    )
+
+
+def keep_given_places(rig: Rig, rig_clip: RigClip) -> Rig:
+    """Return a rig in metres with the given places of those cameras that the frames did not place."""
+    kept = np.array([placed_by == "none" for placed_by in rig.placed_by]) & rig_clip.placed
+    return dataclasses.replace(
+        rig,
+        camera_from_rig=np.where(kept[:, None, None], rig_clip.camera_from_rig, rig.camera_from_rig),
+        placed_by=["given" if here else placed_by for here, placed_by in zip(kept, rig.placed_by, strict=True)],
+        position_sigma=np.where(kept, rig_clip.position_sigma_m, rig.position_sigma),
+        rotation_sigma_rad=np.where(kept, rig_clip.rotation_sigma_rad, rig.rotation_sigma_rad),
     )
 
 

@@ -14,7 +14,16 @@ from schemas.rigs import Rig, RigClip
 from stages.contract import no_progress
 from stages.pose.align_rig import AlignRigConfig, align_rig
 from stages.pose.colmap import ColmapConfig
-from stages.pose.rig import RigPoseConfig, coupled_cameras, given_rig, list_images, list_pairs, place_sigmas, solve_rig_path
+from stages.pose.rig import (
+    RigPoseConfig,
+    coupled_cameras,
+    given_rig,
+    keep_given_places,
+    list_images,
+    list_pairs,
+    place_sigmas,
+    solve_rig_path,
+)
 from worldline.cameras import Similarity, absolute_trajectory_error, interpolate_poses, invert_rigid, project, rotation_angle
 from worldline.rigs import camera_poses
 
@@ -162,6 +171,21 @@ def test_a_rig_follows_its_path_into_another_unit(stereo: tuple[RigClip, np.ndar
     np.testing.assert_allclose(moved, turn.poses(right), atol=1e-9)
     np.testing.assert_allclose(rig.position_sigma, 2.5 * solved.position_sigma)
     assert (rig.scale_source, rig.scale_sigma) == ("gps+baseline", 0.003)
+
+
+def test_a_camera_that_the_frames_do_not_place_keeps_its_given_place(stereo: tuple[RigClip, np.ndarray]) -> None:
+    lost = dataclasses.replace(
+        given_rig(stereo[0]),
+        camera_from_rig=np.repeat(np.eye(4)[None], 2, axis=0),
+        placed_by=["reference", "none"],
+        position_sigma=np.zeros(2),
+    )
+    rig = keep_given_places(lost, stereo[0])
+    assert rig.placed_by == ["reference", "given"]
+    np.testing.assert_array_equal(rig.camera_from_rig[1], RIGHT_FROM_LEFT)
+    assert (rig.position_sigma[1], rig.rotation_sigma_rad[1]) == (0.002, 0.001)
+    unknown = dataclasses.replace(stereo[0], placed=np.array([True, False]))
+    assert keep_given_places(lost, unknown).placed_by == ["reference", "none"]
 
 
 def test_cameras_move_as_one_body_only_if_they_fire_together(stereo: tuple[RigClip, np.ndarray]) -> None:
