@@ -6,30 +6,24 @@ Layout as in Geiger et al., Vision meets robotics: the KITTI dataset, IJRR 2013:
 the intrinsics and the places are read.
 """
 
-import datetime
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from decimal import Decimal
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pyarrow as pa
 
-from schemas.artifact import make_table
-from schemas.clips import GPS_FIXES, Clip, Source
+from schemas.clips import Clip, Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.rigs import RigClip
 from schemas.tracks import Truth
 from stages.contract import Progress, stage
+from stages.ingest.kitti import read_oxts, stamp_to_unix_seconds
 from stages.ingest.pictures import read_picture
 from stages.ingest.rig_sets import RigConfig, Strip, assemble_rig_clip, check_rig_config, reference_clip
 from stages.ingest.source import KITTI_CALIBRATION, kitti_pair
-
-_GPS_MARGIN_S = 1.0
-_LATITUDE, _LONGITUDE, _ALTITUDE, _NORTH_MPS, _EAST_MPS = 0, 1, 2, 6, 7  # columns of an oxts file (dataformat.txt)
 
 
 @stage("ingest.kitti_stereo", version=1)
@@ -46,17 +40,22 @@ def ingest_kitti_stereo(source: Source, config: RigConfig, *, seed: int, progres
     folders = kitti_pair(source.files)
     if folders is None:
         raise WorldlineError(
-            f"{source.name} has no stereo pair image_02 and image_03 (or image_00 and image_01): complete the drive"
+            f"{source.name} has no stereo pair image_02 and image_03 (or image_00 and image_01): complete the drive, or give "
+            "one of its folders of images"
         )
     projections = _read_projections(source)
     clock = _read_times(source, f"{folders[0]}/timestamps.txt")
     strips = [_strip(source, folder, projections, clock) for folder in folders]
     provenance = {"kind": "kitti_stereo", "source": content_digest(source), "times": f"{folders[0]}/timestamps.txt"}
     rig_clip = assemble_rig_clip(source.name, strips, config, progress, provenance)
-    first = int(_number(next(name for name in _images(source, folders[0]))))
-    start_ns = clock[first] + round(rig_clip.provenance["first_kept_s"] * 1e9)
-    gps = _read_fixes(source, start_ns, float(rig_clip.times_s[rig_clip.reference][-1]))
-    return reference_clip(rig_clip, config, epoch_ns=start_ns, gps=gps), Truth.unavailable(), rig_clip
+    epoch_ns = clock[_number(_images(source, folders[0])[0])]
+    start_s = rig_clip.provenance["first_kept_s"]
+    seconds = strips[0].times_s - strips[0].times_s[0]
+    kept = int(np.searchsorted(seconds, start_s - 1e-6))
+    oxts = read_oxts(source, seconds.tolist(), kept, float(rig_clip.times_s[rig_clip.reference][-1]), epoch_ns)
+    gps, attitudes = oxts or (None, None)
+    clip = reference_clip(rig_clip, config, epoch_ns=epoch_ns + round(start_s * 1e9), gps=gps, attitudes=attitudes)
+    return clip, Truth.unavailable(), rig_clip
 
 
 def _images(source: Source, folder: str) -> list[str]:
@@ -107,38 +106,16 @@ def _read_projections(source: Source) -> dict[str, np.ndarray]:
 
 
 def _read_times(source: Source, name: str) -> list[int]:
-    """Return Unix nanoseconds of lines such as `2011-09-26 13:02:25.951199337` (taken as UTC, which the files do not say)."""
+    """Return the Unix nanoseconds of a file of time stamps."""
     times = []
     for number, line in enumerate(filter(None, map(str.strip, _text(source, name).splitlines())), 1):
-        whole, _, fraction = line.partition(".")
-        try:
-            moment = datetime.datetime.strptime(whole, "%Y-%m-%d %H:%M:%S").replace(tzinfo=datetime.UTC)
-            times.append(int(moment.timestamp()) * 1_000_000_000 + int(Decimal(f"0.{fraction or 0}") * 1_000_000_000))
-        except (ValueError, ArithmeticError):
-            raise WorldlineError(f"{source.name}/{name}, line {number}: '{line}' is not a date and time") from None
+        instant = stamp_to_unix_seconds(line)
+        if instant is None:
+            raise WorldlineError(f"{source.name}/{name}, line {number}: '{line}' is not a date and time")
+        times.append(int(instant * 1_000_000_000))
     if any(later <= earlier for earlier, later in itertools.pairwise(times)):
         raise WorldlineError(f"{source.name}/{name}: times do not increase from line to line")
     return times
-
-
-def _read_fixes(source: Source, start_ns: int, end_s: float) -> pa.Table | None:
-    """Return the fixes from a second before the clip to a second after."""
-    names = sorted(name for name in source.files if re.fullmatch(r"oxts/data/\d+\.txt", name))
-    if not names or "oxts/timestamps.txt" not in source.files:
-        return None
-    clock = _read_times(source, "oxts/timestamps.txt")
-    rows = []
-    for name in names:
-        try:
-            values = [float(word) for word in source.files[name].read_text().split()]
-            time_s = (clock[_number(name)] - start_ns) / 1e9
-            speed = float(np.hypot(values[_NORTH_MPS], values[_EAST_MPS]))
-        except (ValueError, IndexError) as error:
-            raise WorldlineError(f"{source.name}/{name} is no line of 30 numbers with a timestamp ({error})") from None
-        if -_GPS_MARGIN_S <= time_s <= end_s + _GPS_MARGIN_S:
-            rows.append((time_s, values[_LATITUDE], values[_LONGITUDE], values[_ALTITUDE], speed))
-    columns = list(zip(*rows, strict=True)) or [()] * len(GPS_FIXES)
-    return make_table(GPS_FIXES, dict(zip(GPS_FIXES.names, columns, strict=True)))
 
 
 def _text(source: Source, name: str) -> str:
