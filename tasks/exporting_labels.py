@@ -88,7 +88,7 @@ def _writing(form: str) -> Callable[[Selection, Path], dict[str, int]]:
 
     def write(selection: Selection, folder: Path) -> dict[str, int]:
         written = _Written()
-        _WRITERS[form](_clips(selection, form), folder, re.sub(r"\W+", "_", selection.version.name), written)
+        _WRITERS[form](_clips(selection), folder, re.sub(r"\W+", "_", selection.version.name), written)
         facts = written.table()
         pq.write_table(facts, folder / "label_facts.parquet", compression="zstd")
         dropped = [{"what": what, "reason": reason, "count": count} for (what, reason), count in sorted(written.dropped.items())]
@@ -127,7 +127,7 @@ def _write_web_dataset(items: Iterator[LabelledClip], folder: Path, name: str, w
 
     samples: list[tuple[str, dict[str, bytes | Path]]] = []
     splits: list[str] = []
-    for item in items:
+    for item in _filmed(items, written):
         place = folder / f"{item.file}.mp4"
         facts = _write_video(item, folder, place.name, written)
         samples.append((item.file, {"mp4": place, **web_sample(item, facts)}))
@@ -150,7 +150,7 @@ def _write_kitti(items: Iterator[LabelledClip], folder: Path, name: str, written
         count = write_kitti_tracking(boxes, item.path, folder, number)
         pictures = folder / "image_02" / f"{number:04d}"
         pictures.mkdir(parents=True)
-        for index, frame in enumerate(item.clip.frames):
+        for index, frame in enumerate(item.frames):
             Image.fromarray(frame).save(pictures / f"{index:06d}.png", compress_level=_PNG_COMPRESSION)
         _count(item, None, None, written)
         return f"label_02/{number:04d}.txt", count
@@ -167,7 +167,7 @@ def _write_argoverse(items: Iterator[LabelledClip], folder: Path, name: str, wri
         count = write_argoverse(item, boxes, log)
         pictures = log / "sensors" / "cameras" / CAMERA
         pictures.mkdir(parents=True)
-        for frame, time_ns in zip(item.clip.frames, timestamps_ns(item), strict=True):
+        for frame, time_ns in zip(item.frames, timestamps_ns(item), strict=item.clip is not None):
             _write_jpeg(frame, pictures / f"{time_ns}.jpg")
         _count(item, None, None, written)
         return f"logs/{item.file}", count
@@ -185,13 +185,13 @@ def _write_nuscenes(items: Iterator[LabelledClip], folder: Path, name: str, writ
     def write(item: LabelledClip, boxes: Boxes, number: int) -> tuple[str, int]:
         wanted: dict[int, str] = {}
         count = tables.add(item, boxes, wanted.__setitem__)
-        for index, frame in enumerate(item.clip.frames):
+        for index, frame in enumerate(item.frames):
             if index in wanted:
                 _write_jpeg(frame, folder / wanted[index])
         _count(item, None, None, written)
         return item.file, count
 
-    _write_driving(items, folder, written, write)
+    _write_driving(_filmed(items, written), folder, written, write)
     tables.write(folder)
 
 
@@ -215,7 +215,7 @@ def _write_driving(
         file, count = write(item, boxes, len(sequences))
         written.rows["boxes"] = written.rows.get("boxes", 0) + count
         sequences.append({"file": file, "clip": item.name, "split": item.split, "boxes": count, "fps": item.rate_hz,
-                          "times_s": item.clip.times_s.tolist(), "scale_source": item.path.scale_source if item.path else "",
+                          "times_s": item.times_s.tolist(), "scale_source": item.path.scale_source if item.path else "",
                           "scale_sigma": item.path.scale_sigma if item.path else 0.0, **item.told})  # fmt: skip
     if not sequences:
         reasons = ", ".join(f"{count} {what} {reason}" for (what, reason), count in sorted(written.dropped.items()))
@@ -239,11 +239,14 @@ def _write_rerun(items: Iterator[LabelledClip], folder: Path, name: str, written
         raise WorldlineError("the format rerun needs the package rerun-sdk: pip install 'worldline[rerun]'") from error
     from worldline.label_files.rerun_recording import write_rerun
 
+    (folder / "recordings").mkdir()
     for item in items:
-        place = f"videos/{item.file}.mp4"
-        _write_video(item, folder, place, written)
-        (folder / "recordings").mkdir(exist_ok=True)
-        write_rerun(item, folder / "recordings" / f"{item.file}.rrd", folder / place, name)
+        place = f"videos/{item.file}.mp4" if item.clip is not None else None
+        if place is not None:
+            _write_video(item, folder, place, written)
+        else:
+            _count(item, None, None, written)
+        write_rerun(item, folder / "recordings" / f"{item.file}.rrd", folder / place if place else None, name)
 
 
 # -- robots --------------------------------------------------------------------------------------------------------------
@@ -252,20 +255,21 @@ def _write_rerun(items: Iterator[LabelledClip], folder: Path, name: str, written
 def _write_lerobot(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
     from worldline.label_files.lerobot_dataset import LerobotWriter, common_size_and_rate, facts_at_rate
 
-    clips = list(items)  # frames are decoded when they are written
+    clips = list(_filmed(items, written))  # frames are decoded when they are written
     if not clips:
-        raise WorldlineError("there are no clips to export")
-    size, fps = common_size_and_rate([(item.clip.size, item.rate_hz) for item in clips])
+        raise WorldlineError("there are no clips with frames to export as lerobot: choose argoverse2, kitti-tracking or rerun")
+    sizes = [item.clip.size for item in clips if item.clip is not None]
+    size, fps = common_size_and_rate([(own, item.rate_hz) for own, item in zip(sizes, clips, strict=True)])
     writer = LerobotWriter(folder, fps, size, encode)
     for own in of_split(clips, [item.split for item in clips]).values():
         for item in own:
-            if item.clip.size != size:
+            if item.clip is None or item.clip.size != size:
                 key = ("clips", "other_frame_size")
                 written.dropped[key] = written.dropped.get(key, 0) + 1
                 continue
             video = writer.add(dataclasses.replace(item, split=split_folder(item.split)))
             facts = _count(item, video, hash_file(folder / video), written)
-            written.facts[-1] = facts_at_rate(facts, item.clip.times_s, fps)
+            written.facts[-1] = facts_at_rate(facts, item.times_s, fps)
     writer.finish()
 
 
@@ -273,14 +277,16 @@ def _asked(written: _Written) -> pa.Table:
     """Return the facts of all labels, of which there must be one."""
     facts = written.table()
     if not len(facts):
-        raise WorldlineError("there are no questions to export: build a version with labels, or choose another format")
+        raise WorldlineError(
+            "there are no questions about clips with frames to export: choose argoverse2, kitti-tracking or rerun"
+        )
     return facts
 
 
 # -- clips ---------------------------------------------------------------------------------------------------------------
 
 
-def _clips(selection: Selection, form: str) -> Iterator[LabelledClip]:
+def _clips(selection: Selection) -> Iterator[LabelledClip]:
     """Yield every clip of a selection with what was found in it, loaded one at a time."""
     by_clip: dict[str, list[Member]] = {}
     for member in selection.members:
@@ -288,25 +294,33 @@ def _clips(selection: Selection, form: str) -> Iterator[LabelledClip]:
     producers = _producers(selection)
     taken: set[str] = set()
     for name, members in by_clip.items():
-        clip = _only(selection, members, Clip)
-        if clip is None:
-            continue
-        loaded, member = clip
-        words = re.sub(r"[^A-Za-z0-9_-]+", "-", name or loaded.name).strip("-")[:80] or "clip"
-        file = words if words not in taken else f"{words}-{member.ref.digest[:12]}"
-        taken.add(file)
+        clip, path = _only(selection, members, Clip), _only(selection, members, CameraPath)
+        tracks, kinematics = _only(selection, members, Tracks), _only(selection, members, Kinematics)
         questions = _only(selection, members, Questions)
-        found = {kind: _only(selection, members, kind) for kind in (CameraPath, Tracks, Kinematics)}
-        made = questions[1].ref.digest if questions else ""
+        if clip is None and path is None:
+            continue
+        member = clip[1] if clip else path[1]  # type: ignore[index]
+        words = re.sub(r"[^A-Za-z0-9_-]+", "-", name or (clip[0].name if clip else selection.version.name)).strip("-")[:80]
+        file = words if words and words not in taken else f"{words or 'clip'}-{member.ref.digest[:12]}"
+        taken.add(file)
         licences = questions[1].licences if questions else member.licences
+        made = questions[1].ref.digest if questions else ""
         yield LabelledClip(
-            name=name, file=file, split=member.split, clip=loaded,
+            name=name, file=file, split=member.split, clip=clip[0] if clip else None, path=path[0] if path else None,
+            tracks=tracks[0] if tracks else None, kinematics=kinematics[0] if kinematics else None,
             questions=_accepted(questions[0], selection) if questions else None,
-            told={"licence": licences.expression, "attribution": licences.attribution, "clip_digest": member.ref.digest,
-                  "artifact": made, "producer": producers.get(made, "")},
-            **{role: found[kind][0] if found[kind] else None  # type: ignore[index, arg-type]
-               for role, kind in (("path", CameraPath), ("tracks", Tracks), ("kinematics", Kinematics))},
+            told={"licence": licences.expression, "attribution": licences.attribution,
+                  "clip_digest": member.ref.digest if clip else "", "artifact": made, "producer": producers.get(made, "")},
         )  # fmt: skip
+
+
+def _filmed(items: Iterable[LabelledClip], written: _Written) -> Iterator[LabelledClip]:
+    """Yield the clips that have frames, and count the others."""
+    for item in items:
+        if item.clip is not None:
+            yield item
+        else:
+            written.dropped["clips", "no_frames"] = written.dropped.get(("clips", "no_frames"), 0) + 1
 
 
 def _only(selection: Selection, members: Iterable[Member], kind: type[_Kind]) -> tuple[_Kind, Member] | None:
@@ -340,7 +354,7 @@ def _producers(selection: Selection) -> dict[str, str]:
 
 
 def _write_videos(items: Iterable[LabelledClip], folder: Path, written: _Written, place: Callable[[LabelledClip], str]) -> None:
-    for item in items:
+    for item in _filmed(items, written):
         _write_video(item, folder, place(item), written)
 
 
@@ -348,7 +362,7 @@ def _write_video(item: LabelledClip, folder: Path, place: str, written: _Written
     """Write one clip's video, and count its labels; return their facts."""
     path = folder / place
     path.parent.mkdir(parents=True, exist_ok=True)
-    encode(path, item.clip.frames, item.clip.times_s)
+    encode(path, item.frames, item.times_s)
     return _count(item, place, hash_file(path), written)
 
 

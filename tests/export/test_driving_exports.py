@@ -192,3 +192,30 @@ def test_frames_without_a_pose_have_no_boxes(tmp_path, form):
 def test_the_same_version_gives_the_same_bytes(catalog, exported, tmp_path, form):
     write(catalog, form, tmp_path / "again")
     assert (tmp_path / "again" / "SHA256SUMS").read_text() == (exported(form) / "SHA256SUMS").read_text()
+
+
+@pytest.mark.parametrize("form", ["kitti-tracking", "argoverse2"])
+def test_annotated_logs_without_any_video_go_out_too(catalog, exported, tmp_path, form):
+    bare = publish_street(tmp_path / "home", {"clip": None})
+    write(bare, form, tmp_path / "out", licence="commercial")
+    write(catalog, form, tmp_path / "filmed", licence="commercial")
+    for path in (tmp_path / "filmed").rglob("*"):
+        if path.suffix in (".feather", ".txt"):
+            assert (tmp_path / "out" / path.relative_to(tmp_path / "filmed")).read_bytes() == path.read_bytes()
+    facts = pandas.read_parquet(tmp_path / "out" / "label_facts.parquet")
+    assert len(facts) == 6
+    assert facts["video"].isna().all()
+
+
+def test_formats_that_need_frames_count_clips_without(tmp_path):
+    bare = publish_street(tmp_path / "home", {"clip": None})
+    write(bare, "llava", tmp_path / "both")
+    assert {"what": "clips", "reason": "no_frames", "count": 1} in json.loads((tmp_path / "both" / "dropped.json").read_text())
+    for form, message in (
+        ("llava", "no questions about clips with frames"),
+        ("lerobot", "no clips with frames"),
+        ("nuscenes", "1 clips no_frames"),
+    ):
+        with pytest.raises(WorldlineError, match=message):
+            write(bare, form, tmp_path / "out", licence="commercial")
+    assert not list(tmp_path.glob("*out*"))

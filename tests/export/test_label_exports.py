@@ -130,7 +130,7 @@ def test_a_folder_that_exists_is_refused_and_a_version_without_questions_leaves_
     (tmp_path / "there").mkdir()
     with pytest.raises(WorldlineError, match="exists already"):
         write(catalog, "llava", tmp_path / "there")
-    with pytest.raises(WorldlineError, match="there are no questions to export"):
+    with pytest.raises(WorldlineError, match="there are no questions about clips with frames to export"):
         write(catalog, "llava", tmp_path / "out", licence="commercial")
     assert not list(tmp_path.glob("*out*"))
 

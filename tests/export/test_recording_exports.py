@@ -79,6 +79,14 @@ def test_a_clip_without_camera_path_and_tracks_has_its_video_and_questions(tmp_p
     assert entities == {"/world", "/world/camera/image", "/labels"}
 
 
+def test_an_annotated_log_without_video_has_a_recording(tmp_path):
+    catalog = publish_street(tmp_path / "home", {"clip": None})
+    write(catalog, "rerun", tmp_path / "out", licence="commercial")
+    found = chunks(tmp_path / "out" / "recordings" / "free.rrd")
+    assert ("/world/camera/image", True, "AssetVideo:blob") not in found
+    assert len(found["/world/objects/1", False, "Boxes3D:centers"]) == COUNT
+
+
 def test_without_rerun_the_format_says_what_to_install(catalog, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
     with pytest.raises(WorldlineError, match=r"needs the package rerun-sdk: pip install 'worldline\[rerun\]'"):

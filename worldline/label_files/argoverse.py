@@ -24,7 +24,7 @@ _CLASSES = {"car": "REGULAR_VEHICLE", "van": "REGULAR_VEHICLE", "truck": "TRUCK"
 
 def timestamps_ns(item: LabelledClip) -> np.ndarray:
     """Return the absolute time of every frame in nanoseconds; from 0 where the clip knows no epoch."""
-    return (item.clip.epoch_ns or 0) + np.rint(item.clip.times_s * 1e9).astype(np.int64)
+    return item.epoch_ns + np.rint(item.times_s * 1e9).astype(np.int64)
 
 
 def ego_poses(item: LabelledClip) -> np.ndarray:

@@ -62,15 +62,15 @@ class LabelledClip:
         name: in the version, "" where it is the only one.
         file: name for its files, of letters, digits, "_" and "-" only, unique in the export.
         split: "train", "val", "test" or "unsplit".
-        clip: frames and times.
-        path, tracks, kinematics, questions: None where the version has none.
+        clip: frames and times; None where there is no video, as with annotated logs.
+        path, tracks, kinematics, questions: None where the version has none. There is a clip or a path.
         told: licence, attribution, clip_digest, artifact and producer for `LABEL_FACTS`.
     """
 
     name: str
     file: str
     split: str
-    clip: Clip
+    clip: Clip | None
     path: CameraPath | None
     tracks: Tracks | None
     kinematics: Kinematics | None
@@ -78,9 +78,25 @@ class LabelledClip:
     told: Mapping[str, str]
 
     @property
+    def times_s(self) -> Float64[np.ndarray, " T"]:
+        """Time of every frame in seconds of the clip."""
+        times_s: np.ndarray = self.clip.times_s if self.clip is not None else self.path.times_s  # type: ignore[union-attr]
+        return times_s
+
+    @property
+    def frames(self) -> Iterable[UInt8[np.ndarray, "H W 3"]]:
+        """The frames in order; none where there is no video."""
+        return () if self.clip is None else self.clip.frames
+
+    @property
+    def epoch_ns(self) -> int:
+        """Absolute time of `times_s = 0` in Unix nanoseconds; 0 where it is not known."""
+        return (self.clip.epoch_ns if self.clip is not None else None) or 0
+
+    @property
     def rate_hz(self) -> float:
         """Mean number of frames per second; 1 for a single frame."""
-        times_s = self.clip.times_s
+        times_s = self.times_s
         return float((len(times_s) - 1) / (times_s[-1] - times_s[0])) if len(times_s) > 1 else 1.0
 
     def label_facts(self, video: str | None, video_sha256: str | None) -> pa.Table:

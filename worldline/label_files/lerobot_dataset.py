@@ -62,10 +62,11 @@ class LerobotWriter:
 
     def add(self, item: LabelledClip) -> str:
         """Write one clip as the next episode; return where its video lies."""
+        assert item.clip is not None
         number = len(self.episodes)
         chunk, file = divmod(number, _PER_CHUNK)
         place = f"chunk-{chunk:03d}/file-{file:03d}"
-        frames = frames_at_rate(item.clip.times_s, self.fps)
+        frames = frames_at_rate(item.times_s, self.fps)
         count, start = len(frames), self.episodes[-1]["dataset_to_index"] if self.episodes else 0
         state = _states(item)[frames]
         table = pa.table(
@@ -92,7 +93,7 @@ class LerobotWriter:
         )  # fmt: skip
         self.splits.append(item.split)
         self.states.append(state)
-        spread = np.unique(np.linspace(0, len(item.clip.times_s) - 1, _STATS_FRAMES).astype(int))
+        spread = np.unique(np.linspace(0, len(item.times_s) - 1, _STATS_FRAMES).astype(int))
         self.pictures.append(item.clip.frames.at(spread.tolist()).reshape(-1, 3) / 255.0)
         return video
 
@@ -174,7 +175,7 @@ def _in_order(clip: Clip, frames: np.ndarray) -> Any:
 
 def _states(item: LabelledClip) -> np.ndarray:
     """Return `[T, 7]` position and quaternion wxyz of the camera, NaN where its pose is not known."""
-    states = np.full((len(item.clip.times_s), len(STATE)), np.nan)
+    states = np.full((len(item.times_s), len(STATE)), np.nan)
     if item.path is not None and item.path.registered.any():
         poses = item.path.world_from_camera[item.path.registered]
         turns = Rotation.from_matrix(poses[:, :3, :3]).as_quat(scalar_first=True, canonical=True)

@@ -55,8 +55,8 @@ class NuscenesTables:
         """
         assert item.path is not None
         frames = np.flatnonzero(item.path.registered)
-        keys = _key_frames(item.clip.times_s, frames)
-        micros = (item.clip.epoch_ns or 0) // 1000 + np.rint(item.clip.times_s * 1e6).astype(np.int64)
+        keys = _key_frames(item.times_s, frames)
+        micros = item.epoch_ns // 1000 + np.rint(item.times_s * 1e6).astype(np.int64)
         samples = [_token("sample", item.file, frame) for frame in keys]
         log, scene, sensor = (_token(table, item.file) for table in ("log", "scene", "calibrated_sensor"))
         self.rows["map"][0]["log_tokens"].append(log)
@@ -123,7 +123,7 @@ class NuscenesTables:
             )  # fmt: skip
             for place, row in enumerate(rows):
                 length, width, height = boxes.size[row].tolist()
-                state = states(int(number), float(item.clip.times_s[boxes.frame[row]]))
+                state = states(int(number), float(item.times_s[boxes.frame[row]]))
                 attribute = _ATTRIBUTES.get((category.partition(".")[0], state))
                 turn = Rotation.from_euler("z", boxes.yaw_rad[row]).as_quat(scalar_first=True)
                 self.rows["sample_annotation"].append(

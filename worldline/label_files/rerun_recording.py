@@ -17,7 +17,7 @@ TIMELINE = "clip_time"
 _COLOURS = np.array([[230, 97, 1], [94, 60, 153], [27, 158, 119], [217, 95, 2], [117, 112, 179], [231, 41, 138], [102, 166, 30]])
 
 
-def write_rerun(item: LabelledClip, path: Path, video: Path, application: str) -> None:
+def write_rerun(item: LabelledClip, path: Path, video: Path | None, application: str) -> None:
     """Write one recording.
 
     Entities: `world/camera` (pose where there is one) with `image` (lens and video), `world/objects/ID` (boxes, or points
@@ -27,7 +27,7 @@ def write_rerun(item: LabelledClip, path: Path, video: Path, application: str) -
     Args:
         item: the clip.
         path: of the recording.
-        video: the clip as H.264 without B-frames, its first frame at 0.
+        video: the clip as H.264 without B-frames, its first frame at 0; None where there is none.
         application: name of the dataset.
     """
     import rerun as rr
@@ -51,11 +51,12 @@ def _times(rr: Any, times_s: np.ndarray) -> list[Any]:
     return [rr.TimeColumn(TIMELINE, duration=np.asarray(times_s, np.float64))]
 
 
-def _send_camera(rr: Any, recording: Any, item: LabelledClip, video: Path) -> None:
-    asset, times_s = rr.AssetVideo(path=video), item.clip.times_s
-    recording.log("world/camera/image", asset, static=True)
-    shown = rr.VideoFrameReference.columns_nanos(np.rint((times_s - times_s[0]) * 1e9).astype(np.int64))
-    recording.send_columns("world/camera/image", _times(rr, times_s), shown)
+def _send_camera(rr: Any, recording: Any, item: LabelledClip, video: Path | None) -> None:
+    times_s = item.times_s
+    if video is not None:
+        recording.log("world/camera/image", rr.AssetVideo(path=video), static=True)
+        shown = rr.VideoFrameReference.columns_nanos(np.rint((times_s - times_s[0]) * 1e9).astype(np.int64))
+        recording.send_columns("world/camera/image", _times(rr, times_s), shown)
     if item.path is None:
         return
     size = [item.path.width, item.path.height]

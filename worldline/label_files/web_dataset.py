@@ -25,7 +25,7 @@ def web_sample(item: LabelledClip, facts: pa.Table) -> dict[str, bytes]:
         "clip": item.name,
         "split": item.split,
         "fps": item.rate_hz,
-        "times_s": item.clip.times_s.tolist(),
+        "times_s": item.times_s.tolist(),
         "track_columns": list(TRACK_COLUMNS),
         "labels": facts.to_pylist(),
     } | dict(item.told)
