@@ -54,7 +54,7 @@ def label_clip(build: Build, source: str, clip: Handle, truth: Handle, rig_clip:
 
     (point_tracks,) = build.run("label.point_tracks", clip=clip)
     (masks,) = build.run("label.moving_regions", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks)
-    if build.settings("pose")["method"] == "colmap":
+    if build.settings("pose")["method"] == "colmap" and not rig:  # one camera alone would lose what the rig's others saw
         camera, structure = build.run(
             "pose.refine", clip=clip, path=camera, points=structure, masks=masks, point_tracks=point_tracks
         )
