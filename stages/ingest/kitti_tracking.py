@@ -34,7 +34,8 @@ _LABEL_COLUMNS = (
     *("frame", "track", "class", "truncated", "occluded", "alpha", "x0", "y0", "x1", "y1"),
     *("height", "width", "length", "x", "y", "z", "rotation_y"),
 )
-_OXTS_COLUMNS = ("latitude", "longitude", "altitude", "roll", "pitch", "yaw")
+_OXTS_COLUMNS = ("latitude", "longitude", "altitude", "roll", "pitch", "yaw", "north_mps", "east_mps")
+_DRIVING_MPS = 2.0
 _IMAGE_SIZE = (1242, 375)
 
 
@@ -68,7 +69,7 @@ def ingest_kitti_tracking(
     rows, broken = read_words(source.files[label], f"{source.name}/{label}", _LABEL_COLUMNS)
     progress(1, 3, f"{rows.num_rows} labels")
     camera_from_imu, intrinsics, rectified_from_camera = _calibration(source, calibration)
-    world_from_imu, known, broken_poses = _poses(source, oxts)
+    world_from_imu, known, speed = _poses(source, oxts)
     progress(2, 3, f"{len(known)} poses")
     times, time_source, epoch_ns = _times(source, len(known), config.frames_per_second)
 
@@ -97,7 +98,8 @@ def ingest_kitti_tracking(
         },
         notes=(
             ("tracks.broken_lines", broken, "lines", f"of {label} with fewer than {len(_LABEL_COLUMNS)} words"),
-            ("tracks.broken_poses", broken_poses, "lines", f"of {oxts} that give no pose"),
+            ("tracks.broken_poses", int((~known).sum()), "lines", f"of {oxts} that give no pose"),
+            *_rate_of_driving(world_from_imu, known, speed),
         ),
     )
     width, height = _image_size(source)
@@ -158,8 +160,8 @@ def _calibration(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.
     return camera_from_imu, intrinsics, rectified_from_camera
 
 
-def _poses(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the world from the inertial sensor `[F, 4, 4]`, which are known, and how many lines give none."""
+def _poses(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the world from the inertial sensor `[F, 4, 4]`, which are known, and the speed over ground, NaN if not told."""
     lines = [line.split()[: len(_OXTS_COLUMNS)] for line in source.files[name].read_text(errors="replace").splitlines()]
     while lines and not lines[-1]:
         lines.pop()
@@ -167,8 +169,8 @@ def _poses(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, int]:
     padded = [line + [""] * (len(_OXTS_COLUMNS) - len(line)) for line in lines]
     for index, words in enumerate(zip(*padded, strict=True)):
         packets[:, index] = numbers(pa.array(words, pa.string()))
-    latitude, longitude, altitude, roll, pitch, yaw = packets.T
-    known = np.isfinite(packets).all(1) & (np.abs(latitude) < 89) & (np.abs(longitude) <= 180) & (np.abs(altitude) < 1e5)
+    latitude, longitude, altitude, roll, pitch, yaw, north_mps, east_mps = packets.T
+    known = np.isfinite(packets[:, :6]).all(1) & (np.abs(latitude) < 89) & (np.abs(longitude) <= 180) & (np.abs(altitude) < 1e5)
     if not known.any():
         raise WorldlineError(
             f"{source.name}/{name} has no line with latitude, longitude, altitude, roll, pitch and yaw: copy it again"
@@ -180,7 +182,21 @@ def _poses(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, int]:
     north = scale * _EARTH_RADIUS_M * np.log(np.tan(np.pi / 4 + np.radians(latitude[known]) / 2))
     place = np.stack([east, north, altitude[known]], -1)
     poses[known, :3, 3] = place - place[0]
-    return poses, known, int((~known).sum())
+    with np.errstate(over="ignore"):
+        return poses, known, np.hypot(north_mps, east_mps)
+
+
+def _rate_of_driving(poses: np.ndarray, known: np.ndarray, speed: np.ndarray) -> list[tuple[str, float, str, str]]:
+    """Return the frame rate at which the car's speed takes it from place to place: a check of the stated one."""
+    step = np.linalg.norm(np.diff(poses[:, :2, 3], axis=0), axis=1)
+    mean = (speed[1:] + speed[:-1]) / 2
+    with np.errstate(invalid="ignore"):
+        driving = known[1:] & known[:-1] & (mean > _DRIVING_MPS) & (mean < 100) & (step > 0)
+    if driving.sum() < 10:
+        return []
+    rate = float(mean[driving].sum() / step[driving].sum())
+    detail = "at which the car's own speed explains its places; set ingest.kitti_tracking.frames_per_second where it differs"
+    return [("tracks.frames_per_second_by_speed", rate, "frames/s", detail)]
 
 
 def _times(source: Source, frames: int, rate: float) -> tuple[np.ndarray, str, int | None]:

@@ -113,12 +113,13 @@ def read_table(source: Source, name: str) -> list[Record]:
     found = [file for file in source.files if PurePosixPath(file).name == f"{name}.json"]
     if not found:
         raise WorldlineError(f"{source.name} has no {name}.json, which the nuScenes tables need: complete the folder")
-    return _records(source.files[found[0]], f"{source.name}/{found[0]}")
+    path = source.files[found[0]]
+    return _records(path, f"{source.name}/{found[0]}", path.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=len(NEEDED) + len(OPTIONAL))
-def _records(path: Path, shown: str) -> list[Record]:
-    """Return a parsed table; kept, because every scene of a release reads the same tables."""
+def _records(path: Path, shown: str, changed_ns: int) -> list[Record]:
+    """Return a parsed table; kept until the file changes, because every scene of a release reads the same tables."""
     try:
         records = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -55,7 +55,7 @@ def ingest_waymo_motion(
     """
     file, path = next(iter(source.files.items()))
     shown = f"{source.name}, record {config.record}"
-    records, trouble = _records(path)
+    records, trouble = _records(path, path.stat().st_mtime_ns)
     if config.record >= len(records):
         raise WorldlineError(f"{shown}: the file has {len(records)} readable records{trouble and f', because {trouble}'}")
     data = memoryview(read_record(path, records[config.record], shown))
@@ -124,8 +124,8 @@ def scenario_name(path: Path, record: Record) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _records(path: Path) -> tuple[list[Record], str]:
-    """Return where the records lie; kept, because every scenario of a file asks for them."""
+def _records(path: Path, changed_ns: int) -> tuple[list[Record], str]:
+    """Return where the records lie; kept until the file changes, because every scenario of a file asks for them."""
     return find_records(path)
 
 

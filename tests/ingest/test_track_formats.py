@@ -199,6 +199,11 @@ def test_kitti_takes_true_times_where_they_lie_beside_the_labels(tmp_path: Path)
     assert tracks.provenance["epoch_ns"] == 1317042145 * 10**9
 
 
+def test_kitti_tells_the_frame_rate_that_the_speed_of_the_car_speaks_for(tmp_path: Path) -> None:
+    _, _, metrics = read(write_kitti(tmp_path, make_scene(step_s=0.1037)))
+    assert figures(metrics)["tracks.frames_per_second_by_speed"] == pytest.approx(1 / 0.1037, rel=0.002)
+
+
 def test_kitti_drops_what_belongs_to_a_lost_fix_and_keeps_the_rest(tmp_path: Path) -> None:
     write_kitti(tmp_path, make_scene())
     oxts = tmp_path / "oxts" / "0000.txt"

@@ -124,12 +124,15 @@ def write_kitti(folder: Path, scene: Scene, sequence: str = "0000", extra: Seque
     first = scene.world_from_ego[0, :3, 3]
     scale = np.cos(np.radians(LATITUDE))
     packets = []
-    for matrix in scene.world_from_ego:
+    velocity = np.gradient(scene.world_from_ego[:, :3, 3], scene.times_s, axis=0)
+    for matrix, (east_mps, north_mps, _) in zip(scene.world_from_ego, velocity, strict=True):
         east, north, up = matrix[:3, 3] - first
         longitude = LONGITUDE + np.degrees(east / (scale * EARTH))
         beyond = np.arctanh(np.sin(np.radians(LATITUDE))) + north / (scale * EARTH)  # isometric latitude
         yaw, pitch, roll = Rotation.from_matrix(matrix[:3, :3]).as_euler("ZYX")
-        packets.append([np.degrees(np.arcsin(np.tanh(beyond))), longitude, ALTITUDE + up, roll, pitch, yaw, *[0.0] * 24])
+        packets.append(
+            [np.degrees(np.arcsin(np.tanh(beyond))), longitude, ALTITUDE + up, roll, pitch, yaw, north_mps, east_mps, *[0.0] * 22]
+        )
     text = "\n".join(" ".join(f"{value:.14g}" for value in packet) for packet in packets)
     (folder / "oxts" / f"{sequence}.txt").write_text(text + "\n")
     return folder
