@@ -34,6 +34,7 @@ _FOOT_M = 0.3048
 _CLASSES = {1: "motorcycle", 2: "auto", 3: "truck"}
 # A vehicle is in every frame from when it enters to when it leaves; its number is used again after some minutes.
 _NEW_VEHICLE_S = 5.0
+_LAST_DATE_MS = 1e15
 # The heading is that of the way gone from a second before to a second after, where it is at least this long.
 _HEADING_ROWS, _HEADING_M = 10, 1.0
 
@@ -137,7 +138,7 @@ def recorded_parts(path: Path, shown: str) -> list[tuple[str, int]]:
     places = np.array(where or [""] * len(columns["global_time"]), object)
     found: list[tuple[str, int]] = []
     for place in sorted(set(places.tolist())) or [""]:
-        here = columns["global_time"][np.equal(places, place) & np.isfinite(columns["global_time"])]
+        here = columns["global_time"][np.equal(places, place) & (np.abs(columns["global_time"]) < _LAST_DATE_MS)]
         minutes = np.unique(((here - here.min(initial=np.inf)) // (1000 * PART_S)).astype(np.int64)) if len(here) else np.zeros(0)
         whole = len(minutes) == 0 or minutes[-1] < 2
         found += [(place, -1)] if whole else [(place, int(minute)) for minute in minutes]

@@ -56,8 +56,9 @@ def ingest_pandaset_tracks(
     folder = f"camera/{config.camera}"
     instants = nanoseconds(read_json(source, f"{folder}/timestamps.json"), f"{source.name}/{folder}/timestamps.json")
     given = read_json(source, f"{folder}/poses.json")
-    if len(given) != len(instants) or not instants:
-        raise WorldlineError(f"{source.name}/{folder}: {len(given)} poses for {len(instants)} timestamps: each frame needs both")
+    if not isinstance(given, list) or len(given) != len(instants) or not instants:
+        count = len(given) if isinstance(given, list) else "no list of"
+        raise WorldlineError(f"{source.name}/{folder}: {count} poses for {len(instants)} timestamps: each frame needs both")
     poses, known = np.tile(np.eye(4), (len(given), 1, 1)), np.zeros(len(given), bool)
     for index, pose in enumerate(given):
         try:

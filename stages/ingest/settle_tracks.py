@@ -178,26 +178,10 @@ def settle_tracks(
     class_of, changes = _majority(row, class_code[rows], count)
     source_class = [classes[code] for code in class_of]
     class_names = our_class_names(source_class)
-    found = np.bincount(row, minlength=count)
-    first = np.flatnonzero(new_track)
-    last = np.append(first[1:], len(rows))[: len(first)] - 1
-    time = path.times_s[clip_frame]
-    objects = {
-        "track_id": np.arange(1, count + 1),
-        "class_name": class_names,
-        "colour": [""] * count,
-        "first_s": time[first],
-        "last_s": time[last],
-        "samples": found,
-    }
-    told = np.zeros(0, int) if boxes.moving is None else np.flatnonzero(np.isfinite(boxes.moving[rows]))
-    motion = {"track_id": row[told] + 1, "frame": clip_frame[told], "moving": np.zeros(0, bool)}
-    if boxes.moving is not None:
-        motion["moving"] = boxes.moving[rows][told] > 0.5
-    source_ids = names[identity[rows][first] // (len(classes))].tolist()
+    source_ids = names[identity[rows][np.flatnonzero(new_track)] // len(classes)].tolist()
     tracks = Tracks(
         samples=samples,
-        objects=make_table(TRACK_OBJECTS, objects),
+        objects=_objects(row, path.times_s[clip_frame], class_names),
         origin="boxes",
         scale_source=SCALE_SOURCE,
         scale_sigma=0.0,
@@ -205,9 +189,10 @@ def settle_tracks(
         annotated_objects=make_table(
             ANNOTATED_OBJECTS, {"track_id": np.arange(1, count + 1), "source_id": source_ids, "source_class": source_class}
         ),
-        annotated_motion=make_table(ANNOTATED_MOTION, motion) if boxes.moving is not None else None,
+        annotated_motion=None if boxes.moving is None else _motion(row, clip_frame, boxes.moving[rows]),
         provenance=dict(provenance),
     )
+    found = np.bincount(row, minlength=count)
     unknown = [f"{name!r}" for name in sorted({s for s, c in zip(source_class, class_names, strict=True) if c == "unknown"})]
     figures = [
         ("tracks.rows", len(boxes.frame), "rows", f"boxes in {log}"),
@@ -225,10 +210,10 @@ def settle_tracks(
         *boxes.notes,
         *reason.figures(names, boxes, frame),
     ]
-    return tracks, path, metrics(figures)
+    return tracks, path, _metrics(figures)
 
 
-def metrics(figures: Sequence[tuple[str, float, str, str]]) -> Metrics:
+def _metrics(figures: Sequence[tuple[str, float, str, str]]) -> Metrics:
     """Return figures as an artifact, sorted by name."""
     rows = [{"name": name, "value": float(value), "unit": unit, "detail": detail} for name, value, unit, detail in figures]
     return Metrics(figures=rows_to_table(FIGURES, sorted(rows, key=lambda row: str(row["name"]))))
@@ -448,6 +433,27 @@ def _camera_path(timeline: Timeline, kept: np.ndarray) -> CameraPath:
         gravity_sigma_rad=0.0,
         reprojection_error_px=0.0,
     )
+
+
+def _objects(row: np.ndarray, time_s: np.ndarray, class_names: list[str]) -> pa.Table:
+    """Return `TRACK_OBJECTS` of tracks whose samples stand in order of time."""
+    count = len(class_names)
+    first, last = np.searchsorted(row, np.arange(count)), np.searchsorted(row, np.arange(count), side="right") - 1
+    columns = {
+        "track_id": np.arange(1, count + 1),
+        "class_name": class_names,
+        "colour": [""] * count,
+        "first_s": time_s[first],
+        "last_s": time_s[last],
+        "samples": last - first + 1,
+    }
+    return make_table(TRACK_OBJECTS, columns)
+
+
+def _motion(row: np.ndarray, frame: np.ndarray, moving: np.ndarray) -> pa.Table:
+    """Return `ANNOTATED_MOTION` of the samples of which the annotators tell."""
+    told = np.isfinite(moving)
+    return make_table(ANNOTATED_MOTION, {"track_id": row[told] + 1, "frame": frame[told], "moving": moving[told] > 0.5})
 
 
 def _samples(

@@ -119,7 +119,12 @@ def _nuscenes(path: Path) -> Iterator[TrackLog]:
         return
     names = [f"{name}.json" for name in (*nuscenes.NEEDED, *nuscenes.OPTIONAL)]
     source = Source(Files({name: path / name for name in names if (path / name).is_file()}), "nuscenes", path.resolve().name)
-    for scene in nuscenes.read_table(source, "scene"):
+    try:
+        scenes = nuscenes.read_table(source, "scene")
+    except WorldlineError as error:
+        yield TrackLog(path.resolve().name, "ingest.nuscenes", source, {}, str(error))
+        return
+    for scene in scenes:
         name = str(scene.get("name") or scene["token"])
         yield TrackLog(name, "ingest.nuscenes", source, {"scene": name})
 
@@ -163,6 +168,10 @@ def _table(path: Path) -> Iterator[TrackLog]:
     source = Source(Files({path.name: path}), "track_table", path.name)
     try:
         columns = _columns(path)
+        logs = _logs_of(path) if "log" in columns and "track_id" in columns else []
+    except WorldlineError as error:
+        yield TrackLog(stem, "ingest.track_table", source, {}, str(error))
+        return
     except (OSError, EOFError, ValueError, zlib.error, pa.ArrowException) as error:
         yield TrackLog(stem, "ingest.track_table", source, {}, f"{path} is not a readable table ({error}): write it again")
         return
@@ -170,7 +179,6 @@ def _table(path: Path) -> Iterator[TrackLog]:
     if small >= set(ngsim.NEEDED):
         yield from _ngsim(path, stem)
     elif "track_id" in columns and any(name in columns for name in track_table.TIME_COLUMNS):
-        logs = _logs_of(path) if "log" in columns else []
         if not logs:
             yield TrackLog(stem, "ingest.track_table", source)
         for log in logs:
@@ -180,7 +188,12 @@ def _table(path: Path) -> Iterator[TrackLog]:
 def _ngsim(path: Path, stem: str) -> Iterator[TrackLog]:
     """Yield a log per location and minute of a table of trajectories."""
     source = Source(Files({path.name: path}), "ngsim", path.name)
-    for place, minute in ngsim.recorded_parts(path, path.name):
+    try:
+        parts = ngsim.recorded_parts(path, path.name)
+    except WorldlineError as error:
+        yield TrackLog(stem, "ingest.ngsim", source, {}, str(error))
+        return
+    for place, minute in parts:
         name = "-".join(filter(None, (stem, place, f"{minute:02d}" if minute >= 0 else "")))
         yield TrackLog(name, "ingest.ngsim", source, {"location": place, "part": minute})
 

@@ -66,6 +66,10 @@ def write(kind: str, folder: Path, scene: Scene) -> Path:
             return write_nuscenes(folder, {"scene-0001": scene})
         case "waymo":
             return write_tfrecord(folder / "scenarios.tfrecord-00000-of-00001", [scenario_bytes(scene, "abc")])
+        case "ngsim":
+            lines = [f"{v},{f},5,{10**12 + 100 * f},{9 * v},{4 * f},15,6,2,us-101" for v in range(3) for f in range(5)]
+            (folder / "n.csv").write_text("\n".join([NGSIM_HEADER, *lines]))
+            return folder / "n.csv"
         case "csv":
             pyarrow.csv.write_csv(pa.Table.from_pylist(table_rows(scene)), folder / "tracks.csv")
             return folder / "tracks.csv"
@@ -73,6 +77,7 @@ def write(kind: str, folder: Path, scene: Scene) -> Path:
     return folder / "tracks.parquet"
 
 
+NGSIM_HEADER = "Vehicle_ID,Frame_ID,Total_Frames,Global_Time,Local_X,Local_Y,v_Length,v_Width,v_Class,Location"
 FORMATS = ("kitti", "argoverse2", "nuscenes", "waymo", "csv", "parquet")
 TILTED = ("kitti", "argoverse2", "nuscenes")  # the others tell the car's heading alone
 
@@ -253,6 +258,17 @@ def test_scenarios_of_one_file_are_logs_and_the_car_itself_is_no_object(tmp_path
     assert figures(metrics)["tracks.dropped.not_an_object"] == 5  # states that are not valid
 
 
+def test_a_log_that_cannot_be_listed_stops_no_other(tmp_path: Path) -> None:
+    write_nuscenes(tmp_path / "broken", {"scene-0001": make_scene(frames=4)})
+    (tmp_path / "broken" / "scene.json").write_text("[{")
+    write_argoverse2(tmp_path / "log-a", make_scene(frames=4))
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    logs = {log.name: log.trouble for log in describe_logs(tmp_path)}
+    assert "scene.json is not readable JSON" in logs["broken"]
+    assert "is not a readable table" in logs["torn"]
+    assert logs["log-a"] == ""
+
+
 def test_the_checksum_of_records_is_the_published_one() -> None:
     assert crc32c(b"123456789") == 0xE3069283  # RFC 3720, B.4
     crc = crc32c(b"worldline")
@@ -274,9 +290,6 @@ def test_a_damaged_record_costs_its_own_scenario_and_no_other(tmp_path: Path) ->
         ("x.tfrecord-1", True),
         ("x.tfrecord-2", True),
     ]
-
-
-NGSIM_HEADER = "Vehicle_ID,Frame_ID,Total_Frames,Global_Time,Local_X,Local_Y,v_Length,v_Width,v_Class,Location"
 
 
 def test_ngsim_feet_become_metres_and_a_number_used_again_another_vehicle(tmp_path: Path) -> None:
@@ -371,7 +384,7 @@ def test_a_missing_file_is_named(kind: str, broken: str, message: str, tmp_path:
         read(tmp_path)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [*FORMATS, "ngsim"])
 def test_damaged_files_give_what_is_left_or_one_sentence(kind: str, tmp_path: Path) -> None:
     path = write(kind, tmp_path, make_scene(frames=5))
     files = sorted(file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
