@@ -55,8 +55,11 @@ def label_clip(build: Build, source: str, clip: Handle, truth: Handle, rig_clip:
     (point_tracks,) = build.run("label.point_tracks", clip=clip)
     (masks,) = build.run("label.moving_regions", clip=clip, path=path, points=points, ground=ground, point_tracks=point_tracks)
     if build.settings("pose")["method"] == "colmap" and not rig:  # one camera alone would lose what the rig's others saw
+        ignored = masks
+        if build.settings("pose.segment")["model"]:
+            (ignored,) = build.run("pose.segment", clip=clip, masks=masks)
         camera, structure = build.run(
-            "pose.refine", clip=clip, path=camera, points=structure, masks=masks, point_tracks=point_tracks
+            "pose.refine", clip=clip, path=camera, points=structure, masks=ignored, point_tracks=point_tracks
         )
         # where the first pass stands, these are in the catalog already
         scale, path, points, ground = place_in_world(build, clip, camera, structure, depth)

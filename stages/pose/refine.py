@@ -25,6 +25,7 @@ from stages.label.motion_hypotheses import fit_static
 from stages.label.moving_regions import undistorted
 from stages.pose.colmap import MAPPING, READING, ColmapConfig, map_frames
 from stages.pose.pair_motion import PairMotionConfig, moving_regions_of_pairs, paint_moving
+from stages.pose.segment import SEGMENTED
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,11 @@ def refine_camera_path(
         return float(doubtful_frames(judge(one), street, config)[tested].mean()) > config.max_doubtful_share
 
     believed = not is_doubted(path)
-    moving = [np.asarray(labels) > 0 for labels in masks.labels] if believed else by_pairs
+    if believed:
+        moving = [np.asarray(labels) > 0 for labels in masks.labels]
+    else:
+        by_pairs = [one | two for one, two in zip(by_pairs, segmented(masks, by_pairs), strict=True)]
+        moving = by_pairs
     intrinsics = clip.intrinsics if clip.intrinsics is not None else path.intrinsics
     turns = 1 if believed else config.turns
     for turn in range(turns):
@@ -195,6 +200,13 @@ def doubtful_frames(agreement: Agreement, moving: list[np.ndarray], config: Refi
     count = np.bincount(agreement.frame[outside], minlength=len(moving))
     contradict = np.bincount(agreement.frame[outside & ~agreement.agrees], minlength=len(moving))
     return contradict > config.max_contradiction * np.maximum(count, 1)
+
+
+def segmented(masks: Masks, like: list[np.ndarray]) -> Iterator[Bool[np.ndarray, "h w"]]:
+    """Yield what a learned segmenter says may move, which holds whatever the path, at the size of `like`."""
+    for labels, other in zip(masks.labels, like, strict=True):
+        whole = (np.asarray(labels) == SEGMENTED).astype(np.uint8)
+        yield cv2.resize(whole, other.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
 
 
 def moving_against(
