@@ -18,7 +18,6 @@ from benchmarks.harness import Figure, figure
 from benchmarks.pose import real_data
 from benchmarks.pose_pandaset import CAMERA, CAMERA_HEIGHT_M, CAMERA_HEIGHT_SIGMA_M, SCENE
 from benchmarks.pose_placing import place_in_world
-from schemas.cameras import CameraPath
 from schemas.clips import Clip
 from schemas.motion import Masks
 from schemas.tracks import Truth
@@ -64,8 +63,8 @@ def measure_movers(folder: Path, quick: bool) -> Sequence[Figure]:
         max_frames=QUICK_FRAMES if quick else None,
     )
     clip, truth = ingest_pandaset(source, config, seed=0, progress=no_progress)
-    path, masks = find_movers(clip)
-    samples, precision = compare(masks, path, truth, clip)
+    masks = find_movers(clip)
+    samples, precision = compare(masks, truth, clip)
     of = (
         f"PandaSet 002, front camera, {len(clip.frames)} frames of {clip.size[0]}x{clip.size[1]}; samples: an object moves, "
         f"within {FARTHEST_M:.0f} m, its box over {SMALLEST_PX} pixels and less than {HIDDEN:.0%} behind nearer boxes; found: "
@@ -90,8 +89,8 @@ def measure_movers(folder: Path, quick: bool) -> Sequence[Figure]:
     return figures
 
 
-def find_movers(clip: Clip) -> tuple[CameraPath, Masks]:
-    """Take a clip from its frames to path and moving regions, as the flow does."""
+def find_movers(clip: Clip) -> Masks:
+    """Take a clip from its frames to its moving regions, as the flow does."""
     first = solve_camera_path(clip, ColmapConfig(), seed=0, progress=no_progress)
     tracks = track_points(clip, PointTracksConfig())
     path, points, ground = place_in_world(clip, *first)
@@ -100,10 +99,10 @@ def find_movers(clip: Clip) -> tuple[CameraPath, Masks]:
     if second[0] is not first[0]:
         path, points, ground = place_in_world(clip, *second)
         masks = find_moving_regions(clip, path, points, ground, tracks, MovingRegionsConfig())
-    return path, masks
+    return masks
 
 
-def compare(masks: Masks, path: CameraPath, truth: Truth, clip: Clip) -> tuple[list[Sample], float]:
+def compare(masks: Masks, truth: Truth, clip: Clip) -> tuple[list[Sample], float]:
     """Return the samples, and the share of masked pixels in moving boxes; frames without a pose have no masks and count."""
     assert truth.world_from_camera is not None
     assert truth.boxes is not None

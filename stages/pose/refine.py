@@ -3,8 +3,8 @@
 Whether a pass can be believed is told by point tracks: could each be a fixed point of the scene (`fit_static`)? Where a mover
 took the first pass along (a bus that hides a third of the street carries most of its texture), the street contradicts it,
 and the masks found with it are wrong. Then what moves is first taken from the tracks alone (`pair_motion`), and once more,
-more exactly, from the path that was solved without it. Where the first pass can be believed, the masks found with it are
-enough, and where they hide little it stands. The truth is never asked.
+more exactly, from the path that was solved without it; the path that the tracks contradict least is kept. Where the first
+pass can be believed, the masks found with it are enough, and where they hide little it stands. The truth is never asked.
 
 Masking what moves before structure from motion, and solving twice: Bescos et al., DynaSLAM (IEEE RA-L 2018).
 """
@@ -36,7 +36,6 @@ class RefineConfig:
         max_contradiction: share of the tracks of a frame, outside what moves by pairs of frames, that may contradict a path
             which can be believed there.
         max_doubtful_share: share of frames in which it need not be believed.
-        turns: solutions, at most, where the first pass is not believed.
         min_masked_share: share of the first pass's observations that must lie on what moves; with fewer it stands, because
             bundle adjustment copes with a few percent.
         grow_px: how far masks are widened, at 960 pixels of width (scales with it): descriptors look beyond their point.
@@ -45,14 +44,13 @@ class RefineConfig:
         test_tracks: by at most so many tracks in each.
         min_residual_px: residual up to which a track agrees with a path, at 960 pixels of width; no less than at 640.
         flow_share: or up to this share of its displacement.
-        worse_by: relative increase of the mean misfit up to which the second pass is still kept.
+        worse_by: relative increase of the mean misfit up to which the second pass is still kept, where the first is believed.
         pairs: how rigid motions are told apart before a path is known.
         colmap: how the second pass reconstructs; the recipe gives it the settings of the first.
     """
 
     max_contradiction: PositiveFloat = 0.4
     max_doubtful_share: PositiveFloat = 0.1
-    turns: PositiveInt = 3
     min_masked_share: PositiveFloat = 0.05
     grow_px: PositiveFloat = 12.0
     window_seconds: PositiveFloat = 1.2
@@ -133,20 +131,32 @@ def refine_camera_path(
         by_pairs = [one | two for one, two in zip(by_pairs, segmented(masks, by_pairs), strict=True)]
         moving = by_pairs
     intrinsics = clip.intrinsics if clip.intrinsics is not None else path.intrinsics
-    turns = 1 if believed else config.turns
-    for turn in range(turns):
+    turns = (config.colmap,) if believed else both_mappers(config.colmap)
+    for turn, colmap in enumerate(turns):
         ignored = list(grown(moving, clip.size, config.grow_px))
         if turn == 0 and masked_share(points, ignored) < config.min_masked_share:
             break
-        steps = _Steps(progress, turn, turns)
-        refined, cloud = map_frames(clip, intrinsics, config.colmap, seed, steps, ignored)
-        if misfit_outside(judge(refined), ignored) <= (1 + config.worse_by) * misfit_outside(judge(path), ignored):
+        steps = _Steps(progress, turn, len(turns))
+        refined, cloud = map_frames(clip, intrinsics, colmap, seed, steps, ignored)
+        allowed = 1 + config.worse_by if believed else 1.0
+        if misfit_outside(judge(refined), ignored) <= allowed * misfit_outside(judge(path), ignored):
             words = ", ".join(filter(None, [refined.strategy, f"pass {turn + 2} without what moves"]))
             path, points = replace(refined, strategy=words), cloud
-        if turn + 1 == turns or (turn > 0 and not is_doubted(path)):
-            break
-        moving = moving_against(path, point_tracks, clip.size, by_pairs, config)
+        if turn + 1 < len(turns):
+            moving = moving_against(path, point_tracks, clip.size, by_pairs, config)
     return path, points
+
+
+def both_mappers(config: ColmapConfig) -> tuple[ColmapConfig, ...]:
+    """Return the config with incremental mapping, then with global mapping; twice as it is where it names one.
+
+    Where a mover hides what is near, few points tie one half of a clip to the other, and global positioning can set the halves
+    apart by any distance (measured: a leap of 18 m in a path of 25 m). Resectioning frame by frame cannot, but bears what is
+    left of the mover less well.
+    """
+    if config.mapper != "auto":
+        return config, config
+    return replace(config, mapper="incremental"), replace(config, mapper="global")
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ def universal(tmp_path_factory: pytest.TempPathFactory) -> Path:
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )  # fmt: skip
     config = Mask2FormerConfig(
-        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=8, encoder_layers=1,
-        decoder_layers=2, num_attention_heads=1, dim_feedforward=8, num_queries=5, id2label=NAMES,
+        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=8,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=1, dim_feedforward=8, num_queries=5, id2label=NAMES,
         label2id={name: index for index, name in NAMES.items()},
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("models") / "mask2former"
