@@ -148,7 +148,8 @@ def map_distinct_frames(
         if ignored is not None:
             write_masks(ignored, folder / "masks")
         found = features_per_frame(clip.frames.at(spread_frames(len(clip.frames))), config.peak_threshold)
-        followed = not strategy.photos and found < config.few_features
+        # corners know no masks
+        followed = ignored is None and not strategy.photos and found < config.few_features
         if followed:
             write_tracks(clip, folder, config.footage.corner_strength)
         on_step(READING, f"{len(clip.frames)} frames read")
