@@ -58,9 +58,6 @@ def label_clip(build: Build, source: str, clip: Handle, truth: Handle, rig_clip:
         ignored = masks
         if build.settings("pose.segment")["model"]:
             (ignored,) = build.run("pose.segment", clip=clip, masks=masks)
-        ignored = masks
-        if build.settings("pose.segment")["model"]:
-            (ignored,) = build.run("pose.segment", clip=clip, masks=masks)
         camera, structure = build.run(
             "pose.refine", clip=clip, path=camera, points=structure, masks=ignored, point_tracks=point_tracks
         )
