@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.feather as feather
 from pydantic import NonNegativeFloat
 
@@ -24,7 +25,9 @@ from stages.ingest.ego_poses import EGO_FROM_FORWARD_CAMERA, Timeline, moved_poi
 from stages.ingest.settle_tracks import AnnotatedBoxes, AnnotationRules, settle_tracks
 from stages.ingest.text_columns import numbers
 
-ANNOTATIONS, EGO_POSES = "annotations.feather", "city_SE3_egovehicle.feather"
+# The sensor data set's own boxes, or those of scenario mining, which list the car itself among the objects.
+ANNOTATIONS = ("annotations.feather", "annotations_with_ego.feather", "sm_annotations.feather")
+EGO_POSES, EGO_CATEGORY = "city_SE3_egovehicle.feather", "EGO_VEHICLE"
 CALIBRATION = ("calibration/egovehicle_SE3_sensor.feather", "calibration/intrinsics.feather")
 _QUATERNION, _TRANSLATION = ("qw", "qx", "qy", "qz"), ("tx_m", "ty_m", "tz_m")
 
@@ -54,7 +57,8 @@ def ingest_argoverse2(
         WorldlineError: if a file is missing, does not parse or lacks a column.
     """
     wanted = ("timestamp_ns", "track_uuid", "category", "length_m", "width_m", "height_m", *_QUATERNION, *_TRANSLATION)
-    rows = read_feather(source, ANNOTATIONS, wanted)
+    name = next((name for name in ANNOTATIONS if name in source.files), ANNOTATIONS[0])
+    rows = read_feather(source, name, wanted)
     poses = read_feather(source, EGO_POSES, ("timestamp_ns", *_QUATERNION, *_TRANSLATION))
     progress(1, 2, f"{rows.num_rows} boxes")
     instant, has_time = _nanoseconds(rows["timestamp_ns"])
@@ -68,15 +72,19 @@ def ingest_argoverse2(
     pose = at_frames[np.maximum(frame, 0)] if len(instants) else np.tile(np.eye(4), (len(frame), 1, 1))
     in_ego, upright = rigid_poses(_stacked(rows, _QUATERNION), np.zeros((rows.num_rows, 3)))
     yaw = turned_yaw(pose[:, :3, :3] @ in_ego[:, :3, :3], np.tile([1.0, 0, 0], (rows.num_rows, 1)))
+    category = _strings(rows["category"])
     boxes = AnnotatedBoxes(
         source_id=_strings(rows["track_uuid"]),
-        source_class=_strings(rows["category"]),
+        source_class=category,
         frame=frame,
         position=moved_points(pose, _stacked(rows, _TRANSLATION)),
         position_is="centre",
         size=_stacked(rows, ("length_m", "width_m", "height_m")),
         yaw_rad=np.where(upright, yaw, np.nan),
-        dropped={"no_ego_pose": (frame >= 0) & ~(known[np.maximum(frame, 0)] if len(known) else np.zeros(len(frame), bool))},
+        dropped={
+            "not_an_object": pc.fill_null(pc.equal(category, EGO_CATEGORY), False).to_numpy(zero_copy_only=False),
+            "no_ego_pose": (frame >= 0) & ~(known[np.maximum(frame, 0)] if len(known) else np.zeros(len(frame), bool)),
+        },
         notes=(("tracks.broken_poses", int((~usable).sum()), "rows", f"of {EGO_POSES} that give no pose"),),
     )
     ego_from_camera, intrinsics, width, height = _camera(source, config.camera)

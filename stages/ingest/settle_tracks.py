@@ -28,7 +28,7 @@ from stages.ingest.ego_poses import Timeline
 SCALE_SOURCE = "annotations"
 # Why a row was dropped, in the order in which it is asked, with what the reason means.
 _DROPPED = {
-    "not_an_object": "the source marks it as no object (DontCare, invalid state)",
+    "not_an_object": "the source marks it as no object (DontCare, an invalid state, the car itself)",
     "no_id": "without an id",
     "no_time": "without a readable time, or in no frame of the log",
     "time_far_off": "in a frame whose time lies apart from the run that holds most frames by more than max_pause_s",

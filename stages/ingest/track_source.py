@@ -107,9 +107,10 @@ def _pandaset(path: Path) -> Iterator[TrackLog]:
 
 
 def _argoverse2(path: Path) -> Iterator[TrackLog]:
-    if not (path / argoverse2.ANNOTATIONS).is_file():
+    annotations = [name for name in argoverse2.ANNOTATIONS if (path / name).is_file()]
+    if not annotations:
         return
-    names = (argoverse2.ANNOTATIONS, argoverse2.EGO_POSES, *argoverse2.CALIBRATION)
+    names = (annotations[0], argoverse2.EGO_POSES, *argoverse2.CALIBRATION)
     files = Files({name: path / name for name in names if (path / name).is_file()})
     yield TrackLog(path.resolve().name, "ingest.argoverse2", Source(files, "argoverse2", path.resolve().name))
 

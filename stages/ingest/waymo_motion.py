@@ -62,6 +62,8 @@ def ingest_waymo_motion(
     try:
         scenario = _parse(data)
         states = [message for track in scenario.tracks for message in track[2]]
+        if not scenario.tracks or not scenario.times_s:
+            raise ValueError("it has no tracks or no timestamps")
         values = read_columns(states, {number: column for column, number in enumerate(_STATE_FIELDS)})
     except (ValueError, OverflowError) as error:
         raise WorldlineError(

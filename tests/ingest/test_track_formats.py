@@ -172,6 +172,19 @@ def test_argoverse_poses_between_their_own_times_are_interpolated_and_no_further
     assert tracks.samples.num_rows == told["tracks.rows"] - told["tracks.dropped.no_ego_pose"]
 
 
+def test_argoverse_logs_of_scenario_mining_list_the_car_itself_which_is_no_object(tmp_path: Path) -> None:
+    write_argoverse2(tmp_path, make_scene(), calibrated=False)
+    rows = feather.read_table(tmp_path / "annotations.feather").to_pylist()
+    rows += [
+        rows[0] | {"track_uuid": "ego", "category": "EGO_VEHICLE", "timestamp_ns": stamp} for stamp in instants_ns(make_scene())
+    ]
+    feather.write_feather(pa.Table.from_pylist(rows), tmp_path / "annotations_with_ego.feather")
+    (tmp_path / "annotations.feather").unlink()
+    tracks, _, metrics = read(tmp_path)
+    assert tracks.objects["class_name"].to_pylist() == ["car", "pedestrian", "cyclist"]
+    assert figures(metrics)["tracks.dropped.not_an_object"] == 31
+
+
 def test_poses_between_two_are_halfway_in_place_and_turn() -> None:
     poses = np.stack([pose(yaw, 0, 0, place) for yaw, place in ((0.2, (0, 0, 0)), (1.0, (4, 2, 0)))])
     found, known = poses_at(np.array([10**18, 10**18 + 1000]), poses, np.array([10**18 + 250, 10**18 + 1001]), 1e6)
@@ -256,6 +269,12 @@ def test_scenarios_of_one_file_are_logs_and_the_car_itself_is_no_object(tmp_path
     assert tracks.annotated_objects is not None
     assert tracks.annotated_objects["source_id"].to_pylist() == ["3", "7", "10"]
     assert figures(metrics)["tracks.dropped.not_an_object"] == 5  # states that are not valid
+
+
+def test_records_that_are_no_scenarios_are_refused(tmp_path: Path) -> None:
+    example = bytes([0x0A, 0x08]) + b"features"  # a tf.Example: its field 1 is a message, a Scenario's are timestamps
+    with pytest.raises(WorldlineError, match="is no Scenario"):
+        read(write_tfrecord(tmp_path / "x.tfrecord", [example]))
 
 
 def test_a_log_that_cannot_be_listed_stops_no_other(tmp_path: Path) -> None:
