@@ -22,7 +22,7 @@ from schemas.media import Video
 from schemas.tracks import TRACK_OBJECTS, TRACK_SAMPLES, Tracks
 
 LICENCES = {"free": "CC-BY-4.0", "bound": "CC-BY-NC-4.0"}
-COUNT, WIDTH, HEIGHT, FOCAL, CAMERA_HEIGHT = 30, 320, 180, 260.0, 1.6
+COUNT, WIDTH, HEIGHT, FOCAL, CAMERA_HEIGHT = 30, 160, 90, 130.0, 1.6
 TIMES_S = np.cumsum(np.r_[0.0, np.tile([0.1, 0.05, 0.15], COUNT)])[:COUNT]  # not quite even
 INTRINSICS = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
 PITCH_DEG = 5.0

@@ -162,7 +162,7 @@ def test_labels_without_frames_stay_without():
 
 def test_clips_of_another_size_have_no_place_and_are_counted(tmp_path):
     assert common_size_and_rate([((4, 2), 10.0), ((8, 2), 20.0), ((4, 2), 12.0)]) == ((4, 2), 11)
-    catalog = publish_street(tmp_path / "home", {"clip": made_clip("free", width=240)})
+    catalog = publish_street(tmp_path / "home", {"clip": made_clip("free", width=120)})
     report = write(catalog, "lerobot", tmp_path / "out")
     dropped = json.loads((tmp_path / "out" / "dropped.json").read_text())
     assert {"what": "clips", "reason": "other_frame_size", "count": 1} in dropped
