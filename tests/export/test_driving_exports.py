@@ -1,51 +1,24 @@
 """Boxes of a version go out as KITTI tracking, Argoverse 2 and nuScenes, with the numbers of the street in closed form."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas
 import pytest
+from exported_street import write
 from scipy.spatial.transform import Rotation
 
 from benchmarks.labels_exports import READERS, difference
 from benchmarks.labels_street import CAMERA_HEIGHT, COUNT, TIMES_S, made_path, made_tracks, place, project, publish_street
-from catalogs.catalog import Catalog
-from catalogs.exports import FORMATS, Export, export
 from schemas.errors import WorldlineError
-from tasks.exporting_labels import label_formats
 
 DRIVING = ("kitti-tracking", "argoverse2", "nuscenes")
 
 
-def write(catalog: Catalog, form: str, out: Path, **chosen: Any) -> Export:
-    return export(catalog, "street", form, out, formats=FORMATS | label_formats(), **chosen)
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return publish_street(tmp_path_factory.mktemp("street") / "home")
-
-
-@pytest.fixture(scope="module")
-def exported(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Export once per format; return the folder."""
-    made: dict[str, Path] = {}
-
-    def folder(form: str) -> Path:
-        if form not in made:
-            made[form] = tmp_path_factory.mktemp("exports") / form
-            write(catalog, form, made[form])
-        return made[form]
-
-    return folder
-
-
 @pytest.mark.slow  # installs readers that cannot share our environment
 @pytest.mark.parametrize("form", READERS)
-def test_the_reader_of_its_own_ecosystem_gives_back_the_numbers(catalog, tmp_path, tmp_path_factory, form):
-    write(catalog, form, tmp_path / "out")
+def test_the_reader_of_its_own_ecosystem_gives_back_the_numbers(street, tmp_path, tmp_path_factory, form):
+    write(street, form, tmp_path / "out")
     read, allowed = READERS[form]
     assert difference(*read(tmp_path / "out", tmp_path_factory.getbasetemp())) <= allowed
 
@@ -189,16 +162,16 @@ def test_frames_without_a_pose_have_no_boxes(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", DRIVING)
-def test_the_same_version_gives_the_same_bytes(catalog, exported, tmp_path, form):
-    write(catalog, form, tmp_path / "again")
+def test_the_same_version_gives_the_same_bytes(street, exported, tmp_path, form):
+    write(street, form, tmp_path / "again")
     assert (tmp_path / "again" / "SHA256SUMS").read_text() == (exported(form) / "SHA256SUMS").read_text()
 
 
 @pytest.mark.parametrize("form", ["kitti-tracking", "argoverse2"])
-def test_annotated_logs_without_any_video_go_out_too(catalog, exported, tmp_path, form):
+def test_annotated_logs_without_any_video_go_out_too(street, exported, tmp_path, form):
     bare = publish_street(tmp_path / "home", {"clip": None})
     write(bare, form, tmp_path / "out", licence="commercial")
-    write(catalog, form, tmp_path / "filmed", licence="commercial")
+    write(street, form, tmp_path / "filmed", licence="commercial")
     for path in (tmp_path / "filmed").rglob("*"):
         if path.suffix in (".feather", ".txt"):
             assert (tmp_path / "out" / path.relative_to(tmp_path / "filmed")).read_bytes() == path.read_bytes()

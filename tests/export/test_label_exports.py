@@ -11,40 +11,15 @@ import numpy as np
 import pandas
 import pytest
 import webdataset
+from exported_street import write
 
 from benchmarks.labels_street import TIMES_S, artifacts_of, made_clip, made_path, made_questions, made_tracks, publish_street
-from catalogs.catalog import Catalog
-from catalogs.exports import FORMATS, Export, export
 from catalogs.governance import review
 from catalogs.versions import publish
 from flows.command_line import main
 from schemas.errors import WorldlineError
-from tasks.exporting_labels import label_formats
 
 TEXT = ("llava", "sharegpt", "videofolder", "webdataset")
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return publish_street(tmp_path_factory.mktemp("street") / "home")
-
-
-@pytest.fixture(scope="module")
-def exported(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Export once per format; return the folder."""
-    made: dict[str, Path] = {}
-
-    def folder(form: str) -> Path:
-        if form not in made:
-            made[form] = tmp_path_factory.mktemp("exports") / form
-            write(catalog, form, made[form])
-        return made[form]
-
-    return folder
-
-
-def write(catalog: Catalog, form: str, out: Path, **chosen: Any) -> Export:
-    return export(catalog, "street", form, out, formats=FORMATS | label_formats(), **chosen)
 
 
 def true_questions() -> dict[str, dict[str, Any]]:
@@ -87,16 +62,16 @@ def test_what_was_not_asked_is_counted_by_reason(exported, form):
 
 
 @pytest.mark.parametrize("form", TEXT)
-def test_only_what_may_be_sold_goes_out_commercially(catalog, tmp_path, form):
-    report = write(catalog, form, tmp_path / "out", licence="commercial")
+def test_only_what_may_be_sold_goes_out_commercially(street, tmp_path, form):
+    report = write(street, form, tmp_path / "out", licence="commercial")
     assert (report.rows["labels"], report.rows["clips"], report.clips) == (6, 1, 1)
     assert set(pandas.read_parquet(tmp_path / "out" / "label_facts.parquet")["licence"]) == {"CC-BY-4.0"}
     assert "bound people" not in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_the_same_version_gives_the_same_bytes(catalog, exported, tmp_path):
+def test_the_same_version_gives_the_same_bytes(street, exported, tmp_path):
     for form in TEXT:
-        write(catalog, form, tmp_path / form)
+        write(street, form, tmp_path / form)
         assert (tmp_path / form / "SHA256SUMS").read_text() == (exported(form) / "SHA256SUMS").read_text()
 
 
@@ -135,8 +110,8 @@ def test_a_folder_that_exists_is_refused_and_a_version_without_questions_leaves_
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_the_command_writes_labels(catalog, tmp_path, capsys):
-    assert main(["export", "street", "llava", str(tmp_path / "out"), "--home", str(catalog.home)]) == 0
+def test_the_command_writes_labels(street, tmp_path, capsys):
+    assert main(["export", "street", "llava", str(tmp_path / "out"), "--home", str(street.home)]) == 0
     assert "labels" in capsys.readouterr().out
     readme = (tmp_path / "out" / "README.md").read_text()
     assert "label_facts.parquet" in readme

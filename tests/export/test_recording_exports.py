@@ -10,25 +10,14 @@ import numpy as np
 import pandas
 import pyarrow.parquet as pq
 import pytest
+from exported_street import write
 from rerun.chunk import RrdReader
 from rerun.experimental import LeRobotReader
 
 from benchmarks.labels_exports import difference, read_rerun
 from benchmarks.labels_street import COUNT, TIMES_S, made_clip, made_path, made_questions, publish_street
-from catalogs.catalog import Catalog
-from catalogs.exports import FORMATS, Export, export
 from schemas.errors import WorldlineError
-from tasks.exporting_labels import label_formats
 from worldline.label_files.lerobot_dataset import common_size_and_rate, facts_at_rate, frames_at_rate
-
-
-def write(catalog: Catalog, form: str, out: Path, **chosen: Any) -> Export:
-    return export(catalog, "street", form, out, formats=FORMATS | label_formats(), **chosen)
-
-
-@pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
-    return publish_street(tmp_path_factory.mktemp("street") / "home")
 
 
 def chunks(path: Path) -> dict[tuple[str, bool, str], list[Any]]:
@@ -44,13 +33,13 @@ def chunks(path: Path) -> dict[tuple[str, bool, str], list[Any]]:
 # -- Rerun -------------------------------------------------------------------------------------------------------------
 
 
-def test_rerun_gives_back_camera_objects_and_questions_at_their_times(catalog, tmp_path):
-    write(catalog, "rerun", tmp_path / "out")
+def test_rerun_gives_back_camera_objects_and_questions_at_their_times(street, tmp_path):
+    write(street, "rerun", tmp_path / "out")
     assert difference(*read_rerun(tmp_path / "out", tmp_path)) < 1e-5  # Rerun keeps 32 bits
 
 
-def test_a_recording_holds_lens_video_boxes_and_speeds_and_one_timeline(catalog, tmp_path):
-    write(catalog, "rerun", tmp_path / "out")
+def test_a_recording_holds_lens_video_boxes_and_speeds_and_one_timeline(street, tmp_path):
+    write(street, "rerun", tmp_path / "out")
     found = chunks(tmp_path / "out" / "recordings" / "free.rrd")
     shown = [int(value[0]) for value in found["/world/camera/image", False, "VideoFrameReference:timestamp"]]
     assert np.abs(np.array(shown) / 1e9 - TIMES_S).max() < 1e-6
@@ -65,9 +54,9 @@ def test_a_recording_holds_lens_video_boxes_and_speeds_and_one_timeline(catalog,
     assert {name for _, _, name in found if "time" in name and ":" not in name} == {"clip_time"}
 
 
-def test_two_recordings_of_a_version_hold_the_same_data(catalog, tmp_path):
+def test_two_recordings_of_a_version_hold_the_same_data(street, tmp_path):
     for name in ("one", "two"):
-        write(catalog, "rerun", tmp_path / name)
+        write(street, "rerun", tmp_path / name)
     one, two = (chunks(tmp_path / name / "recordings" / "free.rrd") for name in ("one", "two"))
     assert one == two
 
@@ -87,18 +76,18 @@ def test_an_annotated_log_without_video_has_a_recording(tmp_path):
     assert len(found["/world/objects/1", False, "Boxes3D:centers"]) == COUNT
 
 
-def test_without_rerun_the_format_says_what_to_install(catalog, tmp_path, monkeypatch):
+def test_without_rerun_the_format_says_what_to_install(street, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
     with pytest.raises(WorldlineError, match=r"needs the package rerun-sdk: pip install 'worldline\[rerun\]'"):
-        write(catalog, "rerun", tmp_path / "out")
+        write(street, "rerun", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
 
 
 # -- LeRobot -----------------------------------------------------------------------------------------------------------
 
 
-def test_rerun_reads_the_lerobot_dataset_episode_by_episode(catalog, tmp_path):
-    write(catalog, "lerobot", tmp_path / "out")
+def test_rerun_reads_the_lerobot_dataset_episode_by_episode(street, tmp_path):
+    write(street, "lerobot", tmp_path / "out")
     reader = LeRobotReader(tmp_path / "out")
     assert reader.version == "v3"
     assert reader.episodes() == [0, 1]
@@ -114,8 +103,8 @@ def test_rerun_reads_the_lerobot_dataset_episode_by_episode(catalog, tmp_path):
         assert len([value for value in found["/observation.images.front VideoStream:sample"] if value]) == 29
 
 
-def test_a_lerobot_dataset_says_of_itself_what_its_files_hold(catalog, tmp_path):
-    write(catalog, "lerobot", tmp_path / "out")
+def test_a_lerobot_dataset_says_of_itself_what_its_files_hold(street, tmp_path):
+    write(street, "lerobot", tmp_path / "out")
     root = tmp_path / "out"
     info = json.loads((root / "meta" / "info.json").read_text())
     episodes = pq.read_table(root / "meta" / "episodes" / "chunk-000" / "file-000.parquet").to_pylist()
@@ -143,8 +132,8 @@ def test_frames_are_those_nearest_to_the_ticks_of_the_rate():
     assert frames_at_rate(np.array([3.0]), 10).tolist() == [0]
 
 
-def test_labels_of_a_lerobot_dataset_name_the_frames_of_its_episodes(catalog, tmp_path):
-    write(catalog, "lerobot", tmp_path / "out")
+def test_labels_of_a_lerobot_dataset_name_the_frames_of_its_episodes(street, tmp_path):
+    write(street, "lerobot", tmp_path / "out")
     rows = pandas.read_parquet(tmp_path / "out" / "label_facts.parquet")
     assert len(rows) == 2 * made_questions("free").rows.num_rows
     expected = [round(10 * TIMES_S[frame]) for frame in (5, 25)]
@@ -169,7 +158,7 @@ def test_clips_of_another_size_have_no_place_and_are_counted(tmp_path):
     assert report.rows["clips"] == 1
 
 
-def test_the_same_version_gives_the_same_lerobot_bytes(catalog, tmp_path):
+def test_the_same_version_gives_the_same_lerobot_bytes(street, tmp_path):
     for name in ("one", "two"):
-        write(catalog, "lerobot", tmp_path / name)
+        write(street, "lerobot", tmp_path / name)
     assert (tmp_path / "one" / "SHA256SUMS").read_text() == (tmp_path / "two" / "SHA256SUMS").read_text()
