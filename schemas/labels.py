@@ -62,7 +62,7 @@ QUESTIONS = pa.schema(
         ("question", pa.string()),
         ("answer", pa.string()),
         ("answer_value", pa.float64()),  # number behind the answer, null for words
-        ("answer_unit", pa.string()),  # "m", "km/h", "o'clock", "s", or ""
+        ("answer_unit", pa.string()),  # "m", "km/h", "o'clock", "s", "count", or ""
         ("answer_p5", pa.float64()),
         ("answer_p95", pa.float64()),
         ("answer_end_value", pa.float64()),  # end of an interval answer, else null
@@ -75,6 +75,16 @@ QUESTIONS = pa.schema(
         ("metric", pa.bool_()),
         ("scale_source", pa.string()),
         ("scale_sigma", pa.float64()),
+        # Columns from here on are null in questions asked before there were any.
+        ("options", pa.list_(pa.string())),  # of a multiple choice, the answer among them at a random place; empty: none
+        # What a direction is told against: "self_initial" (12 o'clock is the object's own heading when the window begins),
+        # "ego" (12 is the camera's forward direction), "other_object" (the heading of the object that is named first),
+        # "self" (the object's own left and right), "camera" (the camera's axes when the window begins), "above", or "".
+        ("reference", pa.string()),
+        ("fx_px", pa.float64()),  # intrinsics of the clip's camera, null where the clip has no pictures
+        ("fy_px", pa.float64()),
+        ("cx_px", pa.float64()),
+        ("cy_px", pa.float64()),
     ]
 )
 

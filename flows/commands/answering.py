@@ -65,14 +65,14 @@ def _score(options: argparse.Namespace) -> None:
 def _questions(options: argparse.Namespace) -> "list[Question]":
     from worldline.answers.question_files import read_questions, to_questions
 
-    path = Path(options.questions)
+    path, multiple_choice = Path(options.questions), options.rules == "mcq"
     if path.exists() or path.suffix in (".json", ".jsonl", ".parquet"):
-        return read_questions(path)
+        return read_questions(path, multiple_choice)
     version = open_catalog(options).dataset(options.questions)
     rows = version.table("labels").to_pylist()
     if not rows:
         raise WorldlineError(f"{version.reference} has no questions: score against a version with labels")
-    return to_questions(rows, version.reference)
+    return to_questions(rows, version.reference, multiple_choice)
 
 
 def _percent(share: float) -> float | None:

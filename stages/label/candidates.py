@@ -1,4 +1,4 @@
-"""Candidates of ST-VLM's seven kinds of questions: the numbers behind each, and why some are not asked."""
+"""Candidates of questions, and those of ST-VLM's seven kinds: the numbers behind each, and why some are not asked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,16 +23,20 @@ class Candidates:
     """Possible questions of one kind in one bank of wordings, one entry per row.
 
     Attributes:
-        kind: ST-VLM kind. bank: key of `WORDINGS`.
+        kind: what rows of questions are grouped by. bank: key of `WORDINGS`.
+        reference: what a direction is told against, see `QUESTIONS`.
         first, second: `[K]` track ids, second -1 where there is none.
         start_s, end_s: `[K]` the window that is asked about.
         value, low, high, end_value: `[K]` number behind the answer, its 5 and 95 % quantiles, end of an interval.
         word: `[K]` word of the answer ("left", "same") or of the direction asked for; or None.
+        subject: `[K]` what the question is about where it is no track ("cars", "the green car"), or None.
+        code: `[K]` whole numbers that tell apart candidates of the same objects and window.
         reason: `[K]` why it is not asked, or None.
     """
 
     kind: str
     bank: str
+    reference: str
     first: np.ndarray
     second: np.ndarray
     start_s: np.ndarray
@@ -42,6 +46,8 @@ class Candidates:
     high: np.ndarray
     end_value: np.ndarray
     word: np.ndarray
+    subject: np.ndarray
+    code: np.ndarray
     reason: np.ndarray
 
 
@@ -55,6 +61,7 @@ class Margins:
         min_sigmas: difference over its standard deviation (the scale's error is common and does not count).
         max_direction_sigma: standard deviation over length of a displacement whose direction is compared.
         max_clock_sigma_hours: of a movement direction.
+        max_turn_sigma_hours: of the change of direction by which a turn is named.
         min_interval_s: shortest interval asked for. max_span_s: longest window of such a question.
     """
 
@@ -63,6 +70,7 @@ class Margins:
     min_sigmas: float = 2.0
     max_direction_sigma: float = 0.15
     max_clock_sigma_hours: float = 0.5
+    max_turn_sigma_hours: float = 0.33
     min_interval_s: float = 1.0
     max_span_s: float = 20.0
 
@@ -70,17 +78,21 @@ class Margins:
 Rule = tuple[np.ndarray, str | np.ndarray]  # where it applies, and the reason
 
 
-def _reasons(rules: Sequence[Rule]) -> np.ndarray:
+def reasons(rules: Sequence[Rule]) -> np.ndarray:
     """Return the first reason that applies, None where none does."""
     return choose([applies for applies, _ in rules], [text for _, text in rules])
 
 
-def _make(kind: str, bank: str, windows: dict[str, np.ndarray], reason: np.ndarray, **values: np.ndarray) -> Candidates:
+def make(
+    kind: str, bank: str, windows: dict[str, np.ndarray], reason: np.ndarray, reference: str = "", **values: np.ndarray
+) -> Candidates:
+    """Return candidates of one bank; what is not among `values` is empty, and the first object is the windows' track."""
     count = len(reason)
     blank = {name: np.full(count, np.nan) for name in ("value", "low", "high", "end_value")}
-    defaults = blank | {"word": np.full(count, None, object), "second": np.full(count, -1)}
+    blank |= {name: np.full(count, None, object) for name in ("word", "subject")}
+    defaults = blank | {"second": np.full(count, -1), "code": np.zeros(count, np.int64)}
     window = {"first": windows["track_id"], "start_s": windows["start_s"], "end_s": windows["end_s"]}
-    return Candidates(kind=kind, bank=bank, reason=reason, **(defaults | window | values))
+    return Candidates(kind=kind, bank=bank, reference=reference, reason=reason, **(defaults | window | values))
 
 
 def single_candidates(windows: dict[str, np.ndarray], camera_terms: bool, margins: Margins) -> list[Candidates]:
@@ -110,14 +122,15 @@ def single_candidates(windows: dict[str, np.ndarray], camera_terms: bool, margin
     chosen = np.flatnonzero(in_view)
     seen = {name: values[chosen] for name, values in windows.items()}
     return [
-        _make("traveled_distance", "traveled_distance", windows, _reasons(metric), **distance),
-        _make("traveling_speed", "traveling_speed", windows, _reasons(metric), **speed),
-        _make("movement_direction", "movement_direction", windows, _reasons(clock), **hours),
-        _make(
+        make("traveled_distance", "traveled_distance", windows, reasons(metric), "", **distance),
+        make("traveling_speed", "traveling_speed", windows, reasons(metric), "", **speed),
+        make("movement_direction", "movement_direction", windows, reasons(clock), "self_initial", **hours),
+        make(
             "movement_direction",
             "movement_direction.image",
             seen,
-            _reasons(unseen)[chosen],
+            reasons(unseen)[chosen],
+            "camera",
             word=seen["image_motion"],
         ),
     ]
@@ -127,13 +140,7 @@ def pair_candidates(
     windows: dict[str, np.ndarray], states: dict[str, np.ndarray], scale_sigma: float, margins: Margins
 ) -> list[Candidates]:
     """Return comparisons of every two objects in the same window; they need no scale."""
-    order = np.lexsort((windows["track_id"], windows["end_s"], windows["start_s"]))
-    windows = {name: values[order] for name, values in windows.items()}
-    start = windows["start_s"]
-    after = np.searchsorted(start, start, side="right") - np.arange(len(start)) - 1
-    first = np.repeat(np.arange(len(start)), after)
-    second = np.arange(len(first)) - np.repeat(np.cumsum(after) - after, after) + first + 1
-    a, b = ({name: values[index] for name, values in windows.items()} for index in (first, second))
+    a, b = window_pairs(windows)
     rejected = ~(is_none(a["rejected"]) & is_none(b["rejected"]))
     still = (a["state"] != "moving") | (b["state"] != "moving")
     base = [(rejected, "window_rejected"), (still, "not_both_moving")]
@@ -143,25 +150,40 @@ def pair_candidates(
         mine, other = a[f"{quantity}_p50"], b[f"{quantity}_p50"]
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = mine / other
-            sigma = np.hypot(_noise_sigma(a, quantity, scale_sigma), _noise_sigma(b, quantity, scale_sigma))
+            sigma = np.hypot(noise_sigma(a, quantity, scale_sigma), noise_sigma(b, quantity, scale_sigma))
             close = ~(np.maximum(ratio, 1 / ratio) >= margins.min_ratio)
             noisy = ~(np.abs(mine - other) > margins.min_sigmas * sigma)
-        reason = _reasons([*base, (close, "ratio_below_margin"), (noisy, "difference_within_noise")])
-        result.append(_make(kind, kind, a, reason, value=ratio, **which))
+        reason = reasons([*base, (close, "ratio_below_margin"), (noisy, "difference_within_noise")])
+        result.append(make(kind, kind, a, reason, "", value=ratio, **which))
     moved = displacements(a, states), displacements(b, states)
     word = relative_direction_word(angle_between(*moved))
     with np.errstate(invalid="ignore", divide="ignore"):
-        spread = [_noise_sigma(side, "displacement", scale_sigma) / side["displacement_p50"] for side in (a, b)]
+        spread = [noise_sigma(side, "displacement", scale_sigma) / side["displacement_p50"] for side in (a, b)]
     vague = ~(np.maximum(*spread) <= margins.max_direction_sigma)
-    reason = _reasons([*base, (vague, "uncertain"), (is_none(word), "angle_between_classes")])
-    result.append(_make("direction_comparison", "direction_comparison", a, reason, word=word, **which))
+    reason = reasons([*base, (vague, "uncertain"), (is_none(word), "angle_between_classes")])
+    result.append(make("direction_comparison", "direction_comparison", a, reason, "", word=word, **which))
     chosen = (a["rejected"] == "no_world_position") & (b["rejected"] == "no_world_position")
     seen, other_seen = ({name: values[chosen] for name, values in side.items()} for side in (a, b))
     result.append(_seen_pairs(seen, other_seen))
     return result
 
 
-def _noise_sigma(windows: dict[str, np.ndarray], quantity: str, scale_sigma: float) -> np.ndarray:
+def window_pairs(windows: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the windows of every two tracks at the same time, each pair once, that of the smaller id first."""
+    order = np.lexsort((windows["track_id"], windows["end_s"], windows["start_s"]))
+    start = windows["start_s"][order]
+    after = np.searchsorted(start, start, side="right") - np.arange(len(start)) - 1
+    first = np.repeat(np.arange(len(start)), after)
+    second = np.arange(len(first)) - np.repeat(np.cumsum(after) - after, after) + first + 1
+    return rows_of(windows, order[first]), rows_of(windows, order[second])
+
+
+def rows_of(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the chosen rows of every column."""
+    return {name: values[rows] for name, values in columns.items()}
+
+
+def noise_sigma(windows: dict[str, np.ndarray], quantity: str, scale_sigma: float) -> np.ndarray:
     """Return the standard deviation of a quantity without the share of the scale, which all tracks have in common."""
     total = (windows[f"{quantity}_p95"] - windows[f"{quantity}_p5"]) / _Z90
     common = scale_sigma * windows[f"{quantity}_p50"]
@@ -170,17 +192,22 @@ def _noise_sigma(windows: dict[str, np.ndarray], quantity: str, scale_sigma: flo
 
 def displacements(windows: dict[str, np.ndarray], states: dict[str, np.ndarray]) -> np.ndarray:
     """Return `[K, 3]` displacement of each window from the states' positions."""
+    ends = [states_at(states, windows["track_id"], windows[name]) for name in ("end_s", "start_s")]
+    last, first = (np.stack([side[name] for name in "xyz"], -1) for side in ends)
+    return last - first
+
+
+def states_at(states: dict[str, np.ndarray], track_id: np.ndarray, time_s: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the state of each track at a grid time: `[K]` numbers, NaN where there is none, and words, "" there."""
     key = states["track_id"] * 1e6 + np.rint(states["time_s"] * 1000) / 1000
-    place = np.stack([states[name] for name in "xyz"], -1)
     if not len(key):
-        return np.full((len(windows["start_s"]), 3), np.nan)
-
-    def at(time: np.ndarray) -> np.ndarray:
-        wanted = windows["track_id"] * 1e6 + np.rint(time * 1000) / 1000
-        index = np.clip(np.searchsorted(key, wanted - 1e-4), 0, len(key) - 1)
-        return np.where((np.abs(key[index] - wanted) < 1e-3)[:, None], place[index], np.nan)
-
-    return at(windows["end_s"]) - at(windows["start_s"])
+        return {
+            name: np.full(len(time_s), "" if values.dtype == object else np.nan, values.dtype) for name, values in states.items()
+        }
+    wanted = track_id * 1e6 + np.rint(time_s * 1000) / 1000
+    index = np.clip(np.searchsorted(key, wanted - 1e-4), 0, len(key) - 1)
+    there = np.abs(key[index] - wanted) < 1e-3
+    return {name: np.where(there, values[index], "" if values.dtype == object else np.nan) for name, values in states.items()}
 
 
 def _seen_pairs(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> Candidates:
@@ -194,7 +221,7 @@ def _seen_pairs(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> Candidate
     word = choose([same & known, opposite], ["same", "opposite"])
     reason = choose([is_none(word)], ["direction_undefined"])
     which = {"first": a["track_id"], "second": b["track_id"]}
-    return _make("direction_comparison", "direction_comparison.image", a, reason, word=word, **which)
+    return make("direction_comparison", "direction_comparison.image", a, reason, "camera", word=word, **which)
 
 
 def interval_candidates(
@@ -243,7 +270,8 @@ def interval_candidates(
     ]
     window = {"track_id": ids[row[begin]], "start_s": grid[low - offset], "end_s": grid[high - offset]}
     times = {"value": grid[begin - offset], "end_value": grid[end - offset]}
-    return _make("direction_timestamp", bank, window, _reasons(rules), word=code.astype(object), **times)
+    reference = "camera" if bank.endswith(".image") else "self_initial"
+    return make("direction_timestamp", bank, window, reasons(rules), reference, code=code.astype(np.int64), **times)
 
 
 def clock_timeline(kinematics: Kinematics, states: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from schemas.tracks import Tracks, Truth
 from stages.contract import Progress, stage
 from stages.label.matching import Match, TrueMotion, match_tracks, true_motion
 from stages.label.phrases import read_back
+from stages.label.true_words import true_motion_words
 from stages.label.wordings import IMAGE_WORDINGS, SEEN_DIRECTIONS, WORDINGS
 from worldline.kinematics.definitions import (
     KMH_PER_MPS,
@@ -309,9 +310,10 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
     seen = table["wording"].to_numpy() >= IMAGE_WORDINGS
     lists = table["track_ids"].combine_chunks()
     flat = lists.flatten().to_numpy()
-    offset = np.cumsum(lists.value_lengths().to_numpy()) - lists.value_lengths().to_numpy()
-    paired = lists.value_lengths().to_numpy() > 1
-    owners = [_owners(flat[offset], match), _owners(flat[np.minimum(offset + 1, len(flat) - 1)], match)]
+    named = lists.value_lengths().to_numpy()
+    offset, paired = np.cumsum(named) - named, named > 1
+    flat = np.append(flat, [-1, -1])  # what asks about no object in particular may come last
+    owners = [_owners(np.where(named > place, flat[offset + place], -1), match) for place in (0, 1)]
     distance, row, first, last = _window_truth(start, end, owners[0], motion)
     other_distance, other_row, *_ = _window_truth(start, end, owners[1], motion)
     known = np.isfinite(distance) & (~paired | np.isfinite(other_distance))
@@ -335,6 +337,7 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
     mirrored = choose([word == key for key in opposite], list(opposite.values()))
     pair_word = choose([word == other_word, mirrored == other_word], ["same", "opposite"])
     told = choose([word == key for key in SEEN_DIRECTIONS], list(SEEN_DIRECTIONS.values()))
+    own_words = true_motion_words(kind, paired, *steps, moved, other_moved)
     asked = _asked_hour(table)
     iou = _interval_iou(value, end_value, asked, row, first, last, motion)
     rules = [
@@ -342,6 +345,8 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
         (kind == "traveling_speed", fast, known),
         ((kind == "movement_direction") & ~seen, value == hour, known),
         ((kind == "movement_direction") & seen, answer == told, known & ~is_none(told)),
+        (kind == "translation", answer == told, known & ~is_none(told)),
+        (~is_none(own_words), answer == own_words, known),
         ((kind == "direction_timestamp") & ~seen, iou >= 0.5, known & np.isfinite(asked)),
         (np.isin(kind.astype(str), ("distance_comparison", "speed_comparison")), larger, known),
         ((kind == "direction_comparison") & ~seen, answer == relation, known),

@@ -1,8 +1,9 @@
-"""Questions and answers about motion: ST-VLM's seven kinds (arXiv 2503.19355), asked only where the answer is sure.
+"""Questions and answers about motion: the kinds of ST-VLM (arXiv 2503.19355) and of VLM4D (arXiv 2508.02095).
 
-Every possible question is a candidate; one that is not asked is counted under its reason. Distances and speeds need a
-trusted scale, directions need gravity, comparisons need neither. Objects without any world position (a camera on a
-tripod, no scale) get directions in the camera's view alone.
+They are asked only where the answer is sure: every possible question is a candidate, and one that is not asked is counted
+under its reason. Distances and speeds need a trusted scale, directions need gravity, comparisons need neither. Objects
+without any world position (a camera on a tripod, no scale) get directions in the camera's view alone. Each question can
+also be put as a multiple choice.
 """
 
 import hashlib
@@ -16,14 +17,30 @@ from schemas.cameras import CameraPath
 from schemas.labels import EGO_TRACK_ID, QUESTIONS, REJECTIONS, Kinematics, Questions
 from schemas.tracks import Tracks
 from stages.contract import Progress, stage
-from stages.label.candidates import Candidates, Margins, clock_timeline, interval_candidates, pair_candidates, single_candidates
+from stages.label.candidates import (
+    Candidates,
+    Margins,
+    clock_timeline,
+    interval_candidates,
+    pair_candidates,
+    rows_of,
+    single_candidates,
+)
 from stages.label.image_motion import image_motion_word, image_rates
+from stages.label.options import make_options
 from stages.label.phrases import mix, referring_phrases, render
-from stages.label.wordings import IMAGE_WORDINGS, SEEN_DIRECTIONS, WORDINGS
+from stages.label.rounding import DISTANCE_STEPS, SPEED_STEPS, rounded_text
+from stages.label.scene_candidates import absent_candidates, count_candidates
+from stages.label.timeline_candidates import timeline_candidates
+from stages.label.view_candidates import view_candidates
+from stages.label.wordings import ANSWERS, COUNTED_MOTIONS, IMAGE_WORDINGS, SEEN_DIRECTIONS, WORDINGS
 from worldline.kinematics.words import choose, is_none
 
-_UNITS = {"traveled_distance": "m", "traveling_speed": "km/h", "movement_direction": "o'clock", "direction_timestamp": "s"}
-_STEPS = np.array([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0])
+_UNITS = {
+    "traveled_distance": "m", "traveling_speed": "km/h", "movement_direction": "o'clock", "direction_timestamp": "s",
+    "stop_count": "count", "turn_count": "count", "counting": "count",
+}  # fmt: skip
+_COMPARISONS = ("distance_comparison", "speed_comparison", "direction_comparison")
 _SEEN_CODES = ("left", "right", "toward", "away")
 
 
@@ -32,7 +49,8 @@ class QuestionsConfig:
     """What is asked.
 
     Attributes:
-        max_per_kind: at most so many questions of a kind.
+        max_per_kind: at most so many questions of a bank of wordings.
+        absent_share: share of all questions that ask for an object that is not there, as far as there are candidates.
         max_answer_share: no answer in words, and no clock hour, takes a larger share of its kind than this (a kind with
             one answer only keeps two questions): most objects go straight on, and "12 o'clock" would teach nothing.
         include_camera: ask about the camera's own motion too.
@@ -42,12 +60,13 @@ class QuestionsConfig:
 
     max_per_kind: int = 200
     max_answer_share: float = 0.4
+    absent_share: float = 0.1
     include_camera: bool = True
     image_threshold: float = 0.03
     margins: Margins = field(default_factory=Margins)
 
 
-@stage("label.questions", version=1)
+@stage("label.questions", version=2)
 def ask_questions(
     kinematics: Kinematics, tracks: Tracks, path: CameraPath, config: QuestionsConfig, *, seed: int, progress: Progress
 ) -> Questions:
@@ -69,13 +88,23 @@ def ask_questions(
     if not config.include_camera:
         windows = {name: values[windows["track_id"] != EGO_TRACK_ID] for name, values in windows.items()}
         states = {name: values[states["track_id"] != EGO_TRACK_ID] for name, values in states.items()}
-    candidates = single_candidates(windows, kinematics.gravity_source == "none", config.margins)
-    candidates += pair_candidates(windows, states, kinematics.scale_sigma, config.margins)
+    gravity, sigma, margins = kinematics.gravity_source != "none", kinematics.scale_sigma, config.margins
+    candidates = single_candidates(windows, not gravity, margins)
+    candidates += pair_candidates(windows, states, sigma, margins)
     candidates += _interval_kinds(kinematics, tracks, path, windows, states, config)
-    blocks, refused = [], []
+    seen = view_candidates(windows, states, path, gravity, sigma, margins)
+    candidates += seen
+    objects = rows_of(windows, np.flatnonzero(windows["track_id"] != EGO_TRACK_ID))
+    candidates += [count_candidates(objects, seen[0], tracks), absent_candidates(windows, tracks)]
+    blocks: list[pa.Table] = []
+    refused: list[pa.Table] = []
     named = _name_all(candidates, tracks, path)
     for index, (group, (phrases, reason)) in enumerate(zip(candidates, named, strict=True)):
-        block, reasons = _ask(group, phrases, reason, kinematics, path, config, seed)
+        most = config.max_per_kind
+        if group.kind == "absent_object":  # the last of the kinds
+            asked = sum(block.num_rows for block in blocks)
+            most = min(most, round(asked * config.absent_share / (1 - config.absent_share)))
+        block, reasons = _ask(group, phrases, reason, kinematics, path, most, config.max_answer_share, seed)
         blocks.append(block)
         refused.append(reasons)
         progress(index + 1, len(candidates), group.kind)
@@ -105,13 +134,12 @@ def _interval_kinds(
     states: dict[str, np.ndarray],
     config: QuestionsConfig,
 ) -> list[Candidates]:
-    """Return candidates of "when does it move toward": on the clock, and in the camera's view where nothing is located."""
-    result = []
-    if kinematics.gravity_source != "none":
-        hours, grid, ids = clock_timeline(kinematics, states)
-        result.append(
-            interval_candidates(hours, grid, ids, _blocked(windows, ids, grid), "direction_timestamp", 12, config.margins)
-        )
+    """Return candidates about longer spans: stops and turns, and "when does it move toward", on the clock and as seen."""
+    hours, grid, ids = clock_timeline(kinematics, states)
+    blocked, gravity = _blocked(windows, ids, grid), kinematics.gravity_source != "none"
+    result = timeline_candidates(states, blocked, grid, ids, gravity, kinematics.scale_sigma, config.margins)
+    if gravity:
+        result.append(interval_candidates(hours, grid, ids, blocked, "direction_timestamp", 12, config.margins))
     unlocated = np.unique(windows["track_id"][windows["rejected"] == "no_world_position"]).astype(int)
     unlocated = unlocated[unlocated != EGO_TRACK_ID]
     samples = _arrays(tracks.samples)
@@ -174,39 +202,33 @@ def _ask(
     reason: np.ndarray,
     kinematics: Kinematics,
     path: CameraPath,
-    config: QuestionsConfig,
+    most: int,
+    max_answer_share: float,
     seed: int,
 ) -> tuple[pa.Table, pa.Table]:
-    """Turn one bank's candidates into questions, and count those that are not asked."""
-    code = _code(group)
+    """Turn one bank's candidates into at most `most` questions, and count those that are not asked."""
     bank = list(WORDINGS).index(group.bank)
     milliseconds = [np.rint(times * 1000).astype(np.int64) for times in (group.start_s, group.end_s)]
-    what = mix(seed, bank, group.first.astype(int), group.second.astype(int), *milliseconds, code)
+    what = mix(seed, bank, group.first.astype(int), group.second.astype(int), *milliseconds, group.code)
     open_rows = np.flatnonzero(is_none(reason))
-    kept = open_rows[_balanced(group, open_rows, what[open_rows], config)]
+    kept = open_rows[_balanced(group, open_rows, what[open_rows], max_answer_share)]
     reason[np.setdiff1d(open_rows, kept)] = "answer_too_common"
     ranked = kept[np.argsort(what[kept], kind="stable")]
-    reason[ranked[config.max_per_kind :]] = "quota"
-    chosen = np.sort(ranked[: config.max_per_kind])
+    reason[ranked[most:]] = "quota"
+    chosen = np.sort(ranked[:most])
     names, counts = np.unique(reason[~is_none(reason)].astype(str), return_counts=True)
     refused = make_table(REJECTIONS, {"kind": [group.kind] * len(names), "reason": names.tolist(), "count": counts.tolist()})
     return _table(group, chosen, what, phrases, kinematics, path), refused
 
 
-def _code(group: Candidates) -> np.ndarray:
-    """Return an integer that tells apart candidates of the same objects and window."""
-    return group.word.astype(np.int64) if group.kind == "direction_timestamp" else np.zeros(len(group.reason), np.int64)
-
-
-def _balanced(group: Candidates, rows: np.ndarray, order: np.ndarray, config: QuestionsConfig) -> np.ndarray:
-    """Return which of `rows` to keep so that no answer dominates its kind."""
-    unbalanced = group.kind in ("movement_direction", "direction_comparison") and config.max_answer_share < 1
-    if not unbalanced or not len(rows):
+def _balanced(group: Candidates, rows: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
+    """Return which of `rows` to keep so that no answer takes more than `share` of its bank."""
+    in_words = group.bank in ANSWERS or _UNITS.get(group.kind) in ("o'clock", "count")
+    if not in_words or group.kind == "absent_object" or share >= 1 or not len(rows):
         return np.ones(len(rows), bool)
-    words = group.word[rows]
-    answers = np.where(is_none(words), np.char.mod("%d", np.nan_to_num(group.value[rows]).astype(int)), words).astype(str)
+    words, numbers = group.word[rows], np.char.mod("%d", np.nan_to_num(group.value[rows]).astype(int))
+    answers = np.where(np.isfinite(group.value[rows]), numbers, words).astype(str)
     _, answer, count = np.unique(answers, return_inverse=True, return_counts=True)
-    share = config.max_answer_share
     for _ in range(len(count)):  # capping one answer makes the next one's share larger
         others = count.sum() - count
         count = np.minimum(count, np.maximum(2, np.floor(share / (1 - share) * others)).astype(int))
@@ -230,23 +252,25 @@ def _table(
     wording = (what[rows] % np.uint64(len(templates))).astype(int)
     first, second, value = group.first[rows], group.second[rows], group.value[rows]
     names = [phrase[rows] for phrase in phrases]
-    if group.second.max(initial=-1) >= 0:  # who is named first must not tell the answer
+    paired, placed = group.second.max(initial=-1) >= 0, is_none(group.subject).all()
+    if group.kind in _COMPARISONS:  # who is named first must not tell the answer
         swap = (what[rows] >> np.uint64(40)) % np.uint64(2) == 1
         first, second = np.where(swap, second, first), np.where(swap, first, second)
         names = [np.where(swap, names[1], names[0]), np.where(swap, names[0], names[1])]
         value = np.where(swap, 1 / value, value)
     start, end = group.start_s[rows], group.end_s[rows]
     seconds = {"start": np.char.mod("%.1f", start), "end": np.char.mod("%.1f", end)}
-    values = {"object": names[0], "other": names[1], "asked": _asked(group, rows)} | seconds
+    values = {
+        "object": np.where(is_none(group.subject[rows]), names[0], group.subject[rows]),
+        "other": names[1],
+        "asked": _asked(group, rows),
+    } | seconds
     question = render(templates, wording, values)
     answer = _answers(group, rows, value, names)
     unit = "" if group.bank.endswith(".image") and group.kind != "direction_timestamp" else _UNITS.get(group.kind, "")
-    paired = group.second.max(initial=-1) >= 0
-    numbers = np.stack([first, second], 1)[:, : 2 if paired else 1].astype(np.int32)
-    width = numbers.shape[1]
-    track_ids = pa.ListArray.from_arrays(np.arange(0, numbers.size + 1, width, dtype=np.int32), pa.array(numbers.ravel()))
+    numbers = np.stack([first, second], 1)[:, : (2 if paired else 1) if placed else 0].astype(np.int32)
     nearest = np.stack([np.abs(path.times_s[None] - times[:, None]).argmin(1) for times in (start, end)], 1).astype(np.int32)
-    frames = pa.ListArray.from_arrays(np.arange(0, nearest.size + 1, 2, dtype=np.int32), pa.array(nearest.ravel()))
+    options = make_options(group, rows, answer, value, names, what[rows])
     content = [question, answer, value, group.low[rows], group.high[rows], start, end]
     columns = {
         "question_id": [hashlib.sha256(repr(item).encode()).hexdigest()[:32] for item in zip(*content, strict=True)],
@@ -258,8 +282,8 @@ def _table(
         "answer_p5": pa.array(group.low[rows], from_pandas=True),
         "answer_p95": pa.array(group.high[rows], from_pandas=True),
         "answer_end_value": pa.array(group.end_value[rows], from_pandas=True),
-        "track_ids": track_ids,
-        "frames": frames,
+        "track_ids": _lists(numbers, np.ones(numbers.shape, bool)),
+        "frames": _lists(nearest, np.ones(nearest.shape, bool)),
         "start_s": start,
         "end_s": end,
         "wording": (wording + IMAGE_WORDINGS * group.bank.endswith(".image")).astype(np.int32),
@@ -267,15 +291,28 @@ def _table(
         "metric": np.full(len(rows), group.kind in ("traveled_distance", "traveling_speed")),
         "scale_source": np.full(len(rows), kinematics.scale_source, object),
         "scale_sigma": np.full(len(rows), kinematics.scale_sigma),
+        "options": _lists(options, ~is_none(options)),
+        "reference": np.full(len(rows), group.reference, object),
     }
+    focal = np.isfinite(path.intrinsics).all() and path.intrinsics[0, 0] > 1
+    for name, place in (("fx_px", (0, 0)), ("fy_px", (1, 1)), ("cx_px", (0, 2)), ("cy_px", (1, 2))):
+        columns[name] = pa.array(np.full(len(rows), path.intrinsics[place] if focal else np.nan), from_pandas=True)
     return make_table(QUESTIONS, columns)
 
 
+def _lists(values: np.ndarray, there: np.ndarray) -> pa.ListArray:
+    """Return a list per row of the values `[K, n]` that are there."""
+    offsets = np.concatenate([[0], np.cumsum(there.sum(1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values[there], pa.string() if values.dtype == object else None))
+
+
 def _asked(group: Candidates, rows: np.ndarray) -> np.ndarray:
-    """Return the direction that a timestamp question asks for, in words."""
+    """Return the direction that a timestamp question asks for, or the motion that is counted, in words."""
+    if group.kind == "counting":
+        return choose([group.word[rows] == word for word in COUNTED_MOTIONS], list(COUNTED_MOTIONS.values()), "")
     if group.kind != "direction_timestamp":
         return np.full(len(rows), "", object)
-    code = group.word[rows].astype(int)
+    code = group.code[rows]
     if group.bank.endswith(".image"):
         return np.array(["", *(SEEN_DIRECTIONS[word] for word in _SEEN_CODES)], object)[code]
     return np.char.mod("%d o'clock", code).astype(object)
@@ -285,38 +322,16 @@ def _answers(group: Candidates, rows: np.ndarray, value: np.ndarray, names: list
     """Return the answers as short texts."""
     match group.kind:
         case "traveled_distance":
-            return rounded_text(value, (group.high - group.low)[rows] / 3.29, base_steps=(0.1, 0.5, 1.0)) + " meters"
+            return rounded_text(value, (group.high - group.low)[rows] / 3.29, DISTANCE_STEPS) + " meters"
         case "traveling_speed":
-            return rounded_text(value, (group.high - group.low)[rows] / 3.29, base_steps=(1.0, 1.0, 1.0)) + " km/h"
+            return rounded_text(value, (group.high - group.low)[rows] / 3.29, SPEED_STEPS) + " km/h"
         case "direction_timestamp":
             start, end = np.char.mod("%.1f", value), np.char.mod("%.1f", group.end_value[rows])
             return np.char.add(np.char.add(np.char.add("from ", start), np.char.add(" to ", end)), " seconds").astype(object)
         case "distance_comparison" | "speed_comparison":
             return np.where(value > 1, names[0], names[1])
-    if group.bank == "movement_direction":
-        return np.char.mod("%d o'clock", np.nan_to_num(value).astype(int)).astype(object)
-    if group.bank == "movement_direction.image":
-        words = group.word[rows]
-        keys = list(SEEN_DIRECTIONS)
-        return choose([words == key for key in keys], [SEEN_DIRECTIONS[key] for key in keys], "")
-    return group.word[rows]
-
-
-def rounded_text(value: np.ndarray, sigma: np.ndarray, base_steps: tuple[float, float, float]) -> np.ndarray:
-    """Round numbers to what their standard deviation allows, as texts.
-
-    Args:
-        value: `[K]`.
-        sigma: `[K]` standard deviations.
-        base_steps: finest rounding below 10, below 50 and above.
-
-    Returns:
-        `[K]` texts such as "7.3", "24.5" or "120".
-    """
-    finest = np.select([np.abs(value) < 10, np.abs(value) < 50], base_steps[:2], base_steps[2])
-    allowed = _STEPS[np.clip(np.searchsorted(_STEPS, np.minimum(sigma, _STEPS[-1])), 0, len(_STEPS) - 1)]
-    step = np.maximum(finest, np.where(np.isfinite(sigma), allowed, finest))
-    # Never round half of the number away.
-    step = np.where(step > np.abs(value) / 2, np.maximum(finest, _STEPS[0]), step)
-    number = np.rint(value / step) * step
-    return np.where(step < 1, np.char.mod("%.1f", number), np.char.mod("%.0f", number)).astype(object)
+    if group.bank in ANSWERS:
+        texts = ANSWERS[group.bank]
+        return choose([group.word[rows] == word for word in texts], list(texts.values()), "")
+    form = "%d o'clock" if _UNITS[group.kind] == "o'clock" else "%d"
+    return np.char.mod(form, np.nan_to_num(value).astype(int)).astype(object)

@@ -117,6 +117,101 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
 }
 
+WORDINGS |= {
+    "translation": (
+        "Seen from the camera, in which direction does {object} itself move over the ground between {start} and {end} seconds?",
+        "From the camera's perspective, which way is {object} moving from {start} s to {end} s?",
+        "In which direction, as the camera looks at {start} s, does {object} travel between {start} and {end} seconds?",
+        "Which way does {object} go over the ground from {start} to {end} seconds, from the viewpoint of the camera?",
+        "Leaving the camera's own motion aside, where is {object} moving between {start} s and {end} s, in the camera's view?",
+        "What is the direction of travel of {object} between {start} and {end} seconds, seen from the camera?",
+        "From {start} s to {end} s, how does {object} change its place on the ground, as the camera sees it?",
+        "Watch {object} from {start} to {end} seconds. To which side of the camera's view does it travel?",
+    ),
+    "turning": (
+        "From its own point of view, which way does {object} turn between {start} and {end} seconds?",
+        "Does {object} turn left, turn right or go straight from {start} s to {end} s, seen from itself?",
+        "To which of its own sides does {object} turn between {start} and {end} seconds, if it turns at all?",
+        "As a passenger of {object} would say: which way does it turn from {start} to {end} seconds?",
+        "Between {start} s and {end} s, how does {object} change its heading from its own perspective?",
+        "Which turn does {object} make between {start} and {end} seconds, told from its own perspective?",
+        "From the perspective of {object} itself, in which direction is it turning from {start} s to {end} s?",
+        "What does {object} do between {start} and {end} seconds: turn left, turn right, turn around, go straight or stand still?",
+    ),
+    "rotation": (
+        "Seen from above, in which sense does the direction of travel of {object} rotate between {start} and {end} seconds?",
+        "Does {object} turn clockwise or counter-clockwise from {start} s to {end} s, seen from above, or neither?",
+        "Looking down from the sky, which way round does {object} turn between {start} and {end} seconds?",
+        "From {start} to {end} seconds, is the turn of {object} clockwise or counter-clockwise, seen from above?",
+        "On a map, in which rotational sense does {object} change its heading between {start} s and {end} s?",
+        "Which sense of rotation has the path of {object} between {start} and {end} seconds, viewed from above?",
+        "Watch {object} from {start} to {end} seconds. Which way does its heading rotate for a viewer above it?",
+        "Clockwise, counter-clockwise or not at all: how does {object} turn from {start} s to {end} s, seen from above?",
+    ),
+    "perspective.own": (
+        "Relative to the way {object} is headed at {start} s, where is it at {end} s?",
+        "From the perspective of {object} at {start} seconds, on which side does it find its own place of {end} seconds?",
+        "Take the first heading of {object} at {start} s as straight ahead. Where has it got to at {end} s?",
+        "At {start} s {object} looks where it is going. In which direction from there does it arrive by {end} s?",
+        "From its own viewpoint at {start} seconds, where does {object} end up at {end} seconds?",
+        "Compared with where {object} is going at {start} s, to which side is its place at {end} s?",
+        "Seen by {object} at {start} seconds, in which direction lies the place that it reaches at {end} seconds?",
+        "Where is {object} at {end} s, as told from its place and heading at {start} s?",
+    ),
+    "perspective": (
+        "From the point of view of {object}, headed as at {start} s, in which direction does {other} move until {end} s?",
+        "Imagine looking ahead from {object} at {start} seconds. Which way does {other} move over the ground until {end} seconds?",
+        "Somebody in {object} looks straight ahead at {start} s. Which way does {other} travel for them until {end} s?",
+        "Relative to the heading of {object} at {start} s, in which direction does {other} move over the ground by {end} s?",
+        "Seen from {object} as it is headed at {start} seconds, which way is {other} moving up to {end} seconds?",
+        "Take the perspective of {object} at {start} s. Where does {other} go between {start} and {end} s?",
+        "With the eyes of {object}, facing the way it goes at {start} s: what is the direction of travel of {other} until {end} s?",
+        "Put yourself into {object}, looking the way it heads at {start} s. To which side does {other} move by {end} s?",
+    ),
+    "stop_count": (
+        "How many times does {object} come to a stop between {start} and {end} seconds?",
+        "From {start} s to {end} s, how often does {object} stop?",
+        "Count the stops that {object} makes between {start} and {end} seconds.",
+        "How often does {object} change from moving to standing still from {start} to {end} seconds?",
+        "Between {start} s and {end} s, what is the number of times that {object} halts after moving?",
+        "Watch {object} from {start} to {end} seconds. How many times does it stop moving?",
+        "How many stops are there in the motion of {object} between {start} s and {end} s?",
+        "What number of times does {object} brake to a standstill from {start} s to {end} s?",
+    ),
+    "turn_count": (
+        "How many times does {object} change its direction of travel by a clear turn between {start} and {end} seconds?",
+        "From {start} s to {end} s, how many turns of 30 degrees or more does {object} make?",
+        "Count the direction changes (at least 30 degrees each) of {object} between {start} and {end} seconds.",
+        "How often does {object} turn to a new direction from {start} to {end} seconds?",
+        "Between {start} s and {end} s, what is the number of turns that {object} takes?",
+        "Watch {object} from {start} to {end} seconds. How many separate turns does it make?",
+        "How many changes of direction are there in the path of {object} between {start} s and {end} s?",
+        "What number of clear turns, to either side, does {object} make from {start} s to {end} s?",
+    ),
+    "turn_order": (
+        "In which order does {object} turn to its own left and right between {start} and {end} seconds?",
+        "From its own perspective, which turns does {object} make from {start} s to {end} s, one after the other?",
+        "Describe the sequence of turns of {object} between {start} and {end} seconds, as it would tell them itself.",
+        "Which way does {object} turn first, and which way next, from {start} to {end} seconds, if at all?",
+        "Between {start} s and {end} s, does {object} turn left, right, one after the other, or not at all?",
+        "Name the turns of {object} in their order from {start} s to {end} s, left and right as seen by itself.",
+        "Watch {object} from {start} to {end} seconds. To which of its sides does it turn, in which order?",
+        "What turns does {object} take between {start} and {end} seconds, in their order?",
+    ),
+    "counting": (
+        "How many {object} seen by the camera {asked} between {start} and {end} seconds?",
+        "Between {start} s and {end} s, what is the number of {object} in the picture that {asked}?",
+        "Count the {object} in view that {asked} from {start} to {end} seconds.",
+        "From {start} s to {end} s, how many of the {object} in view {asked}?",
+        "Of the {object} that can be seen between {start} and {end} seconds, how many {asked}?",
+        "In the camera's view, how many {object} {asked} from {start} s to {end} s?",
+        "Watch the {object} from {start} to {end} seconds. How many of them {asked}?",
+        "What number of {object} in the picture {asked} between {start} s and {end} s?",
+    ),
+}
+# What is not there is asked for in the words in which the motion of what is there is asked for.
+WORDINGS["absent_object"] = WORDINGS["translation"]
+
 IMAGE_WORDINGS = 1000
 
 # Words of camera_direction_word in a sentence.
@@ -126,4 +221,53 @@ SEEN_DIRECTIONS = {
     "toward": "toward the camera",
     "away": "away from the camera",
     "none": "not moving",
+}
+
+NO_SUCH_OBJECT = "there is no such object"
+# Answers in words, by bank of wordings and by the word of a candidate; they are also the options of a multiple choice.
+ANSWERS: dict[str, dict[str, str]] = {
+    "translation": SEEN_DIRECTIONS | {"absent": NO_SUCH_OBJECT},
+    "absent_object": SEEN_DIRECTIONS | {"absent": NO_SUCH_OBJECT},
+    "movement_direction.image": SEEN_DIRECTIONS | {"absent": NO_SUCH_OBJECT},
+    "turning": {
+        "left": "left",
+        "right": "right",
+        "straight": "straight on",
+        "u_turn": "it turns around",
+        "none": "not moving",
+        "absent": NO_SUCH_OBJECT,
+    },
+    "rotation": {
+        "clockwise": "clockwise",
+        "counter_clockwise": "counter-clockwise",
+        "straight": "neither, it goes straight on",
+        "none": "not moving",
+    },
+    "perspective.own": {
+        "ahead": "straight ahead",
+        "left": "to the left",
+        "right": "to the right",
+        "none": "in the same place",
+    },
+    "perspective": {"left": "left", "right": "right", "toward": "toward it", "away": "away from it", "none": "not moving"},
+    "turn_order": {
+        "none": "no turn",
+        "left": "left only",
+        "right": "right only",
+        "left_right": "left then right",
+        "right_left": "right then left",
+        "left_left": "left twice",
+        "right_right": "right twice",
+    },
+    "direction_comparison": {"same": "same", "opposite": "opposite", "crossing": "crossing"},
+    "direction_comparison.image": {"same": "same", "opposite": "opposite"},
+}
+
+# How the objects that are counted move.
+COUNTED_MOTIONS = {
+    "left": "move to the left",
+    "right": "move to the right",
+    "toward": "move toward the camera",
+    "away": "move away from the camera",
+    "none": "do not move",
 }

@@ -166,6 +166,7 @@ def make_kinematics() -> Kinematics:
 
 def make_questions() -> Questions:
     common = {"start_s": 0.5, "end_s": 2.5, "frames": [5, 25], "wording": 0, "requires_level": 3, "answer_end_value": None}
+    common |= dict.fromkeys(("options", "reference", "fx_px", "fy_px", "cx_px", "cy_px"))
     scale = {"metric": True, "scale_source": "camera_height", "scale_sigma": 0.05}
     rows = []
     for index in range(5):

@@ -3,14 +3,17 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from motions import camera_path, right_turn, straight, tracks_of
+from motions import camera_path, right_turn, stop_and_go, straight, tracks_of
 
 from schemas.codec import content_digest
 from stages.contract import no_progress
 from stages.label.kinematics import KinematicsConfig, estimate_kinematics
-from stages.label.questions import QuestionsConfig, ask_questions, rounded_text
+from stages.label.questions import QuestionsConfig, ask_questions
+from stages.label.rounding import rounded_text
 from stages.label.window_rules import WindowRules
 from stages.label.wordings import WORDINGS
+from worldline.answers.question_files import to_questions
+from worldline.answers.scoring import RULES, score
 
 TIMES = np.arange(81) * 0.1
 STREET = {
@@ -20,7 +23,7 @@ STREET = {
     4: straight((25, 4), (0, 0)),
 }
 COLOURS = {1: "red", 2: "white", 3: "blue", 4: "grey"}
-KINDS = {
+ST_VLM_KINDS = {
     "traveled_distance",
     "traveling_speed",
     "movement_direction",
@@ -29,6 +32,7 @@ KINDS = {
     "speed_comparison",
     "direction_comparison",
 }
+VLM4D_KINDS = {"translation", "turning", "rotation", "perspective", "stop_count", "turn_count", "turn_order", "counting"}
 
 
 def ask(path, motions, config=None, seed=5, kinematics_config=None, **options):
@@ -46,15 +50,15 @@ def refused(questions):
     return {(row["kind"], row["reason"]): row["count"] for row in questions.rejections.to_pylist()}
 
 
-def test_a_street_with_a_turn_gives_all_seven_kinds():
-    assert set(ask(camera_path(TIMES), STREET).rows["kind"].to_pylist()) == KINDS
+def test_a_street_with_a_turn_gives_all_kinds_of_st_vlm_and_vlm4d():
+    assert set(ask(camera_path(TIMES), STREET).rows["kind"].to_pylist()) == ST_VLM_KINDS | VLM4D_KINDS
 
 
 def test_every_kind_has_at_least_eight_wordings_with_the_right_placeholders():
     for bank, templates in WORDINGS.items():
         assert len(set(templates)) == len(templates) >= 8
-        needed = {"object", "start", "end"} | ({"other"} if "comparison" in bank else set())
-        needed |= {"asked"} if "timestamp" in bank else set()
+        needed = {"object", "start", "end"} | ({"other"} if "comparison" in bank or bank == "perspective" else set())
+        needed |= {"asked"} if "timestamp" in bank or bank == "counting" else set()
         for template in templates:
             assert set(re.findall(r"\{(\w+)\}", template)) == needed, template
 
@@ -80,7 +84,7 @@ def test_a_right_turn_is_answered_with_three_o_clock_and_asked_for_when():
 
 def test_static_objects_are_asked_no_distance():
     questions = ask(camera_path(TIMES), {4: STREET[4]}, QuestionsConfig(include_camera=False))
-    assert questions.rows.num_rows == 0
+    assert not rows(questions, "traveled_distance")
     assert refused(questions)[("traveled_distance", "static")] == 6
 
 
@@ -131,7 +135,7 @@ def test_the_common_error_of_the_scale_does_not_stop_a_comparison():
 def test_without_scale_no_question_is_metric_and_comparisons_and_directions_remain():
     questions = ask(camera_path(TIMES, scale_source="none"), STREET)
     kinds = set(questions.rows["kind"].to_pylist())
-    assert kinds == KINDS - {"traveled_distance", "traveling_speed"}
+    assert kinds == (ST_VLM_KINDS | VLM4D_KINDS) - {"traveled_distance", "traveling_speed"}
     assert not any(questions.rows["metric"].to_pylist())
     assert not re.search(r"\d (meters|km/h)", " ".join(questions.rows["answer"].to_pylist()))
     assert refused(questions)[("traveled_distance", "no_metric_scale")] > 0
@@ -174,7 +178,7 @@ def test_tracks_from_video_always_carry_a_box_and_unknown_classes_are_objects():
 def test_objects_in_the_same_box_are_not_asked_about():
     motions = {1: straight((40, 9), (0, -3)), 2: straight((40, 9.05), (0, -3))}
     questions = ask(camera_path(TIMES), motions, QuestionsConfig(include_camera=False), colours={1: "red", 2: "red"})
-    assert questions.rows.num_rows == 0
+    assert set(questions.rows["kind"].to_pylist()) <= {"counting", "absent_object"}
     assert refused(questions)[("traveled_distance", "no_unique_phrase")] == 12
 
 
@@ -228,3 +232,177 @@ def test_no_tracks_give_questions_about_the_camera_or_none():
 )
 def test_numbers_are_rounded_to_what_their_sigma_allows(value, sigma, text):
     assert rounded_text(np.array([value]), np.array([sigma]), (0.1, 0.5, 1.0)).tolist() == [text]
+
+
+# -- VLM4D's kinds -------------------------------------------------------------------------------------------------------
+
+
+def answers(questions, kind, *tracks):
+    return {row["answer"] for row in rows(questions, kind) if tuple(row["track_ids"]) == tracks}
+
+
+ALL_ANSWERS = QuestionsConfig(max_answer_share=1.0)
+
+
+def test_translation_is_told_in_the_camera_s_axes():
+    ways = {1: (0, 4), 2: (0, -4), 3: (-3, 0), 4: (4, 0), 5: (0, 0)}
+    motions = {identity: straight((60, 6.0 * identity - 18), way) for identity, way in ways.items()}
+    told = ask(camera_path(TIMES), motions, ALL_ANSWERS)
+    expected = ("left", "right", "toward the camera", "away from the camera", "not moving")
+    assert [answers(told, "translation", identity) for identity in ways] == [{word} for word in expected]
+    diagonal = ask(camera_path(TIMES), {1: straight((40, 9), (3, -3))}, ALL_ANSWERS)
+    assert not answers(diagonal, "translation", 1)
+    assert refused(diagonal)[("translation", "direction_undefined")] == 6
+
+
+def test_a_parked_car_that_the_camera_drives_past_does_not_move():
+    told = ask(camera_path(TIMES, speed=4.0), {1: straight((60, 4), (0, 0))}, ALL_ANSWERS)
+    assert answers(told, "translation", 1) == {"not moving"}
+    assert answers(told, "turning", 1) == {"not moving"}
+
+
+@pytest.mark.parametrize(
+    ("angle", "side", "sense"), [(np.pi / 2, "right", "clockwise"), (-np.pi / 2, "left", "counter-clockwise")]
+)
+def test_turns_are_told_by_the_object_s_own_sides_and_from_above(angle, side, sense):
+    motions = {1: right_turn((10, 2), 6.0, 3.0, 4.6, angle)}
+    told = ask(camera_path(TIMES), motions, ALL_ANSWERS)
+    assert answers(told, "turning", 1) == {side, "straight on"}
+    assert answers(told, "rotation", 1) == {sense, "neither, it goes straight on"}
+    assert answers(told, "turn_order", 1) == {f"{side} only"}
+    assert {row["answer_value"] for row in rows(told, "turn_count") if row["track_ids"] == [1]} == {1.0}
+    windows = {row["start_s"]: row["answer"] for row in rows(told, "perspective") if row["track_ids"] == [1]}
+    assert windows[0.0] == "straight ahead"
+
+
+def test_another_s_motion_is_told_from_the_place_and_heading_of_the_one_that_is_asked():
+    # The first drives along world y, to the camera's left; the second crosses ahead of it, away from the camera.
+    motions = {1: straight((40, -20), (0, 4)), 2: straight((36, 20), (3, 0))}
+    told = ask(camera_path(TIMES), motions, ALL_ANSWERS)
+    assert answers(told, "perspective", 1, 2) == {"right"}
+    assert not answers(told, "perspective", 2, 1)  # does not see it ahead
+    assert answers(told, "translation", 2) == {"away from the camera"}
+
+
+def test_a_double_bend_is_two_turns_in_their_order():
+    def double_bend(times):
+        fine = np.arange(0, 8.02, 0.005)
+        heading = np.interp(fine, [1.5, 3.0, 5.0, 6.5], [0, np.pi / 2, np.pi / 2, 0])
+        steps = 6.0 * 0.005 * np.stack([np.cos(heading), np.sin(heading)], -1)
+        place = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)[:-1]]) + np.array([10, -8])
+        return np.stack([*(np.interp(times, fine, place[:, axis]) for axis in range(2)), 0 * times], -1)
+
+    told = ask(camera_path(TIMES), {1: double_bend}, ALL_ANSWERS)
+    assert answers(told, "turn_order", 1) == {"left then right"}
+    assert answers(told, "turn_count", 1) == {"2"}
+    assert answers(told, "stop_count", 1) == {"0"}
+
+
+def test_stops_are_counted():
+    path = camera_path(np.arange(141) * 0.1)
+    told = ask(path, {1: stop_and_go((10, 2), 5.0, 5.0, 9.0)}, ALL_ANSWERS)
+    assert answers(told, "stop_count", 1) == {"1"}
+
+
+def test_cars_that_move_the_same_way_are_counted_where_all_are_known():
+    ways = {1: (0, 4), 2: (0, 3), 3: (0, -4), 4: (0, 0)}
+    motions = {identity: straight((60, 6.0 * identity - 15), way) for identity, way in ways.items()}
+    told = ask(camera_path(TIMES), motions, ALL_ANSWERS)
+    counts = {re.sub(r".* (move|do not) ", "", words): number for words, number in _counted(told)}
+    assert counts == {"left": 2, "right": 1, "toward": 0, "away": 0, "not moving": 1}
+    assert refused(ask(camera_path(TIMES), motions, ALL_ANSWERS, origin="video"))[("counting", "not_all_objects_known")] == 30
+    unsure = ask(camera_path(TIMES), motions | {5: straight((80, 20), (3, 3))}, ALL_ANSWERS)
+    assert refused(unsure)[("counting", "not_all_directions_known")] == 30
+
+
+def _counted(questions):
+    words = {"to the left": "left", "to the right": "right", "toward the camera": "toward", "away from": "away"}
+    for row in rows(questions, "counting"):
+        name = next((word for text, word in words.items() if text in row["question"]), "not moving")
+        yield name, int(row["answer"])
+
+
+def test_what_is_not_there_is_asked_for_in_a_tenth_of_the_questions():
+    motions = {1: straight((40, 9), (0, -3)), 2: straight((30, -6), (0, 6))}
+    told = ask(camera_path(TIMES), motions, colours={1: "red", 2: "black"})
+    absent = rows(told, "absent_object")
+    assert absent
+    assert len(absent) <= 0.1 * told.rows.num_rows + 1
+    assert {row["answer"] for row in absent} == {"there is no such object"}
+    assert not any(re.search(r"the (red|black) car", row["question"]) for row in absent)
+    assert all(re.search(r"the (green|yellow) car", row["question"]) for row in absent)  # blue may be taken for black
+    unsure = ask(camera_path(TIMES), motions, colours={1: "red", 2: ""})
+    assert not rows(unsure, "absent_object")
+
+
+# -- multiple choice -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many():
+    motions = {identity: straight((30 + identity, -6), (0, 1.5 * 1.3**identity)) for identity in range(1, 9)}
+    motions |= {identity: right_turn((5, identity), 6.0, 3.0, 4.6) for identity in range(9, 12)}
+    return ask(camera_path(TIMES), motions, QuestionsConfig(max_per_kind=1000), colours={}).rows.to_pylist()
+
+
+def test_the_answer_is_among_the_options_at_every_place_equally_often(many):
+    for row in many:
+        assert not row["options"] or row["options"].count(row["answer"]) == 1
+        assert len(set(row["options"])) == len(row["options"])
+    four = [row["options"].index(row["answer"]) for row in many if len(row["options"]) == 4]
+    assert len(four) > 150
+    assert np.bincount(four, minlength=4) / len(four) == pytest.approx([0.25] * 4, abs=0.1)
+
+
+def test_wrong_distances_are_far_from_the_right_one_on_both_sides_of_it(many):
+    numbers = [
+        [float(text.split()[0]) for text in (row["answer"], *row["options"])]
+        for row in many
+        if row["kind"] in ("traveled_distance", "traveling_speed") and row["options"]
+    ]
+    for right, *options in numbers:
+        assert all(abs(option - right) > 0.25 * right for option in options if option != right)
+    ranks = np.bincount([sorted(options).index(right) for right, *options in numbers], minlength=4)
+    assert ranks / ranks.sum() == pytest.approx([0.25] * 4, abs=0.15)
+
+
+def test_wrong_clock_hours_are_two_to_five_hours_off(many):
+    hours = [row for row in many if row["answer_unit"] == "o'clock"]
+    assert hours
+    for row in hours:
+        right, *rest = (int(text.split()[0]) for text in (row["answer"], *row["options"]))
+        off = sorted(min((hour - right) % 12, (right - hour) % 12) for hour in rest)
+        assert off[0] == 0
+        assert all(2 <= hour <= 5 for hour in off[1:])
+
+
+def test_wrong_intervals_overlap_little(many):
+    found = [row for row in many if row["kind"] == "direction_timestamp" and row["options"]]
+    assert found
+    for row in found:
+        begin, end = row["answer_value"], row["answer_end_value"]
+        for text in row["options"]:
+            start, stop = (float(number) for number in re.findall(r"[\d.]+", text))
+            overlap = max(0.0, min(end, stop) - max(begin, start))
+            assert text == row["answer"] or overlap / (end - begin + stop - start - overlap) < 0.3
+            assert row["start_s"] - 0.26 <= start < stop <= row["end_s"] + 0.26
+
+
+def test_the_evaluator_scores_options_by_letter_and_by_text(many):
+    for multiple_choice, rules in ((False, "st_vlm"), (True, "mcq")):
+        questions = to_questions(many, "ours", multiple_choice)
+        by_text = score(questions, {row["question_id"]: row["answer"] for row in many}, RULES[rules])
+        assert by_text.kinds[-1].correct_share == 1.0
+    letters = {row["question_id"]: "ABCDEFG"[row["options"].index(row["answer"])] for row in many if row["options"]}
+    chosen = [question for question in to_questions(many, "ours", True) if question.options]
+    assert score(chosen, letters, RULES["mcq"]).kinds[-1].correct_share == 1.0
+    wrong = {key: "ABCDEFG"[("ABCDEFG".index(letter) + 1) % 2] for key, letter in letters.items()}
+    assert score(chosen, wrong, RULES["mcq"]).kinds[-1].correct_share == 0.0
+
+
+def test_intrinsics_and_the_reference_of_directions_are_kept(many):
+    assert {(row["fx_px"], row["fy_px"], row["cx_px"], row["cy_px"]) for row in many} == {(500.0, 500.0, 480.0, 270.0)}
+    references = {row["kind"]: row["reference"] for row in many}
+    assert references["movement_direction"] == "self_initial"
+    assert references["translation"] == "camera"
+    assert references["traveled_distance"] == ""

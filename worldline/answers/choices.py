@@ -86,7 +86,7 @@ def _named_options(said: str, options: Mapping[str, str]) -> set[str]:
     lowered, found = _simple(said), set()
     for letter, option in sorted(options.items(), key=lambda item: -len(_simple(item[1]))):
         words = _simple(option)
-        pattern = rf"(?<!\w){re.escape(words)}(?!\w)"
+        pattern = rf"(?<![\w-]){re.escape(words)}(?!\w)"
         if words and any(not _NEGATED.search(lowered[: place.start()]) for place in re.finditer(pattern, lowered)):
             found.add(letter)
             lowered = re.sub(pattern, "|", lowered)
@@ -155,8 +155,8 @@ def _only(found: set[str]) -> str | None:
 
 
 def _simple(text: str) -> str:
-    """Return lower case without punctuation at the ends or doubled spaces, and "isn't" as "is n't"."""
-    lowered = re.sub(r"n't\b", " n't", text.lower())
+    """Return lower case without punctuation at the ends or doubled spaces, "isn't" as "is n't", one word for clockwise not."""
+    lowered = re.sub(r"\b(?:counter|anti)[ -]?clockwise\b", "counter-clockwise", re.sub(r"n't\b", " n't", text.lower()))
     return re.sub(r"\s+", " ", lowered).strip(" .,;:!?\"'\n")
 
 

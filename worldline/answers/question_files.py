@@ -44,21 +44,23 @@ _IDS = ("question_id", "id", "qid", "ID", "label_id")
 _REPLIES = ("response", "prediction", "pred", "model_answer", "output", "text", "answer")
 
 
-def read_questions(path: Path) -> list[Question]:
-    """Read the questions of a file or folder; see the module for the shapes.
+def read_questions(path: Path, multiple_choice: bool = False) -> list[Question]:
+    """Read the questions of a file or folder; see the module for the shapes and `to_questions` for multiple choice.
 
     Raises:
         WorldlineError: if it is not there, is no table of questions, or a row lacks what its shape needs.
     """
-    return to_questions(_read_rows(path), str(path))
+    return to_questions(_read_rows(path), str(path), multiple_choice)
 
 
-def to_questions(rows: Sequence[Mapping[str, Any]], name: str) -> list[Question]:
+def to_questions(rows: Sequence[Mapping[str, Any]], name: str, multiple_choice: bool = False) -> list[Question]:
     """Return the questions of rows, each in any of the shapes of this module.
 
     Args:
         rows: the fields of each question.
         name: of the file, for messages.
+        multiple_choice: replies choose among the options of our questions wherever there are any; else only where the
+            answer is in words.
 
     Raises:
         WorldlineError: if a row has no known shape, or a field that its shape needs is missing or strange.
@@ -66,7 +68,7 @@ def to_questions(rows: Sequence[Mapping[str, Any]], name: str) -> list[Question]
     questions: list[Question] = []
     for number, row in enumerate(rows, 1):
         try:
-            questions += _read_question(row)
+            questions += _read_question(row, multiple_choice)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             missing = f"there is no field {error}" if isinstance(error, KeyError) else str(error)
             raise WorldlineError(f"{name}: question {number} cannot be read ({missing})") from error
@@ -158,9 +160,9 @@ def _as_text(value: Any) -> str:
 # -- shapes --------------------------------------------------------------------------------------------------------------
 
 
-def _read_question(row: Mapping[str, Any]) -> list[Question]:
+def _read_question(row: Mapping[str, Any], multiple_choice: bool) -> list[Question]:
     if "answer_unit" in row or "answer_value" in row:
-        return [_ours(row)]
+        return [_ours(row, multiple_choice)]
     if "gt_value" in row:
         return _stride(row)
     if "qa_info" in row:
@@ -176,10 +178,11 @@ def _read_question(row: Mapping[str, Any]) -> list[Question]:
     raise ValueError(f"its fields {', '.join(sorted(row))} are of no shape that is known here")
 
 
-def _ours(row: Mapping[str, Any]) -> Question:
+def _ours(row: Mapping[str, Any], multiple_choice: bool) -> Question:
     given: dict[str, Any] = {"id": str(row["question_id"]), "kind": str(row["kind"]), "text": str(row["question"])}
     options = row.get("choices") or row.get("options")
-    if options:
+    # Numbers are scored as numbers, and comparisons by the object that a reply names, by more of its words than one.
+    if options and (multiple_choice or not (row.get("answer_unit") or str(row["kind"]).endswith("_comparison"))):
         return Question(**given, **_options(options, str(row["answer"])))
     unit = str(row.get("answer_unit") or "")
     unit = _UNIT_NAMES.get(unit, unit)
