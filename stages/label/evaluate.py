@@ -337,7 +337,9 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
     mirrored = choose([word == key for key in opposite], list(opposite.values()))
     pair_word = choose([word == other_word, mirrored == other_word], ["same", "opposite"])
     told = choose([word == key for key in SEEN_DIRECTIONS], list(SEEN_DIRECTIONS.values()))
-    own_words = true_motion_words(kind, paired, *steps, moved, other_moved)
+    around = place[row, np.minimum(first + 1, last)] - place[row, np.maximum(first - 1, 0)]
+    headed = np.where(np.isfinite(around), around, steps[0])
+    own_words = true_motion_words(kind, paired, headed, *steps, moved, other_moved)
     asked = _asked_hour(table)
     iou = _interval_iou(value, end_value, asked, row, first, last, motion)
     rules = [

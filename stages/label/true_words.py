@@ -11,24 +11,31 @@ _SEEN = {"left": "left", "right": "right", "toward": "toward it", "away": "away 
 
 
 def true_motion_words(
-    kind: np.ndarray, paired: np.ndarray, first: np.ndarray, last: np.ndarray, moved: np.ndarray, other_moved: np.ndarray
+    kind: np.ndarray,
+    paired: np.ndarray,
+    headed: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    moved: np.ndarray,
+    other_moved: np.ndarray,
 ) -> np.ndarray:
     """Return `[K]` true answers to turning, rotation and perspective, None for all other kinds.
 
     Args:
         kind: `[K]`.
         paired: `[K]` whether a second object is named: its motion is what a perspective is about.
-        first: `[K, 3]` true step of the first object at the beginning of the window.
+        headed: `[K, 3]` true direction of travel of the first object when the window begins.
+        first: `[K, 3]` its first step in the window.
         last: `[K, 3]` its last step.
         moved: `[K, 3]` its displacement.
         other_moved: `[K, 3]` displacement of the second object.
     """
-    turned, aside = clockwise_angle(first, last), clockwise_angle(first, moved)
+    turned, aside = clockwise_angle(first, last), clockwise_angle(headed, moved)
     stands, other_stands = (np.linalg.norm(step, axis=-1) < _STANDS_M for step in (moved, other_moved))
     turning = [stands, np.abs(turned) >= _TURNS_AROUND_RAD, turned >= _TURNS_RAD, turned <= -_TURNS_RAD]
     sense = [stands, turned >= _TURNS_RAD, turned <= -_TURNS_RAD]
     place = [stands, aside >= _TURNS_RAD, aside <= -_TURNS_RAD]
-    ahead = first[:, :2] / np.maximum(np.linalg.norm(first[:, :2], axis=-1), 1e-9)[:, None]
+    ahead = headed[:, :2] / np.maximum(np.linalg.norm(headed[:, :2], axis=-1), 1e-9)[:, None]
     right = other_moved[:, 0] * ahead[:, 1] - other_moved[:, 1] * ahead[:, 0]
     seen = camera_direction_word(right, (other_moved[:, :2] * ahead).sum(-1), 1.0)
     return choose(
