@@ -7,6 +7,7 @@ from benchmarks.harness import Case, measured_by
 from worldline.kinematics.noise import FITTED_KINDS
 
 _OF_NOISE = ("distance_error_median", "within_25", "naive_error_median")
+_OF_VIDEO = ("found_moving", "distance_error_median", "distance_error_mean", "speed_error_median", "kept_share")
 
 
 CASES = (
@@ -25,5 +26,17 @@ CASES = (
         "throughput",
         ("labels.seconds_per_million_questions", "labels.growth_exponent"),
         measured_by("labels_throughput", "measure_throughput"),
+    ),
+    Case(
+        "pandaset_video",
+        tuple(f"labels.pandaset_video.{name}" for name in _OF_VIDEO),
+        measured_by("labels_video", "measure_pandaset"),
+        limit_s=5400.0,
+    ),
+    Case(
+        "worlds_video",
+        tuple(f"labels.worlds_video.{name}" for name in _OF_VIDEO),
+        measured_by("labels_video", "measure_worlds"),
+        limit_s=4 * 3600.0,
     ),
 )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from flows.commands import answering, asking, benching, building, governance, tracing, upkeep, versions, viewing
+from flows.commands import answering, asking, auditing, benching, building, governance, tracing, upkeep, versions, viewing
 from schemas.errors import WorldlineError
 
 
@@ -64,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         return sub
 
-    for commands_of in (building, asking, viewing, versions, tracing, upkeep, governance, answering, benching):
+    for commands_of in (building, asking, auditing, viewing, versions, tracing, upkeep, governance, answering, benching):
         commands_of.add_commands(add)
     return parser

@@ -17,7 +17,16 @@ from schemas.labels import Kinematics, Questions
 from schemas.reports import FIGURES, Metrics
 from schemas.tracks import Tracks, Truth
 from stages.contract import Progress, stage
-from stages.label.matching import Match, TrueMotion, match_tracks, true_motion
+from stages.label.matching import (
+    Match,
+    TrueMotion,
+    match_tracks,
+    metres_per_unit,
+    motion_on_grid,
+    owners_of,
+    true_samples,
+    window_truth,
+)
 from stages.label.phrases import read_back
 from stages.label.true_words import true_motion_words
 from stages.label.wordings import IMAGE_WORDINGS, SEEN_DIRECTIONS, WORDINGS
@@ -27,7 +36,6 @@ from worldline.kinematics.definitions import (
     camera_direction_word,
     clock_hour,
     clockwise_angle,
-    cumulative_path,
     interval_iou,
 )
 from worldline.kinematics.words import choose, is_none
@@ -101,8 +109,8 @@ def evaluate_labels(
     ]
     if truth.available and truth.boxes.num_rows:
         match = match_tracks(tracks, truth, config.min_iou, config.min_share)
-        motion = _motion(kinematics, path, truth)
-        scale, scale_detail = _scale(kinematics, path, truth)
+        motion = motion_on_grid(kinematics, path, truth)
+        scale, scale_detail = metres_per_unit(kinematics, path, truth)
         figures += _object_figures(tracks, kinematics, match, path, truth, config)
         figures += _position_figures(tracks, match, path, truth, scale, scale_detail)
         figures += _window_figures(kinematics, match, motion, scale, scale_detail, config)
@@ -113,32 +121,8 @@ def evaluate_labels(
     return Metrics(figures=rows_to_table(FIGURES, rows))
 
 
-def _motion(kinematics: Kinematics, path: CameraPath, truth: Truth) -> TrueMotion:
-    times = path.times_s
-    steps = int((times[-1] - times[0]) / kinematics.grid_s + 1e-6) + 1 if len(times) else 0
-    grid = (times[0] if len(times) else 0.0) + kinematics.grid_s * np.arange(steps)
-    return true_motion(truth, times, grid)
-
-
-def _scale(kinematics: Kinematics, path: CameraPath, truth: Truth) -> tuple[float, str]:
-    """Return metres per unit of the estimate: 1 where it claims metres, else from the camera's path; NaN if unknown."""
-    if kinematics.scale_source != "none":
-        return 1.0, f"as told, scale from {kinematics.scale_source}"
-    known = path.registered
-    if path.verdict != "moving" or known.sum() < 2 or len(truth.world_from_camera) != len(known):
-        return np.nan, "no scale"
-    lengths = [
-        np.linalg.norm(np.diff(w[known, :3, 3], axis=0), axis=1).sum() for w in (truth.world_from_camera, path.world_from_camera)
-    ]
-    return (
-        lengths[0] / lengths[1] if lengths[1] > 0 else np.nan
-    ), "without scale of its own: camera path scaled to its true length"
-
-
-def _object_figures(
-    tracks: Tracks, kinematics: Kinematics, match: Match, path: CameraPath, truth: Truth, config: LabelEvaluationConfig
-) -> list[_Figure]:
-    """Return how many true movers were visible and found, and how many tracks follow nothing."""
+def visible_movers(path: CameraPath, truth: Truth, config: LabelEvaluationConfig) -> np.ndarray:
+    """Return the sorted ids of the true objects that move in view, near, long and far enough, by the config's rules."""
     boxes = truth.boxes
     frame = boxes["frame"].to_numpy().astype(np.int64)
     place = np.stack([boxes[name].to_numpy() for name in "xyz"], -1)
@@ -155,7 +139,14 @@ def _object_figures(
     net = np.zeros(len(ids))
     first = np.searchsorted(row, np.arange(len(ids)))
     np.maximum.at(net, row, np.linalg.norm(place - place[first[row]], axis=1) if len(row) else np.zeros(0))
-    visible = ids[(seconds >= config.visible_seconds - 1e-6) & (net >= config.visible_path_m)]
+    return ids[(seconds >= config.visible_seconds - 1e-6) & (net >= config.visible_path_m)]
+
+
+def _object_figures(
+    tracks: Tracks, kinematics: Kinematics, match: Match, path: CameraPath, truth: Truth, config: LabelEvaluationConfig
+) -> list[_Figure]:
+    """Return how many true movers were visible and found, and how many tracks follow nothing."""
+    visible = visible_movers(path, truth, config)
     rule = (
         f"true objects marked as moving, with their box in view, within {config.visible_range_m:g} m of the camera, for "
         f"{config.visible_seconds:g} s in all, that got {config.visible_path_m:g} m away from where they were first seen so; "
@@ -185,18 +176,12 @@ def _position_figures(
     samples = tracks.samples
     frame = samples["frame"].to_numpy().astype(np.int64)
     place = np.stack([samples[name].to_numpy() for name in "xyz"], -1).astype(float)
-    owner = match.truth_ids[np.searchsorted(match.track_ids, samples["track_id"].to_numpy().astype(np.int64))]
-    frames = len(path.times_s)
-    boxes = truth.boxes
-    key = boxes["track_id"].to_numpy().astype(np.int64) * frames + boxes["frame"].to_numpy()
-    order = np.argsort(key, kind="stable")
-    wanted = owner * frames + frame
-    index = order[np.minimum(np.searchsorted(key[order], wanted), len(key) - 1)]
-    good = (owner >= 0) & (key[index] == wanted) & np.isfinite(place).all(1) & path.registered[frame]
+    index = true_samples(tracks, match, truth)
+    good = (index >= 0) & np.isfinite(place).all(1) & path.registered[frame]
     if not good.any() or not np.isfinite(scale):
         return []
     frame, place, index = frame[good], place[good], index[good]
-    true = np.stack([boxes[name].to_numpy() for name in "xyz"], -1)[index]
+    true = np.stack([truth.boxes[name].to_numpy() for name in "xyz"], -1)[index]
     relative = [
         np.einsum("mji,mj->mi", poses[frame, :3, :3], points - poses[frame, :3, 3])
         for poses, points in ((path.world_from_camera, place), (truth.world_from_camera, true))
@@ -204,29 +189,6 @@ def _position_figures(
     error = np.linalg.norm(scale * relative[0] - relative[1], axis=1)
     detail = f"bottom centre against the true one, relative to the camera, {len(error)} samples of matched tracks; {scale_detail}"
     return [_Figure("labels.position_error_median_m", float(np.median(error)), "m", detail)]
-
-
-def _window_truth(
-    start_s: np.ndarray, end_s: np.ndarray, truth_id: np.ndarray, motion: TrueMotion
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return true path length `[K]` of each window (NaN where not annotated throughout), and its row and grid indices."""
-    if not len(motion.ids) or not len(motion.grid):
-        nothing = np.zeros(len(start_s), int)
-        return np.full(len(start_s), np.nan), nothing, nothing, nothing
-    row = np.minimum(np.searchsorted(motion.ids, truth_id), len(motion.ids) - 1)
-    first, last = (np.abs(motion.grid - times[:, None]).argmin(1) for times in (start_s, end_s))
-    path = cumulative_path(motion.positions)
-    absent = np.concatenate([np.zeros((len(path), 1)), np.cumsum(np.isnan(motion.positions[..., 0]), axis=1)], axis=1)
-    whole = (absent[row, last + 1] - absent[row, first] == 0) & (motion.ids[row] == truth_id)
-    return np.where(whole, path[row, last] - path[row, first], np.nan), row, first, last
-
-
-def _owners(track_ids: np.ndarray, match: Match) -> np.ndarray:
-    """Return the true object of each track id; the camera (0) is itself, and -1 is none."""
-    ids = np.concatenate([[0], match.track_ids])
-    owners = np.concatenate([[0], match.truth_ids])
-    index = np.minimum(np.searchsorted(ids, track_ids), len(ids) - 1)
-    return np.where(ids[index] == track_ids, owners[index], -1)
 
 
 def _window_figures(
@@ -238,8 +200,8 @@ def _window_figures(
     columns = {name: table[name].cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names}
     state = table["state"].to_numpy(zero_copy_only=False).astype(object)
     kept = table["rejected"].is_null().to_numpy(zero_copy_only=False)
-    owner = _owners(columns["track_id"].astype(np.int64), match)
-    distance, *_ = _window_truth(columns["start_s"], columns["end_s"], owner, motion)
+    owner = owners_of(columns["track_id"].astype(np.int64), match)
+    distance, *_ = window_truth(columns["start_s"], columns["end_s"], owner, motion)
     speed = distance / (columns["end_s"] - columns["start_s"])
     objects = (owner > 0) & np.isfinite(distance) & kept
     figures = []
@@ -313,9 +275,9 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
     named = lists.value_lengths().to_numpy()
     offset, paired = np.cumsum(named) - named, named > 1
     flat = np.append(flat, [-1, -1])  # what asks about no object in particular may come last
-    owners = [_owners(np.where(named > place, flat[offset + place], -1), match) for place in (0, 1)]
-    distance, row, first, last = _window_truth(start, end, owners[0], motion)
-    other_distance, other_row, *_ = _window_truth(start, end, owners[1], motion)
+    owners = [owners_of(np.where(named > place, flat[offset + place], -1), match) for place in (0, 1)]
+    distance, row, first, last = window_truth(start, end, owners[0], motion)
+    other_distance, other_row, *_ = window_truth(start, end, owners[1], motion)
     known = np.isfinite(distance) & (~paired | np.isfinite(other_distance))
     place = motion.positions
     right = np.full(len(kind), np.nan)

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from schemas.cameras import CameraPath
+from schemas.labels import Kinematics
 from schemas.tracks import Tracks, Truth
-from worldline.kinematics.definitions import box_iou
+from worldline.kinematics.definitions import box_iou, cumulative_path
 
 _BOX = ("x0_px", "y0_px", "x1_px", "y1_px")
 _ROWS_AT_ONCE = 2_000_000
@@ -131,3 +133,63 @@ def true_motion(truth: Truth, times_s: np.ndarray, grid: np.ndarray, max_gap_s: 
     values = place[before] + np.clip(share, 0, 1)[:, None] * (place[after] - place[before])
     positions[:] = np.where(good[:, None], values, np.nan).reshape(positions.shape)
     return TrueMotion(ids, grid, positions)
+
+
+def motion_on_grid(kinematics: Kinematics, path: CameraPath, truth: Truth) -> TrueMotion:
+    """Return where the true objects and the camera are at the grid times of estimated kinematics."""
+    times = path.times_s
+    steps = int((times[-1] - times[0]) / kinematics.grid_s + 1e-6) + 1 if len(times) else 0
+    grid = (times[0] if len(times) else 0.0) + kinematics.grid_s * np.arange(steps)
+    return true_motion(truth, times, grid)
+
+
+def metres_per_unit(kinematics: Kinematics, path: CameraPath, truth: Truth) -> tuple[float, str]:
+    """Return metres per unit of the estimate: 1 where it claims metres, else from the camera's path; NaN if unknown."""
+    if kinematics.scale_source != "none":
+        return 1.0, f"as told, scale from {kinematics.scale_source}"
+    known = path.registered
+    if path.verdict != "moving" or known.sum() < 2 or len(truth.world_from_camera) != len(known):
+        return np.nan, "no scale"
+    lengths = [
+        np.linalg.norm(np.diff(w[known, :3, 3], axis=0), axis=1).sum() for w in (truth.world_from_camera, path.world_from_camera)
+    ]
+    return (
+        lengths[0] / lengths[1] if lengths[1] > 0 else np.nan
+    ), "without scale of its own: camera path scaled to its true length"
+
+
+def true_samples(tracks: Tracks, match: Match, truth: Truth) -> np.ndarray:
+    """Return for each sample of the tracks the row in `truth.boxes` of its true object in the same frame, `[M]`, -1 for none."""
+    frame = tracks.samples["frame"].to_numpy().astype(np.int64)
+    owner = match.truth_ids[np.searchsorted(match.track_ids, tracks.samples["track_id"].to_numpy().astype(np.int64))]
+    boxes, frames = truth.boxes, max(int(frame.max(initial=0)), len(truth.annotated)) + 1
+    key = boxes["track_id"].to_numpy().astype(np.int64) * frames + boxes["frame"].to_numpy()
+    if not len(key):
+        return np.full(len(frame), -1)
+    order = np.argsort(key, kind="stable")
+    wanted = owner * frames + frame
+    index = order[np.minimum(np.searchsorted(key[order], wanted), len(key) - 1)]
+    return np.where((owner >= 0) & (key[index] == wanted), index, -1)
+
+
+def window_truth(
+    start_s: np.ndarray, end_s: np.ndarray, truth_id: np.ndarray, motion: TrueMotion
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return true path length `[K]` of each window (NaN where not annotated throughout), and its row and grid indices."""
+    if not len(motion.ids) or not len(motion.grid):
+        nothing = np.zeros(len(start_s), int)
+        return np.full(len(start_s), np.nan), nothing, nothing, nothing
+    row = np.minimum(np.searchsorted(motion.ids, truth_id), len(motion.ids) - 1)
+    first, last = (np.abs(motion.grid - times[:, None]).argmin(1) for times in (start_s, end_s))
+    path = cumulative_path(motion.positions)
+    absent = np.concatenate([np.zeros((len(path), 1)), np.cumsum(np.isnan(motion.positions[..., 0]), axis=1)], axis=1)
+    whole = (absent[row, last + 1] - absent[row, first] == 0) & (motion.ids[row] == truth_id)
+    return np.where(whole, path[row, last] - path[row, first], np.nan), row, first, last
+
+
+def owners_of(track_ids: np.ndarray, match: Match) -> np.ndarray:
+    """Return the true object of each track id; the camera (0) is itself, and -1 is none."""
+    ids = np.concatenate([[0], match.track_ids])
+    owners = np.concatenate([[0], match.truth_ids])
+    index = np.minimum(np.searchsorted(ids, track_ids), len(ids) - 1)
+    return np.where(ids[index] == track_ids, owners[index], -1)

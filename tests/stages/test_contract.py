@@ -66,4 +66,4 @@ def test_every_stage_has_a_frozen_config_with_defaults_and_is_named_after_its_ro
 
 def test_only_evaluation_stages_read_the_truth():
     readers = {name for name, registered in shipped().items() if "truth" in registered.inputs}
-    assert readers <= {"pose.evaluate", "label.evaluate"}
+    assert readers <= {"pose.evaluate", "label.evaluate", "label.audit"}
