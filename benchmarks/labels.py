@@ -22,6 +22,7 @@ CASES = (
     ),
     Case("coverage", ("labels.coverage90.distance", "labels.coverage90.speed"), measured_by("labels_noise", "measure_coverage")),
     Case("evaluator", ("labels.evaluator_right",), measured_by("labels_answers", "measure_evaluator")),
+    Case("exports", ("labels.exports_loaded",), measured_by("labels_exports", "measure_exports")),
     Case(
         "throughput",
         ("labels.seconds_per_million_questions", "labels.growth_exponent"),

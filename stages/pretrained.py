@@ -4,11 +4,17 @@ A repository is pinned by the commit that its revision stands for, a folder by t
 key made from either changes when the model does.
 """
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from schemas.canonical import TaggedHash, hash_file
 from schemas.errors import WorldlineError
 
+Config = TypeVar("Config")  # of a stage that asks a model: has `model`, `revision`, `weights` and `device`
 _CARD = "README.md"
 # Only safetensors: pickled weights could run anything.
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", _CARD)
@@ -49,6 +55,106 @@ def locate_transformer(model: str, revision: str | None, setting: str) -> tuple[
             f"connect once and run `{fetch}`, or give a local folder"
         ) from error
     return Path(found), Path(found).name
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model at hand.
+
+    Attributes:
+        name: as the settings name it.  folder: with its files.
+        revision: commit of a repository, "" for a folder.  weights: digest of a folder, "" for a repository.
+        device: torch's name of where it is to run.
+    """
+
+    name: str
+    folder: Path
+    revision: str
+    weights: str
+    device: str
+
+
+def open_checkpoint(config: Any, setting: str) -> Checkpoint:
+    """Find the model that a stage's config names.
+
+    Args:
+        config: with `model`, `revision`, `weights` (the digest that a folder must have, "" for any) and `device`.
+        setting: the setting that names the model, for messages.
+
+    Raises:
+        WorldlineError: if the model is not at hand, or a folder is not in the pinned state.
+    """
+    folder, revision = locate_transformer(config.model, config.revision, setting)
+    weights = folder_digest(folder) if is_folder(config.model) else ""
+    if config.weights and config.weights != weights:
+        raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
+    return Checkpoint(config.model, folder, revision, weights, resolve_device(config.device))
+
+
+def pin_checkpoint(config: Config, setting: str) -> Config:
+    """Return a stage's config with its model's present state and this machine's device in it; as it is without a model.
+
+    Raises:
+        WorldlineError: if the model is not at hand.
+    """
+    asked: Any = config
+    if not asked.model:
+        return config
+    found = open_checkpoint(dataclasses.replace(asked, weights=""), setting)
+    pinned: Config = dataclasses.replace(asked, revision=found.revision or None, weights=found.weights, device=found.device)
+    return pinned
+
+
+def load_processor_and_model(checkpoint: Checkpoint, setting: str, purpose: str, *kinds: Any) -> tuple[Any, Any]:
+    """Load image processor and model in single precision and put the model on its device, ready to be asked.
+
+    Args:
+        checkpoint: what to load.
+        setting: the setting that names it, for messages.
+        purpose: what the model is for ("a depth-estimation model"), for messages.
+        *kinds: transformers' auto classes to try in turn.
+
+    Raises:
+        WorldlineError: if it is none of these kinds, is not whole, or does not fit on the device.
+    """
+    from transformers import AutoImageProcessor
+
+    with _no_progress_bars():
+        try:
+            processor = AutoImageProcessor.from_pretrained(checkpoint.folder, local_files_only=True)
+            model = _load_first(checkpoint.folder, kinds)
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            raise WorldlineError(
+                f"{setting}: {checkpoint.name} does not load as {purpose} ({first_line(error)}): check that it is one, that the "
+                "folder is whole, and that its weights are safetensors"
+            ) from error
+    try:
+        return processor, model.to(checkpoint.device).eval()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        room = setting.rpartition(".")[0]
+        raise WorldlineError(
+            f"{setting}: {checkpoint.name} does not fit on {checkpoint.device} ({first_line(error)}): set {room}.device"
+        ) from error
+
+
+def _load_first(folder: Path, kinds: tuple[Any, ...]) -> Any:
+    for kind in kinds[:-1]:
+        with contextlib.suppress(ValueError):  # of another kind: the config's type is in another class's list
+            return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32")
+    return kinds[-1].from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32")
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
 
 
 def is_folder(model: str) -> bool:

@@ -6,10 +6,8 @@ Depth Anything, Yang et al. 2024) give inverse depth up to an unknown factor and
 used: they take seconds to load, and most builds name no model.
 """
 
-import dataclasses
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +19,7 @@ from schemas.errors import WorldlineError
 from schemas.media import Video
 from stages.contract import Progress, Tolerance, stage
 from stages.ingest.pictures import fitted_size, resize
-from stages.pretrained import first_line, folder_digest, is_folder, licence_of, locate_transformer, resolve_device
+from stages.pretrained import licence_of, load_processor_and_model, open_checkpoint, pin_checkpoint
 
 _SETTING = "pose.depth.model"
 # Architectures whose config does not say it: what all their depth-estimation checkpoints predict.
@@ -60,16 +58,8 @@ class DepthConfig:
 
 
 def pin_depth_model(config: DepthConfig) -> DepthConfig:
-    """Return the config with the model's present state and this machine's device in it.
-
-    Raises:
-        WorldlineError: if the model is not at hand.
-    """
-    if not config.model:
-        return config
-    folder, revision = locate_transformer(config.model, config.revision, _SETTING)
-    weights = folder_digest(folder) if is_folder(config.model) else ""
-    return dataclasses.replace(config, revision=revision or None, weights=weights, device=resolve_device(config.device))
+    """Return the config with the model's present state and this machine's device in it; see `pin_checkpoint`."""
+    return pin_checkpoint(config, _SETTING)
 
 
 def _largest_relative_difference(recorded: DepthVideo, remade: DepthVideo) -> float:
@@ -99,13 +89,15 @@ def estimate_depth(clip: Clip, config: DepthConfig, *, seed: int, progress: Prog
     if not config.model:
         return DepthVideo.none()
     import torch
+    from transformers import AutoModelForDepthEstimation
 
-    folder, revision = locate_transformer(config.model, config.revision, _SETTING)
-    weights = folder_digest(folder) if is_folder(config.model) else ""
-    if config.weights and config.weights != weights:
-        raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
-    device = resolve_device(config.device)
-    processor, model = _load(folder, config.model, device)
+    checkpoint = open_checkpoint(config, _SETTING)
+    processor, model = load_processor_and_model(checkpoint, _SETTING, "a depth-estimation model", AutoModelForDepthEstimation)
+    if model.config.model_type == "zoedepth" and importlib.util.find_spec("torchvision") is None:
+        # transformers 5.23 falls back to a processor without torchvision that calls it all the same
+        raise WorldlineError(
+            f"{_SETTING}: {config.model} is a zoedepth, whose results need torchvision: run `pip install torchvision`"
+        )
     quantity = _quantity(model.config, config)
     kept = fitted_size(*clip.size, config.max_side)
     bits = np.zeros((len(clip.frames), kept[1], kept[0]), np.uint16)
@@ -113,7 +105,7 @@ def estimate_depth(clip: Clip, config: DepthConfig, *, seed: int, progress: Prog
         frames = clip.frames.at(range(start, min(start + config.batch, len(clip.frames))))
         sizes = [clip.size[::-1]] * len(frames)
         with torch.inference_mode():
-            outputs = model(**processor(images=list(frames), return_tensors="pt").to(device))
+            outputs = model(**processor(images=list(frames), return_tensors="pt").to(checkpoint.device))
             # the size of the frames: ZoeDepth's second argument is the source's size, all others' the target's
             found = processor.post_process_depth_estimation(outputs, sizes)
         for index, item in enumerate(found, start):
@@ -126,39 +118,10 @@ def estimate_depth(clip: Clip, config: DepthConfig, *, seed: int, progress: Prog
         clip_width=clip.size[0],
         clip_height=clip.size[1],
         model=config.model,
-        revision=revision,
-        weights=weights,
-        licence=licence_of(folder),
+        revision=checkpoint.revision,
+        weights=checkpoint.weights,
+        licence=licence_of(checkpoint.folder),
     )
-
-
-def _load(folder: Path, name: str, device: str) -> tuple[Any, Any]:
-    """Return the image processor and the model, in single precision and on the device."""
-    from transformers import AutoImageProcessor, AutoModelForDepthEstimation
-    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-
-    shows_bars = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        model = AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32")
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise WorldlineError(
-            f"{_SETTING}: {name} does not load as a depth-estimation model ({first_line(error)}): check that it is one, that "
-            "the folder is whole, and that its weights are safetensors"
-        ) from error
-    finally:
-        if shows_bars:
-            enable_progress_bar()
-    if model.config.model_type == "zoedepth" and importlib.util.find_spec("torchvision") is None:
-        # transformers 5.23 falls back to a processor without torchvision that calls it all the same
-        raise WorldlineError(f"{_SETTING}: {name} is a zoedepth, whose results need torchvision: run `pip install torchvision`")
-    try:
-        return processor, model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise WorldlineError(
-            f"{_SETTING}: {name} does not fit on {device} ({first_line(error)}): set pose.depth.device"
-        ) from error
 
 
 def _quantity(settings: Any, config: DepthConfig) -> str:

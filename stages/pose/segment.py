@@ -6,10 +6,8 @@ for leaving features out of the camera's path (`pose.refine`), and names no obje
 where they are used: they take seconds to load, and most builds name no model.
 """
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,7 +18,7 @@ from schemas.errors import WorldlineError
 from schemas.media import Video
 from schemas.motion import Masks
 from stages.contract import Progress, Tolerance, stage
-from stages.pretrained import first_line, folder_digest, is_folder, licence_of, locate_transformer, resolve_device
+from stages.pretrained import first_line, licence_of, load_processor_and_model, open_checkpoint, pin_checkpoint
 
 SEGMENTED = 65535  # the label of what a segmenter says may move
 _SETTING = "pose.segment.model"
@@ -54,16 +52,8 @@ class SegmentConfig:
 
 
 def pin_segmenter(config: SegmentConfig) -> SegmentConfig:
-    """Return the config with the model's present state and this machine's device in it.
-
-    Raises:
-        WorldlineError: if the model is not at hand.
-    """
-    if not config.model:
-        return config
-    folder, revision = locate_transformer(config.model, config.revision, _SETTING)
-    weights = folder_digest(folder) if is_folder(config.model) else ""
-    return dataclasses.replace(config, revision=revision or None, weights=weights, device=resolve_device(config.device))
+    """Return the config with the model's present state and this machine's device in it; see `pin_checkpoint`."""
+    return pin_checkpoint(config, _SETTING)
 
 
 def _differing_share(recorded: Masks, remade: Masks) -> float:
@@ -91,13 +81,11 @@ def segment_movers(clip: Clip, masks: Masks, config: SegmentConfig, *, seed: int
     if not config.model:
         return masks
     import torch
+    from transformers import AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
 
-    folder, revision = locate_transformer(config.model, config.revision, _SETTING)
-    weights = folder_digest(folder) if is_folder(config.model) else ""
-    if config.weights and config.weights != weights:
-        raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
-    device = resolve_device(config.device)
-    processor, model = _load(folder, config.model, device)
+    checkpoint = open_checkpoint(config, _SETTING)
+    kinds = AutoModelForUniversalSegmentation, AutoModelForSemanticSegmentation
+    processor, model = load_processor_and_model(checkpoint, _SETTING, "a segmentation model", *kinds)
     classes = _classes(model.config.id2label, config)
     _, height, width = masks.labels.shape[:3]
     labels = np.zeros((len(clip.frames), height, width), np.uint16)
@@ -105,7 +93,7 @@ def segment_movers(clip: Clip, masks: Masks, config: SegmentConfig, *, seed: int
         frames = clip.frames.at(range(start, min(start + config.batch, len(clip.frames))))
         try:
             with torch.inference_mode():
-                outputs = model(**processor(images=list(frames), return_tensors="pt").to(device))
+                outputs = model(**processor(images=list(frames), return_tensors="pt").to(checkpoint.device))
                 found = processor.post_process_semantic_segmentation(outputs, target_sizes=[clip.size[::-1]] * len(frames))
         except (AttributeError, TypeError, ValueError) as error:
             raise WorldlineError(
@@ -119,7 +107,8 @@ def segment_movers(clip: Clip, masks: Masks, config: SegmentConfig, *, seed: int
             here = cv2.resize(moves, (width, height), interpolation=cv2.INTER_AREA) > 0
             labels[index][here & (labels[index] == 0)] = SEGMENTED
         progress(start + len(frames), len(clip.frames), "frames")
-    state = f"{config.model} at {revision or weights[:12]}, licence {licence_of(folder) or 'not stated'}"
+    licence = licence_of(checkpoint.folder) or "not stated"
+    state = f"{config.model} at {checkpoint.revision or checkpoint.weights[:12]}, licence {licence}"
     method = f"classes that may move by {state}"
     return Masks(Video.from_array(labels), masks.scale, f"{masks.method}; {method}" if config.combine == "union" else method)
 
@@ -135,32 +124,3 @@ def _classes(names: dict[int, str], config: SegmentConfig) -> list[int]:
             f"{', ...' if len(names) > 12 else ''}"
         )
     return found
-
-
-def _load(folder: Path, name: str, device: str) -> tuple[Any, Any]:
-    """Return the image processor and the model, in single precision and on the device."""
-    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation
-    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-
-    shows_bars = is_progress_bar_enabled()
-    disable_progress_bar()
-    arguments = {"local_files_only": True, "use_safetensors": True, "dtype": "float32"}
-    try:
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        try:
-            model = AutoModelForUniversalSegmentation.from_pretrained(folder, **arguments)
-        except ValueError:  # of another kind: the config's type is in the other list
-            model = AutoModelForSemanticSegmentation.from_pretrained(folder, **arguments)
-        return processor, model.to(device).eval()
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise WorldlineError(
-            f"{_SETTING}: {name} does not load as a segmentation model ({first_line(error)}): check that it is one, that the "
-            "folder is whole, and that its weights are safetensors"
-        ) from error
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise WorldlineError(
-            f"{_SETTING}: {name} does not fit on {device} ({first_line(error)}): set pose.segment.device"
-        ) from error
-    finally:
-        if shows_bars:
-            enable_progress_bar()
