@@ -33,7 +33,7 @@ def _audit(options: argparse.Namespace) -> None:
     print(f"{found.reference}  labels of {len(found.audits)} clips against the truth{lacking}")
     everything = [item for item in figures if item.grouping == "all"]
     print_table(["all labels", "value", "unit", "of"], [[item.measure, item.value, item.unit, item.count] for item in everything])
-    for grouping in (*_GROUPED, "confusion", "risk and coverage", "error split"):
+    for grouping in (*_GROUPED, "confusion", "rejected", "risk and coverage", "error split"):
         mine = [item for item in figures if item.grouping == grouping]
         if mine:
             print()
@@ -42,7 +42,9 @@ def _audit(options: argparse.Namespace) -> None:
 
 def _print_group(grouping: str, figures: "list[AuditFigure]") -> None:
     """Print one line per group, one column per measure with its unit."""
-    heading = {"confusion": "truth", "risk and coverage": "candidates kept", "error split": "input"}.get(grouping, grouping)
+    heading = {"confusion": "truth", "rejected": "reason", "risk and coverage": "candidates kept", "error split": "input"}.get(
+        grouping, grouping
+    )
     told = {(item.group, item.measure): item.value for item in figures}
     groups = list(dict.fromkeys(item.group for item in figures))
     if grouping == "error split":  # what each step adds has a column of its own in common

@@ -8,6 +8,7 @@ covariance, so that their noise is read off themselves.
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -241,7 +242,7 @@ def _objects(
     seen = boxes["x0_px"].is_valid().to_numpy()
     away = np.linalg.norm(place - truth.world_from_camera[frame, :3, 3], axis=1)
     names = boxes["class_name"].to_pylist()
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for mover in visible_movers(path, truth, config.rules).tolist():
         mine = np.flatnonzero((owner == mover) & seen)
         mine = mine[np.argsort(time[mine], kind="stable")]

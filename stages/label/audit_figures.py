@@ -31,7 +31,8 @@ class AuditFigure:
     """One figure of an audit.
 
     Attributes:
-        grouping: "all", "class", "range", "speed", "track length", "confusion", "risk and coverage" or "error split".
+        grouping: "all", "class", "range", "speed", "track length", "confusion", "rejected", "risk and coverage"
+            or "error split".
         group: which of its groups; "" where there is only one.
         measure: what was measured.
         value: of it.  unit: of the value.
@@ -164,7 +165,7 @@ def sum_up(audits: Sequence[LabelAudit], min_distance_m: float = 1.0) -> list[Au
         for group in sorted(names, key=lambda name: (_lower_edge(name), name)):
             figures += _of_objects(grouping, group, found, of_objects == group)
             figures += _of_windows(grouping, group, windows, of_windows == group)
-    return [*figures, *_decisions(windows), *_clocks(windows), *_curve(windows), *_split(windows)]
+    return [*figures, *_decisions(windows), *_clocks(windows), *_refusals(windows), *_curve(windows), *_split(windows)]
 
 
 def _bins(values: np.ndarray, edges: Sequence[float], unit: str) -> np.ndarray:
@@ -248,6 +249,19 @@ def _clocks(windows: Audited) -> list[AuditFigure]:
         AuditFigure("all", "", "clock direction error, mean", float(np.mean(off)), "hours", count),
         AuditFigure("all", "", "clock direction exact", 100 * float(np.mean(off == 0)), "%", count),
     ]
+
+
+def _refusals(windows: Audited) -> list[AuditFigure]:
+    """Return how many windows each rule of the filter turned away, and how wrong those that claim to move would have been."""
+    figures = []
+    reasons = windows.columns["rejected"]
+    for reason in sorted({reason for reason in reasons.tolist() if reason is not None}):
+        mine = reasons == reason
+        figures.append(AuditFigure("rejected", reason, "windows", float(mine.sum()), "windows", int(mine.sum())))
+        if (compared := mine & windows.compared).any():
+            error = 100 * float(np.median(np.abs(windows.error[compared])))
+            figures.append(AuditFigure("rejected", reason, "error, median", error, "%", int(compared.sum())))
+    return figures
 
 
 def curve_of(windows: Audited) -> RiskCoverage:

@@ -19,6 +19,7 @@ from schemas.labels import EGO_TRACK_ID, KINEMATIC_STATES, KINEMATIC_WINDOWS, Ki
 from schemas.tracks import Tracks
 from stages.contract import Progress, stage
 from stages.label.image_motion import image_motion_word, image_rates
+from stages.label.plausibility import PlausibilityRules, plausibility_rules
 from stages.label.window_rules import CAR_LIMITS, CLASS_LIMITS, Frames, WindowRules, dense, sample_rules, visible_share
 from worldline.kinematics.definitions import (
     camera_direction_word,
@@ -55,6 +56,7 @@ class KinematicsConfig:
         clock_margin_deg: no clock direction is told closer to the border between two hours, or within 2 sigma.
         image_threshold: change of bearing (rad) or of log size in a window that counts as image motion.
         rules: limits of the rule filter.
+        plausibility: what boxes on the ground cannot do, of estimated tracks in metres that know what is up.
     """
 
     window_seconds: PositiveFloat = 2.0
@@ -71,6 +73,7 @@ class KinematicsConfig:
     clock_margin_deg: float = 3.0
     image_threshold: float = 0.05
     rules: WindowRules = field(default_factory=WindowRules)
+    plausibility: PlausibilityRules = field(default_factory=PlausibilityRules)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class _Problem:
     limits: np.ndarray  # [N, 2] largest plausible speed and acceleration
 
 
-@stage("label.kinematics", version=2)
+@stage("label.kinematics", version=3)
 def estimate_kinematics(
     tracks: Tracks, path: CameraPath, config: KinematicsConfig, *, seed: int, progress: Progress
 ) -> Kinematics:
@@ -488,6 +491,8 @@ def _windows_table(
         unsure = (merged["state"] == "moving") & (merged["relative_sigma"] > config.rules.max_relative_sigma)
     unlocated = np.repeat(~located[:, None], len(ends), axis=1)
     reasons = {"partly_seen": ~merged["covered"] & ~unlocated, "low_visibility": share < config.rules.min_visible} | flags
+    if estimated and metric_source and problem.gravity:
+        reasons |= plausibility_rules(problem.row, problem.columns, count, problem.frames, config.plausibility)
     reasons |= {"implausible_speed": merged["too_fast"] & metric_source}
     reasons |= {
         "implausible_acceleration": merged["too_hard"] & metric_source,
