@@ -7,16 +7,10 @@ from jaxtyping import UInt8
 
 from schemas.labels import Questions
 from stages.export.media import data_uri, encode_jpeg, resize
-from stages.export.shown import ShownTrack, figure
+from stages.export.shown import ShownTrack, figure, scale_words
 from stages.export.track_overlay import draw_boxes
 
 _QUALITY = 82
-SCALE_WORDS = {
-    "none": "no metric scale",
-    "gps": "scale from GPS",
-    "camera_height": "scale from the camera's height",
-    "given": "scale given with the clip",
-}
 
 
 def sample_questions(questions: Questions, per_kind: int) -> dict[str, list[dict[str, Any]]]:
@@ -93,7 +87,7 @@ def _card(row: dict[str, Any], shots: list[dict[str, Any]]) -> dict[str, Any]:
         facts.append(("90 % interval", f"{figure(row['answer_p5'])} to {figure(row['answer_p95'])}{unit}"))
     if row["metric"]:
         sigma = f" ± {100 * row['scale_sigma']:.1f} %" if row["scale_sigma"] else ""
-        facts.append(("lengths", SCALE_WORDS.get(row["scale_source"], row["scale_source"]) + sigma))
+        facts.append(("lengths", f"scale from {scale_words(row['scale_source'])}{sigma}"))
     else:
         facts.append(("lengths", "not needed for the answer"))
     facts.append(("level", f"{row['requires_level']} of 5"))

@@ -9,7 +9,7 @@ from schemas.clips import Clip
 from schemas.labels import Questions
 from schemas.reports import Metrics
 from schemas.tracks import Tracks
-from stages.export.shown import Units, figure
+from stages.export.shown import Units, figure, scale_words
 
 _VERDICTS = {
     "static": "The camera stood still, as on a tripod. Without parallax depth cannot be measured, so objects are followed in the "
@@ -79,18 +79,17 @@ def make_tiles(
     length = facts.get("path_length_m", facts.get("path_length_scene_units", 0.0))
     spacing = float(np.median(np.diff(clip.times_s)))
     duration = float(clip.times_s[-1] - clip.times_s[0])
-    scale = {"none": "none", "gps": "GPS", "camera_height": "camera height", "given": "given"}
     quality = _fit_psnr(fit_metrics)
     if quality is None and psnr_db is not None:
         quality = psnr_db, "mean over the frames shown below"
     return [
         _tile("Frames", figure(len(clip.times_s)), "", f"every {1000 * spacing:.0f} ms"),
         _tile("Duration", f"{duration:.1f}", "s", f"{len(clip.times_s) / max(duration + spacing, 1e-9):.3g} frames per second"),
-        _tile("Registered", figure(facts["registered"]), f"of {facts['frames']}", "frames with a solved camera pose"),
+        _tile("Registered", figure(facts["registered"]), f"of {facts['frames']}", _how_solved(path)),
         _tile("Camera path", figure(length), units.length, f"reprojection error {facts['reprojection_error_px']:.2f} px"),
         _tile(
             "Metric scale",
-            scale.get(path.scale_source, path.scale_source),
+            scale_words(path.scale_source),
             f"± {100 * path.scale_sigma:.1f} %" if path.metric else "",
             "where metres come from, one standard deviation" if path.metric else "lengths are in scene units",
         ),
@@ -98,6 +97,12 @@ def make_tiles(
         _tile("Questions", figure(questions.rows.num_rows), "", f"of {_kinds(questions)}, each with its answer"),
         _tile("PSNR", f"{quality[0]:.1f}" if quality else "none", "dB" if quality else "", quality[1] if quality else "no scene"),
     ]
+
+
+def _how_solved(path: CameraPath) -> str:
+    repeats = path.facts().get("repeated_frames", 0)
+    told = "frames with a camera pose" + (f", by {path.strategy}" if path.strategy else "")
+    return told + (f"; {figure(repeats)} repeat the frame before" if repeats else "")
 
 
 def _tile(name: str, value: str, unit: str, detail: str) -> dict[str, str]:

@@ -9,6 +9,19 @@ from schemas.labels import EGO_TRACK_ID, Kinematics
 from schemas.tracks import Tracks
 
 PALETTE_SIZE = 10  # report.css names this many colours, --k0 to --k9
+_SCALE_WORDS = {
+    "gps": "GPS",
+    "wheel_speed": "wheel speed",
+    "camera_height": "camera height",
+    "known_size": "objects of known height",
+    "depth_model": "a metric depth model",
+    "baseline": "the rig's baselines",
+}
+
+
+def scale_words(source: str) -> str:
+    """Return where metres come from, in words: "GPS and camera height" for "gps+camera_height"."""
+    return " and ".join(_SCALE_WORDS.get(part, part) for part in source.split("+"))
 
 
 @dataclass(frozen=True)
