@@ -192,22 +192,29 @@ def noise_sigma(windows: dict[str, np.ndarray], quantity: str, scale_sigma: floa
 
 def displacements(windows: dict[str, np.ndarray], states: dict[str, np.ndarray]) -> np.ndarray:
     """Return `[K, 3]` displacement of each window from the states' positions."""
-    ends = [states_at(states, windows["track_id"], windows[name]) for name in ("end_s", "start_s")]
-    last, first = (np.stack([side[name] for name in "xyz"], -1) for side in ends)
+    first, last = (places_at(states, windows["track_id"], windows[name]) for name in ("start_s", "end_s"))
     return last - first
 
 
-def states_at(states: dict[str, np.ndarray], track_id: np.ndarray, time_s: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the state of each track at a grid time: `[K]` numbers, NaN where there is none, and words, "" there."""
+def places_at(states: dict[str, np.ndarray], track_id: np.ndarray, time_s: np.ndarray) -> np.ndarray:
+    """Return `[K, 3]` position of each track at a grid time, NaN where there is none."""
+    return np.stack(list(states_at(states, track_id, time_s, ("x", "y", "z")).values()), -1)
+
+
+MOTION = ("x", "y", "range", "bearing_rad", "heading_rad", "speed_p5", "speed_p50", "speed_p95")
+
+
+def states_at(
+    states: dict[str, np.ndarray], track_id: np.ndarray, time_s: np.ndarray, names: tuple[str, ...] = MOTION
+) -> dict[str, np.ndarray]:
+    """Return the numbers `[K]` of each track's state at a grid time, NaN where there is none."""
+    if not len(states["time_s"]):
+        return {name: np.full(len(time_s), np.nan) for name in names}
     key = states["track_id"] * 1e6 + np.rint(states["time_s"] * 1000) / 1000
-    if not len(key):
-        return {
-            name: np.full(len(time_s), "" if values.dtype == object else np.nan, values.dtype) for name, values in states.items()
-        }
     wanted = track_id * 1e6 + np.rint(time_s * 1000) / 1000
     index = np.clip(np.searchsorted(key, wanted - 1e-4), 0, len(key) - 1)
     there = np.abs(key[index] - wanted) < 1e-3
-    return {name: np.where(there, values[index], "" if values.dtype == object else np.nan) for name, values in states.items()}
+    return {name: np.where(there, states[name][index], np.nan) for name in names}
 
 
 def _seen_pairs(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> Candidates:

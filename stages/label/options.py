@@ -39,7 +39,9 @@ def make_options(
     match group.kind:
         case "traveled_distance":
             texts = _scaled(value, (group.high - group.low)[rows] / 3.29, DISTANCE_STEPS, " meters", answer, draw)
-        case "traveling_speed":
+        case "time_to_contact":
+            texts = _scaled(value, (group.high - group.low)[rows] / 3.29, DISTANCE_STEPS, " seconds", answer, draw)
+        case "traveling_speed" | "closing_speed":
             texts = _scaled(value, (group.high - group.low)[rows] / 3.29, SPEED_STEPS, " km/h", answer, draw)
         case "distance_comparison" | "speed_comparison":
             texts = np.stack(names, 1)

@@ -29,6 +29,7 @@ from stages.label.candidates import (
 from stages.label.image_motion import image_motion_word, image_rates
 from stages.label.options import make_options
 from stages.label.phrases import mix, referring_phrases, render
+from stages.label.relation_candidates import relation_candidates
 from stages.label.rounding import DISTANCE_STEPS, SPEED_STEPS, rounded_text
 from stages.label.scene_candidates import absent_candidates, count_candidates
 from stages.label.timeline_candidates import timeline_candidates
@@ -38,6 +39,7 @@ from worldline.kinematics.words import choose, is_none
 
 _UNITS = {
     "traveled_distance": "m", "traveling_speed": "km/h", "movement_direction": "o'clock", "direction_timestamp": "s",
+    "clock_bearing": "o'clock", "clock_heading": "o'clock", "closing_speed": "km/h", "time_to_contact": "s",
     "stop_count": "count", "turn_count": "count", "counting": "count",
 }  # fmt: skip
 _COMPARISONS = ("distance_comparison", "speed_comparison", "direction_comparison")
@@ -93,7 +95,7 @@ def ask_questions(
     candidates += pair_candidates(windows, states, sigma, margins)
     candidates += _interval_kinds(kinematics, tracks, path, windows, states, config)
     seen = view_candidates(windows, states, path, gravity, sigma, margins)
-    candidates += seen
+    candidates += seen + relation_candidates(windows, states, path, gravity, sigma, margins)
     objects = rows_of(windows, np.flatnonzero(windows["track_id"] != EGO_TRACK_ID))
     candidates += [count_candidates(objects, seen[0], tracks), absent_candidates(windows, tracks)]
     blocks: list[pa.Table] = []
@@ -288,7 +290,7 @@ def _table(
         "end_s": end,
         "wording": (wording + IMAGE_WORDINGS * group.bank.endswith(".image")).astype(np.int32),
         "requires_level": np.full(len(rows), 4 if paired else 3, np.int32),
-        "metric": np.full(len(rows), group.kind in ("traveled_distance", "traveling_speed")),
+        "metric": np.full(len(rows), group.kind in ("traveled_distance", "traveling_speed", "closing_speed")),
         "scale_source": np.full(len(rows), kinematics.scale_source, object),
         "scale_sigma": np.full(len(rows), kinematics.scale_sigma),
         "options": _lists(options, ~is_none(options)),
@@ -323,8 +325,10 @@ def _answers(group: Candidates, rows: np.ndarray, value: np.ndarray, names: list
     match group.kind:
         case "traveled_distance":
             return rounded_text(value, (group.high - group.low)[rows] / 3.29, DISTANCE_STEPS) + " meters"
-        case "traveling_speed":
+        case "traveling_speed" | "closing_speed":
             return rounded_text(value, (group.high - group.low)[rows] / 3.29, SPEED_STEPS) + " km/h"
+        case "time_to_contact":
+            return rounded_text(value, (group.high - group.low)[rows] / 3.29, DISTANCE_STEPS) + " seconds"
         case "direction_timestamp":
             start, end = np.char.mod("%.1f", value), np.char.mod("%.1f", group.end_value[rows])
             return np.char.add(np.char.add(np.char.add("from ", start), np.char.add(" to ", end)), " seconds").astype(object)

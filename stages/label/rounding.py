@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Finest rounding below 10, below 50 and above.
+# Finest rounding below 10, below 50 and above: of distances and times, and of speeds.
 DISTANCE_STEPS = (0.1, 0.5, 1.0)
 SPEED_STEPS = (1.0, 1.0, 1.0)
 _STEPS = np.array([0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0])

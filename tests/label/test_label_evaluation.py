@@ -15,6 +15,7 @@ from stages.label.window_rules import WindowRules
 TIMES = np.arange(81) * 0.1
 MOTIONS = {11: straight((30, 9), (0, -2)), 12: right_turn((10, 2), 3.0, 3.0, 4.6), 13: straight((25, 4), (0, 0))}
 NOT_JUDGED = {"stop_count", "turn_count", "turn_order", "counting", "absent_object"}  # spans, and scenes as a whole
+NOT_JUDGED |= {"clock_bearing", "clock_heading", "relation", "range_change", "closing_speed", "time_to_contact"}
 MOVING = {11: True, 12: True, 13: False}
 
 

@@ -32,6 +32,8 @@ ST_VLM_KINDS = {
     "speed_comparison",
     "direction_comparison",
 }
+PAIRED = ("perspective", "relation", "range_change", "closing_speed", "time_to_contact")
+RELATION_KINDS = {"clock_bearing", "clock_heading", "relation", "range_change", "closing_speed", "time_to_contact"}
 VLM4D_KINDS = {"translation", "turning", "rotation", "perspective", "stop_count", "turn_count", "turn_order", "counting"}
 
 
@@ -51,13 +53,14 @@ def refused(questions):
 
 
 def test_a_street_with_a_turn_gives_all_kinds_of_st_vlm_and_vlm4d():
-    assert set(ask(camera_path(TIMES), STREET).rows["kind"].to_pylist()) == ST_VLM_KINDS | VLM4D_KINDS
+    assert set(ask(camera_path(TIMES), STREET).rows["kind"].to_pylist()) == ST_VLM_KINDS | VLM4D_KINDS | RELATION_KINDS
 
 
 def test_every_kind_has_at_least_eight_wordings_with_the_right_placeholders():
     for bank, templates in WORDINGS.items():
         assert len(set(templates)) == len(templates) >= 8
-        needed = {"object", "start", "end"} | ({"other"} if "comparison" in bank or bank == "perspective" else set())
+        paired = "comparison" in bank or bank.endswith(".other") or bank in PAIRED
+        needed = {"object", "end"} | ({"other"} if paired else set()) | (set() if bank.startswith("clock") else {"start"})
         needed |= {"asked"} if "timestamp" in bank or bank == "counting" else set()
         for template in templates:
             assert set(re.findall(r"\{(\w+)\}", template)) == needed, template
@@ -135,7 +138,8 @@ def test_the_common_error_of_the_scale_does_not_stop_a_comparison():
 def test_without_scale_no_question_is_metric_and_comparisons_and_directions_remain():
     questions = ask(camera_path(TIMES, scale_source="none"), STREET)
     kinds = set(questions.rows["kind"].to_pylist())
-    assert kinds == (ST_VLM_KINDS | VLM4D_KINDS) - {"traveled_distance", "traveling_speed"}
+    needing_scale = {"traveled_distance", "traveling_speed", "closing_speed", "relation"}
+    assert kinds == (ST_VLM_KINDS | VLM4D_KINDS | RELATION_KINDS) - needing_scale
     assert not any(questions.rows["metric"].to_pylist())
     assert not re.search(r"\d (meters|km/h)", " ".join(questions.rows["answer"].to_pylist()))
     assert refused(questions)[("traveled_distance", "no_metric_scale")] > 0
@@ -333,6 +337,58 @@ def test_what_is_not_there_is_asked_for_in_a_tenth_of_the_questions():
     assert all(re.search(r"the (green|yellow) car", row["question"]) for row in absent)  # blue may be taken for black
     unsure = ask(camera_path(TIMES), motions, colours={1: "red", 2: ""})
     assert not rows(unsure, "absent_object")
+
+
+# -- clocks and relations ------------------------------------------------------------------------------------------------
+
+
+def reached(questions, kind, reference, *tracks, end_s=3.0):
+    return [
+        row["answer"]
+        for row in rows(questions, kind)
+        if (row["reference"], tuple(row["track_ids"]), row["end_s"]) == (reference, tracks, end_s)
+    ]
+
+
+def test_clock_directions_from_the_camera_count_clockwise_from_where_it_looks():
+    motions = {1: straight((20, -20 * np.sqrt(3)), (0, 0)), 2: straight((30, 13), (0, -3)), 3: straight((60, 10), (-3, 0))}
+    told = ask(camera_path(TIMES), motions, ALL_ANSWERS)
+    assert reached(told, "clock_bearing", "ego", 1) == ["2 o'clock"]
+    assert reached(told, "clock_heading", "ego", 2) == ["3 o'clock"]
+    assert reached(told, "clock_heading", "ego", 3) == ["6 o'clock"]
+    assert not reached(told, "clock_heading", "ego", 1)  # it stands
+
+
+def test_clock_directions_from_another_object_count_from_where_it_heads():
+    # At 3 s the first is at (40, 12) and heads along world y: world x is to its right.
+    motions = {1: straight((40, 0), (0, 4)), 2: straight((80, 12), (0, 0)), 3: straight((20, 12), (-3, 0))}
+    told = ask(camera_path(TIMES), motions, ALL_ANSWERS)
+    assert reached(told, "clock_bearing", "other_object", 1, 2) == ["3 o'clock"]
+    assert reached(told, "clock_bearing", "other_object", 1, 3) == ["9 o'clock"]
+    assert reached(told, "clock_heading", "other_object", 1, 3) == ["9 o'clock"]
+    assert reached(told, "clock_heading", "other_object", 3, 1) == ["3 o'clock"]
+
+
+def test_followers_and_overtakers_are_told_from_both_sides():
+    motions = {1: straight((10, 3), (6, 0)), 2: straight((25, 3), (6, 0)), 3: straight((2, -1), (12, 0))}
+    told = ask(camera_path(TIMES), motions, ALL_ANSWERS)
+    assert answers(told, "relation", 1, 2) == {"it follows it"}
+    assert answers(told, "relation", 2, 1) == {"it drives ahead of it"}
+    assert reached(told, "relation", "other_object", 3, 1) == ["it overtakes it"]
+    assert reached(told, "relation", "other_object", 1, 3) == ["it is overtaken by it"]
+    assert reached(told, "relation", "other_object", 3, 2, end_s=8.0) == ["same direction, side by side or in another lane"]
+
+
+def test_closing_speed_and_time_to_contact_come_from_the_distance():
+    told = ask(camera_path(TIMES), {1: straight((60, 0), (-5, 0)), 2: straight((20, 8), (5, 0))}, ALL_ANSWERS)
+    assert answers(told, "range_change", 0, 1) == {"they approach each other"}
+    assert answers(told, "range_change", 0, 2) == {"they move apart"}
+    assert reached(told, "closing_speed", "", 0, 1) == ["18 km/h"]
+    assert reached(told, "time_to_contact", "", 0, 1) == ["9.0 seconds"]  # 45 m are left at 5 m/s
+    assert not reached(told, "closing_speed", "", 0, 2)
+    row = next(row for row in rows(told, "time_to_contact") if row["track_ids"] == [0, 1])
+    assert row["answer_p5"] < row["answer_value"] < row["answer_p95"]
+    assert not row["metric"]
 
 
 # -- multiple choice -----------------------------------------------------------------------------------------------------
