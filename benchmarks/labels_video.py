@@ -83,8 +83,8 @@ def video_figures(prefix: str, audits: Sequence[LabelAudit], of: str) -> list[Fi
     visible, movers = told("movers visible")[0] or 0.0, told("movers found")[0] or 0.0
     false, false_labelled = told("false tracks")[0] or 0.0, told("false tracks labelled")[0] or 0.0
     kept, candidates = told("candidates kept")
-    median, count = told("distance and speed error, median")
-    mean, _ = told("distance and speed error, mean")
+    median, count = told("error, median")
+    mean, _ = told("error, mean")
     inside, _ = told("within the stated 90 % interval")
     quarter, _ = told("within 25 %")
     area, curve_count = told("area under risk and coverage")

@@ -29,8 +29,12 @@ def _audit(options: argparse.Namespace) -> None:
         document = {"dataset": found.reference, "clips": sorted(found.audits), "without_truth": found.without_truth}
         print_json(document | {"figures": [dataclasses.asdict(item) for item in figures]})
         return
-    lacking = f", {len(found.without_truth)} without truth are left out" if found.without_truth else ""
-    print(f"{found.reference}  labels of {len(found.audits)} clips against the truth{lacking}")
+    count, lacking = len(found.audits), len(found.without_truth)
+    print(
+        f"{found.reference}  labels of {count} {'clip' if count == 1 else 'clips'} against the truth"
+        f"{f'; {lacking} without truth left out' if lacking else ''}"
+    )
+    print("errors are of travelled distance; mean speed is distance over time, so that its relative error is the same")
     everything = [item for item in figures if item.grouping == "all"]
     print_table(["all labels", "value", "unit", "of"], [[item.measure, item.value, item.unit, item.count] for item in everything])
     for grouping in (*_GROUPED, "confusion", "rejected", "risk and coverage", "error split"):

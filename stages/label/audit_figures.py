@@ -209,8 +209,8 @@ def _of_windows(grouping: str, group: str, windows: Audited, mine: np.ndarray) -
     inside = (columns["distance_p5_m"] <= columns["true_distance_m"]) & (columns["true_distance_m"] <= columns["distance_p95_m"])
     values = (
         ("labels compared", float(count), "windows"),
-        ("distance and speed error, median", 100 * float(np.median(np.abs(error))), "%"),
-        ("distance and speed error, mean", 100 * float(np.mean(np.abs(error))), "%"),
+        ("error, median", 100 * float(np.median(np.abs(error))), "%"),
+        ("error, mean", 100 * float(np.mean(np.abs(error))), "%"),
         ("within 10 %", 100 * float(np.mean(np.abs(error) <= 0.10)), "%"),
         ("within 25 %", 100 * float(np.mean(np.abs(error) <= 0.25)), "%"),
         ("bias", 100 * float(np.mean(error)), "%"),

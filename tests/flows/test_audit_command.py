@@ -22,7 +22,7 @@ def test_an_audit_is_recorded_and_says_how_many_movers_were_found(small_street, 
         assert told.get(f"movers {audited}", 0) == figures[f"labels.movers_{evaluated}"]
     assert all(item["unit"] for item in document["figures"])
     assert main(arguments[:-1]) == 0
-    assert "labels of 1 clips against the truth" in capsys.readouterr().out
+    assert "labels of 1 clip against the truth" in capsys.readouterr().out
     recorded = "select count(*) as runs from executions where stage = 'label.audit'"
     assert main(["query", recorded, "--home", str(small_street.home), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [{"runs": 1}]

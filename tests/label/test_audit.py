@@ -41,7 +41,7 @@ BOXES = {1: MOTIONS[11], 2: MOTIONS[12]}
 
 def test_perfect_tracks_have_no_error_and_their_objects_are_found_and_labelled():
     found = told(audit(dict(zip((1, 2, 3), MOTIONS.values(), strict=True))))
-    assert found["all", "", "distance and speed error, median"] < 0.5
+    assert found["all", "", "error, median"] < 0.5
     assert [found["all", "", f"movers {word}"] for word in ("visible", "found", "labelled")] == [2, 2, 2]
     assert found["all", "", "false tracks"] == 0
     assert found["confusion", "truly moving", "called static"] == found["confusion", "truly static", "called moving"] == 0
