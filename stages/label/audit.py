@@ -195,7 +195,7 @@ def _from_true_boxes(
     frame = tracks.samples["frame"].to_numpy().astype(np.int64)
     use = (index >= 0) & registered[frame]
     result = np.full(len(windows["track_id"]), np.nan)
-    if not use.any() or not np.isfinite(world_from_camera).all():
+    if not use.any() or not np.isfinite(world_from_camera[registered]).all():
         return result
     frame, index = frame[use], index[use]
     true, estimated = truth.world_from_camera[frame], world_from_camera[frame]
