@@ -119,3 +119,26 @@ def test_risk_and_coverage_by_hand():
 def test_no_candidates_have_no_curve():
     curve = risk_coverage(np.zeros(0), np.zeros(0), np.zeros(0, bool))
     assert curve.count == len(curve.share) == 0
+
+
+def test_where_nothing_was_tracked_the_movers_count_as_visible_and_not_found():
+    found = told(audit({}))
+    assert [found["all", "", f"movers {word}"] for word in ("visible", "found", "labelled")] == [2, 0, 0]
+    assert ("all", "", "error, median") not in found
+
+
+def test_labels_without_metres_are_audited_at_the_true_length_of_the_camera_path():
+    """Everything, the camera's path too, is half as long as it is: only the unit is unknown, and no error is made."""
+    true_path, ahead = camera_path(TIMES, speed=5.0), straight((30, 5), (6, 0))
+    path = camera_path(TIMES, speed=2.5, scale_source="none")
+    tracks = tracks_of(path, {1: lambda times: ahead(times) / 2}, boxes={1: lambda times: ahead(times) / 2}, height=0.75)
+    kinematics = estimate_kinematics(tracks, path, KINEMATICS, seed=0, progress=no_progress)
+    truth, config = truth_of(true_path, {11: ahead}, {11: True}), AuditConfig(kinematics=KINEMATICS)
+    made = audit_labels(tracks, kinematics, path, truth, config, seed=0, progress=no_progress)
+    found = told(made)
+    assert made.scale_source == "none"
+    assert found["all", "", "labels compared"] > 0
+    assert found["all", "", "error, mean"] < 0.5
+    for key, value in found.items():
+        if key[0] == "error split":
+            assert value == pytest.approx(0.0, abs=0.5)
