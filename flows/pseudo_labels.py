@@ -23,9 +23,22 @@ def pseudo_labels(
             shots = take_shots(build, name, source)
         for place, (clip, truth, *rig_clip) in shots.items():
             with build.clip(place):
-                made = label_clip(build, source, clip, truth, rig_clip)
-                artifacts |= {f"{place}/{role}" if place else role: handle for role, handle in made.items()}
+                made = {place: label_clip(build, source, clip, truth, rig_clip)}
+                if build.settings("mirror"):
+                    made = made_twice(build, place, made[place])
+                for name, own in made.items():
+                    artifacts |= {f"{name}/{role}" if name else role: handle for role, handle in own.items()}
     return build.finish(artifacts)
+
+
+def made_twice(build: Build, place: str, made: dict[str, Handle]) -> dict[str, dict[str, Handle]]:
+    """Return a clip's artifacts and, of its mirrored copy, all that labels need, by the names of the two clips."""
+    clip, path, tracks = build.run("label.mirror", clip=made["clip"], path=made["path"], tracks=made["tracks"])
+    (kinematics,) = build.run("label.kinematics", tracks=tracks, path=path)
+    (questions,) = build.run("label.questions", kinematics=kinematics, tracks=tracks, path=path)
+    copy = {"clip": clip, "path": path, "tracks": tracks, "kinematics": kinematics, "questions": questions}
+    original = place or build.part_name(place, "original")  # clips of a version with several need names
+    return {original: made, build.part_name(place, "mirrored"): {**copy, "lineage": build.lineage(copy)}}
 
 
 def take_shots(build: Build, name: str, source: str) -> dict[str, tuple[Handle, ...]]:

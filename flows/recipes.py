@@ -125,6 +125,8 @@ def _check_head(recipe: Mapping[str, Any]) -> None:
             "source is empty: give a video file, a folder of frames or of videos, a list of these, world:LAYOUT or "
             "diffusers:ID_OR_FOLDER"
         )
+    if type(recipe.get("mirror", False)) is not bool:
+        raise WorldlineError(f"mirror={recipe['mirror']} is not valid: give true or false")
     check_dataset_name(str(recipe["name"]))
     read_gate(recipe.get("gate", {}))
     SplitRule(**recipe.get("splits", {}))
