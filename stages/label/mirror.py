@@ -72,13 +72,14 @@ def mirror_path(path: CameraPath) -> CameraPath:
 
 def mirror_tracks(tracks: Tracks, width: int) -> Tracks:
     """Return tracks through the mirrored world, with boxes in pictures that are `width` pixels wide."""
-    columns = {name: tracks.samples[name] for name in TRACK_SAMPLES.names}
+    columns = {name: tracks.samples[name].combine_chunks() for name in TRACK_SAMPLES.names}
     numbers = {
         name: columns[name].to_numpy(zero_copy_only=False).astype(float) for name in ("y", "cov_xy", "yaw_rad", "x0_px", "x1_px")
     }
     changed = {"y": -numbers["y"], "cov_xy": -numbers["cov_xy"], "yaw_rad": wrap_angle(-numbers["yaw_rad"])}
     changed |= {"x0_px": width - numbers["x1_px"], "x1_px": width - numbers["x0_px"]}
-    samples = make_table(TRACK_SAMPLES, columns | {name: pa.array(values, from_pandas=True) for name, values in changed.items()})
+    columns |= {name: pa.array(values, from_pandas=True) for name, values in changed.items()}
+    samples = make_table(TRACK_SAMPLES, columns)
     return dataclasses.replace(tracks, samples=samples)
 
 

@@ -42,6 +42,12 @@ LABEL_FACTS = pa.schema(
         ("metric", pa.bool_()),
         ("scale_source", pa.string()),
         ("scale_sigma", pa.float64()),
+        ("options", pa.list_(pa.string())),
+        ("reference", pa.string()),
+        ("fx_px", pa.float64()),
+        ("fy_px", pa.float64()),
+        ("cx_px", pa.float64()),
+        ("cy_px", pa.float64()),
         ("video", pa.string()),  # relative to the folder of the export
         ("video_sha256", pa.string()),
         ("video_fps", pa.float64()),  # mean; every frame has its own time
@@ -108,8 +114,8 @@ class LabelledClip:
         columns: dict[str, Any] = {name: [value] * rows.num_rows for name, value in (same | dict(self.told)).items()}
         low, high = (rows[name].to_numpy() for name in ("answer_p5", "answer_p95"))
         columns["answer_sigma"] = pa.array((high - low) / 3.29, from_pandas=True)
-        return make_table(LABEL_FACTS, {name: columns.get(name, rows[name] if name in rows.schema.names else None)
-                                        for name in LABEL_FACTS.names})  # fmt: skip
+        columns = {name: rows[name].combine_chunks() for name in rows.schema.names} | columns
+        return make_table(LABEL_FACTS, {name: columns.get(name) for name in LABEL_FACTS.names})
 
 
 @dataclass(frozen=True, eq=False)
