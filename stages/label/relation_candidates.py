@@ -28,7 +28,7 @@ _SAME_RAD, _ALONG_RAD = np.radians(30), np.radians(15)
 _LANE_M, _BESIDE_M, _FAR_M = 1.5, 6.0, 60.0  # sideways in the same lane, sideways when passing, and along a road
 _CLEAR_M = 2.0  # ahead or behind by this much beyond two standard deviations
 _LEAST_CHANGE, _NO_CHANGE = 0.1, 0.03  # of the distance, as a share of it
-_CLOSING_MPS, _LONGEST_CONTACT_S = 0.5, 10.0
+_CLOSING_MPS, _SHORTEST_CONTACT_S, _LONGEST_CONTACT_S = 0.5, 1.0, 10.0
 
 Columns = dict[str, np.ndarray]
 
@@ -191,6 +191,7 @@ def _distances(a: Columns, b: Columns, states: Columns, scale_sigma: float, marg
         *base,
         nearing,
         (~(contact <= _LONGEST_CONTACT_S), "too_far_off"),
+        (contact < _SHORTEST_CONTACT_S, "all_but_there"),
         (~(contact_sigma <= margins.max_relative_sigma), "uncertain"),
     ]
     kmh = KMH_PER_MPS * closing

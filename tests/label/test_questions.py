@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from collections import Counter
 
@@ -5,6 +6,8 @@ import numpy as np
 import pytest
 from motions import camera_path, right_turn, stop_and_go, straight, tracks_of
 
+from benchmarks.labels_noise import as_tracks, traffic
+from schemas.artifact import make_table
 from schemas.codec import content_digest
 from stages.contract import no_progress
 from stages.label.kinematics import KinematicsConfig, estimate_kinematics
@@ -14,6 +17,7 @@ from stages.label.window_rules import WindowRules
 from stages.label.wordings import WORDINGS
 from worldline.answers.question_files import to_questions
 from worldline.answers.scoring import RULES, score
+from worldline.kinematics.noise import corrupt_positions
 
 TIMES = np.arange(81) * 0.1
 STREET = {
@@ -389,6 +393,33 @@ def test_closing_speed_and_time_to_contact_come_from_the_distance():
     row = next(row for row in rows(told, "time_to_contact") if row["track_ids"] == [0, 1])
     assert row["answer_p5"] < row["answer_value"] < row["answer_p95"]
     assert not row["metric"]
+
+
+def test_noise_of_thirty_centimetres_makes_fewer_questions_and_hardly_any_wrong_answer():
+    motions = traffic(12, seed=4)
+    noisy, _, keep = corrupt_positions(
+        "independent", motions.track, motions.time_s, motions.position, motions.range_m, 0.3, seed=4
+    )
+    told = [_told(motions, position, keep) for position in (motions.position, noisy)]
+    both = told[0].keys() & told[1].keys()
+    wrong = [key for key in both if told[0][key] != told[1][key]]
+    assert len(told[1]) < len(told[0])
+    assert len(both) > 500
+    assert len(wrong) <= 0.01 * len(both), wrong
+
+
+def _told(motions, position, keep):
+    tracks, path = as_tracks(motions, position, keep)
+    left = 60.0 * (tracks.samples["track_id"].to_numpy() - 1)
+    columns = {name: tracks.samples[name].combine_chunks() for name in tracks.samples.schema.names}
+    columns |= {"x0_px": left, "x1_px": left + 50, "y0_px": np.full(len(left), 200.0), "y1_px": np.full(len(left), 280.0)}
+    tracks = dataclasses.replace(tracks, samples=make_table(tracks.samples.schema, columns))
+    kinematics = estimate_kinematics(tracks, path, KinematicsConfig(draws=48), seed=4, progress=no_progress)
+    config = QuestionsConfig(max_per_kind=100_000, max_answer_share=1.0)
+    asked = ask_questions(kinematics, tracks, path, config, seed=5, progress=no_progress).rows.to_pylist()
+    kinds = (VLM4D_KINDS | RELATION_KINDS) - {"closing_speed", "time_to_contact", "counting"}
+    return {(row["kind"], row["reference"], tuple(row["track_ids"]), row["start_s"], row["end_s"]): row["answer"]
+            for row in asked if row["kind"] in kinds}  # fmt: skip
 
 
 # -- multiple choice -----------------------------------------------------------------------------------------------------
