@@ -221,7 +221,7 @@ WORDINGS |= {
     "clock_bearing.other": (
         "With 12 o'clock where {object} is heading at {end} seconds, in which clock direction from it is {other}, seen from above?",
         "Seen from above, where is {other} for {object} at {end} s as a clock direction, if {object} heads toward 12 o'clock?",
-        "{object} heads toward 12 o'clock at {end} s. At which hour from it is {other}, seen from above?",
+        "Suppose that {object} heads toward 12 o'clock at {end} s. At which hour from it is {other}, seen from above?",
         "At {end} s, at what o'clock is {other} as seen from {object}, whose own heading is 12 o'clock?",
         "Take the heading of {object} at {end} seconds as 12 o'clock. Where on the clock around it is {other} then?",
         "On a clock face on the ground around {object}, 12 being where it is going, at which hour is {other} at {end} s?",
@@ -241,7 +241,7 @@ WORDINGS |= {
     "clock_heading.other": (
         "With 12 o'clock where {object} is heading at {end} seconds, toward which clock direction does {other} move?",
         "Seen from above, to which hour is {other} heading at {end} s, if {object} heads toward 12 o'clock?",
-        "{object} heads toward 12 o'clock at {end} s. Toward which hour does {other} travel then, seen from above?",
+        "Suppose that {object} heads toward 12 o'clock at {end} s. Toward which hour does {other} travel then, seen from above?",
         "At {end} s, which way does {other} move as a clock direction, the heading of {object} being 12 o'clock?",
         "Take the heading of {object} at {end} seconds as 12 o'clock. Toward which hour does {other} go then?",
         "On a clock face on the ground with 12 where {object} is going, toward which hour does {other} head at {end} s?",
@@ -265,7 +265,7 @@ WORDINGS |= {
         "Between {start} s and {end} s, are {object} and {other} getting closer to each other or further apart?",
         "Is the distance of {object} from {other} shrinking, growing or constant from {start} to {end} seconds?",
         "Watch {object} and {other} from {start} s to {end} s. What happens to the distance between them?",
-        "Do {object} and {other} end up nearer to each other at {end} seconds than at {start} seconds?",
+        "Compared with {start} seconds, how near to each other are {object} and {other} at {end} seconds?",
         "What is the trend of the distance between {object} and {other} from {start} s to {end} s?",
     ),
     "closing_speed": (
@@ -341,13 +341,13 @@ ANSWERS: dict[str, dict[str, str]] = {
         "right_right": "right twice",
     },
     "relation": {
-        "follows": "it follows it",
-        "leads": "it drives ahead of it",
-        "overtakes": "it overtakes it",
-        "overtaken": "it is overtaken by it",
+        "follows": "the first follows the second",
+        "leads": "the first drives ahead of the second",
+        "overtakes": "the first overtakes the second",
+        "overtaken": "the second overtakes the first",
         "same": "same direction, side by side or in another lane",
-        "opposite": "opposite direction",
-        "crossing": "crossing direction",
+        "opposite": "opposite directions",
+        "crossing": "crossing directions",
     },
     "range_change": {
         "approaching": "they approach each other",

@@ -13,6 +13,7 @@ from stages.contract import no_progress
 from stages.label.kinematics import KinematicsConfig, estimate_kinematics
 from stages.label.questions import QuestionsConfig, ask_questions
 from stages.label.rounding import rounded_text
+from stages.label.scene_candidates import absent_candidates
 from stages.label.window_rules import WindowRules
 from stages.label.wordings import WORDINGS
 from worldline.answers.question_files import to_questions
@@ -343,6 +344,19 @@ def test_what_is_not_there_is_asked_for_in_a_tenth_of_the_questions():
     assert not rows(unsure, "absent_object")
 
 
+def test_classes_are_absent_only_where_the_annotators_name_them_and_nothing_looks_like_them():
+    tracks = tracks_of(camera_path(TIMES), {1: STREET[1], 2: STREET[2]}, classes={2: "cyclist"}, colours=COLOURS)
+    windows = {"start_s": np.array([0.0, 0.0]), "end_s": np.array([3.0, 3.0])}
+
+    def asked(provenance):
+        found = absent_candidates(windows, dataclasses.replace(tracks, provenance=provenance))
+        return {subject for subject, reason in zip(found.subject, found.reason, strict=True) if reason is None}
+
+    assert "the bus" in asked({"format": "nuscenes"})
+    assert not asked({"format": "nuscenes"}) & {"the motorcycle", "the bicycle", "the pedestrian"}  # of a cyclist
+    assert "the bus" not in asked({"format": "ngsim"})
+
+
 # -- clocks and relations ------------------------------------------------------------------------------------------------
 
 
@@ -376,10 +390,10 @@ def test_clock_directions_from_another_object_count_from_where_it_heads():
 def test_followers_and_overtakers_are_told_from_both_sides():
     motions = {1: straight((10, 3), (6, 0)), 2: straight((25, 3), (6, 0)), 3: straight((2, -1), (12, 0))}
     told = ask(camera_path(TIMES), motions, ALL_ANSWERS)
-    assert answers(told, "relation", 1, 2) == {"it follows it"}
-    assert answers(told, "relation", 2, 1) == {"it drives ahead of it"}
-    assert reached(told, "relation", "other_object", 3, 1) == ["it overtakes it"]
-    assert reached(told, "relation", "other_object", 1, 3) == ["it is overtaken by it"]
+    assert answers(told, "relation", 1, 2) == {"the first follows the second"}
+    assert answers(told, "relation", 2, 1) == {"the first drives ahead of the second"}
+    assert reached(told, "relation", "other_object", 3, 1) == ["the first overtakes the second"]
+    assert reached(told, "relation", "other_object", 1, 3) == ["the second overtakes the first"]
     assert reached(told, "relation", "other_object", 3, 2, end_s=8.0) == ["same direction, side by side or in another lane"]
 
 
