@@ -28,7 +28,7 @@ from stages.label.matching import (
     window_truth,
 )
 from stages.label.phrases import read_back
-from stages.label.true_words import true_motion_words
+from stages.label.true_words import true_approach, true_clock_hours, true_motion_words
 from stages.label.wordings import IMAGE_WORDINGS, SEEN_DIRECTIONS, WORDINGS
 from worldline.kinematics.definitions import (
     KMH_PER_MPS,
@@ -302,6 +302,13 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
     around = place[row, np.minimum(first + 1, last)] - place[row, np.maximum(first - 1, 0)]
     headed = np.where(np.isfinite(around), around, steps[0])
     own_words = true_motion_words(kind, paired, headed, *steps, moved, other_moved)
+    gaps = [np.linalg.norm(place[row, when] - place[other_row, when], axis=-1) for when in (first, last)]
+    change, closing, contact = true_approach(*gaps, end - start)
+    hours = _clock_hours(
+        kind, paired, row, other_row, last, table["frames"].combine_chunks().flatten().to_numpy()[1::2], motion, truth
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        closes, meets = (np.abs(value / true - 1) <= 0.25 for true in (closing, contact))
     asked = _asked_hour(table)
     iou = _interval_iou(value, end_value, asked, row, first, last, motion)
     rules = [
@@ -311,6 +318,10 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
         ((kind == "movement_direction") & seen, answer == told, known & ~is_none(told)),
         (kind == "translation", answer == told, known & ~is_none(told)),
         (~is_none(own_words), answer == own_words, known),
+        (np.isfinite(hours), value == hours, known),
+        (kind == "range_change", answer == change, known),
+        (kind == "closing_speed", closes, known),
+        (kind == "time_to_contact", meets, known),
         ((kind == "direction_timestamp") & ~seen, iou >= 0.5, known & np.isfinite(asked)),
         (np.isin(kind.astype(str), ("distance_comparison", "speed_comparison")), larger, known),
         ((kind == "direction_comparison") & ~seen, answer == relation, known),
@@ -323,6 +334,35 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
     for applies, correct, told_by_truth in rules:
         right = np.where(applies & told_by_truth, correct.astype(float), right)
     return right
+
+
+def _clock_hours(
+    kind: np.ndarray,
+    paired: np.ndarray,
+    row: np.ndarray,
+    other_row: np.ndarray,
+    last: np.ndarray,
+    frame: np.ndarray,
+    motion: TrueMotion,
+    truth: Truth,
+) -> np.ndarray:
+    """Return the true hours of clock questions when their windows end; NaN for other kinds, and without a true camera."""
+    place = motion.positions
+    if not len(truth.world_from_camera) or place.shape[1] < 2:
+        return np.full(len(kind), np.nan)
+    after, before = np.minimum(last + 1, place.shape[1] - 1), np.maximum(last - 1, 0)
+    headings = []
+    for index in (row, other_row):
+        around = place[index, after] - place[index, before]
+        headings.append(np.where(np.isfinite(around), around, place[index, last] - place[index, before]))
+    camera, pair = truth.world_from_camera[frame], paired[:, None]
+    return true_clock_hours(
+        kind,
+        np.where(pair, place[row, last], camera[:, :3, 3]),
+        np.where(pair, headings[0], camera[:, :3, 2]),
+        np.where(pair, place[other_row, last], place[row, last]),
+        np.where(pair, headings[1], headings[0]),
+    )
 
 
 def _seen_words(moved: np.ndarray, frame: np.ndarray, truth: Truth) -> np.ndarray:

@@ -1,12 +1,13 @@
-"""True answers in words to questions that are told from an object's own view, for `label.evaluate`."""
+"""True answers to questions of VLM4D's kinds and about two things, for `label.evaluate`."""
 
 import numpy as np
 
-from worldline.kinematics.definitions import camera_direction_word, clockwise_angle
+from worldline.kinematics.definitions import KMH_PER_MPS, camera_direction_word, clock_hour, clockwise_angle
 from worldline.kinematics.words import choose
 
 _STANDS_M = 0.5
 _TURNS_RAD, _TURNS_AROUND_RAD = np.radians(20), np.radians(140)  # midway between the classes that are told
+_STAYS = 0.06  # of the distance: between what counts as constant and as a change
 _SEEN = {"left": "left", "right": "right", "toward": "toward it", "away": "away from it"}
 
 
@@ -47,3 +48,29 @@ def true_motion_words(
             choose([other_stands, *(seen == word for word in _SEEN)], ["not moving", *_SEEN.values()]),
         ],
     )
+
+
+def true_clock_hours(
+    kind: np.ndarray, place: np.ndarray, forward: np.ndarray, other: np.ndarray, other_forward: np.ndarray
+) -> np.ndarray:
+    """Return `[K]` the hour at which another thing is (clock_bearing), or to which it heads (clock_heading); NaN for others.
+
+    Args:
+        kind: `[K]`.
+        place: `[K, 3]` of the one whose forward direction is 12 o'clock.
+        forward: `[K, 3]` that direction.
+        other: `[K, 3]` place of the other.
+        other_forward: `[K, 3]` its direction of travel.
+    """
+    angles = clockwise_angle(forward, other - place), clockwise_angle(forward, other_forward)
+    hours = [np.where(np.isfinite(angle), clock_hour(np.nan_to_num(angle)), np.nan) for angle in angles]
+    return np.select([kind == "clock_bearing", kind == "clock_heading"], hours, np.nan)
+
+
+def true_approach(begin_m: np.ndarray, end_m: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what became of a distance in words, the closing speed in km/h and the time to contact in seconds, all `[K]`."""
+    change = end_m - begin_m
+    conditions = [np.abs(change) <= _STAYS * begin_m, change < 0, change > 0]
+    words = choose(conditions, ["their distance stays the same", "they approach each other", "they move apart"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return words, -KMH_PER_MPS * change / seconds, -end_m / change * seconds
