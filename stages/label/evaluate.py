@@ -303,7 +303,7 @@ def judge_answers(questions: Questions, match: Match, motion: TrueMotion, truth:
     headed = np.where(np.isfinite(around), around, steps[0])
     own_words = true_motion_words(kind, paired, headed, *steps, moved, other_moved)
     gaps = [np.linalg.norm(place[row, when] - place[other_row, when], axis=-1) for when in (first, last)]
-    change, closing, contact = true_approach(*gaps, end - start)
+    change, closing, contact = true_approach(gaps[0], gaps[1], end - start)
     hours = _clock_hours(
         kind, paired, row, other_row, last, table["frames"].combine_chunks().flatten().to_numpy()[1::2], motion, truth
     )
