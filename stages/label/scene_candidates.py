@@ -10,15 +10,16 @@ from stages.label.candidates import Candidates, Rule, make, reasons
 from worldline.kinematics.words import choose, is_none
 
 COUNTED_WORDS = ("left", "right", "toward", "away", "none")
-# Classes that may be asked for where none is there, each with the classes that a viewer could take for it; and the formats
-# of tracks whose annotators name all of these classes.
+# Classes that may be asked for where none is there: the formats of tracks whose annotators name them, and the classes that a
+# viewer could take for them.
+_ALL = ("pandaset_tracks", "argoverse2", "nuscenes")
 _LOOKALIKES = {
-    "bus": ("bus", "van", "truck", "vehicle", "tram", "construction vehicle"),
-    "motorcycle": ("motorcycle", "bicycle", "cyclist", "scooter", "vehicle", "pedicab"),
-    "bicycle": ("bicycle", "cyclist", "motorcycle", "scooter", "vehicle", "pedicab", "bicycle rack"),
-    "pedestrian": ("pedestrian", "cyclist", "wheelchair", "stroller", "scooter"),
+    "bus": (_ALL, ("bus", "van", "truck", "vehicle", "tram", "construction vehicle")),
+    "tram": (("pandaset_tracks", "argoverse2"), ("tram", "bus")),
+    "motorcycle": (_ALL, ("motorcycle", "bicycle", "cyclist", "scooter", "vehicle", "pedicab")),
+    "bicycle": (_ALL, ("bicycle", "cyclist", "motorcycle", "scooter", "vehicle", "pedicab", "bicycle rack")),
+    "pedestrian": (_ALL, ("pedestrian", "cyclist", "wheelchair", "stroller", "scooter")),
 }
-_NAMING_FORMATS = ("pandaset_tracks", "argoverse2", "nuscenes")
 _COLOUR_LOOKALIKES = {
     "red": ("red", "orange", "brown", "purple"),
     "yellow": ("yellow", "orange", "brown", "white"),
@@ -71,12 +72,12 @@ def absent_candidates(windows: dict[str, np.ndarray], tracks: Tracks) -> Candida
         for name, colour in zip(tracks.objects["class_name"].to_pylist(), tracks.objects["colour"].to_pylist(), strict=True)
         if name == "car"
     ]
-    told = (tracks.provenance or {}).get("format") in _NAMING_FORMATS
+    form = (tracks.provenance or {}).get("format")
     subjects, why = [], []
-    for name, alike in _LOOKALIKES.items():
+    for name, (formats, alike) in _LOOKALIKES.items():
         subjects.append(f"the {name}")
         why.append(
-            "classes_not_all_annotated" if not told
+            "classes_not_all_annotated" if form not in formats
             else "something_looks_like_it" if names & {*alike, "unknown"}
             else None
         )  # fmt: skip

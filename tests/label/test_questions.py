@@ -354,6 +354,7 @@ def test_classes_are_absent_only_where_the_annotators_name_them_and_nothing_look
 
     assert "the bus" in asked({"format": "nuscenes"})
     assert not asked({"format": "nuscenes"}) & {"the motorcycle", "the bicycle", "the pedestrian"}  # of a cyclist
+    assert "the tram" in asked({"format": "pandaset_tracks"}) - asked({"format": "nuscenes"})
     assert "the bus" not in asked({"format": "ngsim"})
 
 
