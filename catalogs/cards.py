@@ -40,6 +40,7 @@ _ROWS = {
     "scenes": "4D scenes",
     "shards": "files of clips",
     "boxes": "boxes of an object in a frame",
+    "blurred": "faces and number plates that were found in a frame, and blurred",
     "paths": "camera paths",
     "poses": "frames with a pose",
     "unposed": "frames without a pose, left out",

@@ -18,6 +18,7 @@ from schemas.artifact import Artifact
 from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
 from schemas.errors import WorldlineError
+from tasks.blurring import BLURRED, Blurring
 from worldline.cameras import invert_rigid
 
 _ABOUT = (
@@ -28,51 +29,56 @@ _ABOUT = (
 )
 _ABOUT_TRANSFORMS = f"{_ABOUT[:-1]} in our files, along -z with y up in transforms.json."
 _ABOUT_KITTI = f"{_ABOUT[:-1]}. As KITTI has it, the world of its files is the first camera."
-_FOLDERS = {"colmap": _ABOUT, "colmap-text": _ABOUT, "transforms": _ABOUT_TRANSFORMS}
+FOLDERS = {"colmap": _ABOUT, "colmap-text": _ABOUT, "transforms": _ABOUT_TRANSFORMS}
 _TRAJECTORIES = {"tum": (".tum", _ABOUT), "kitti": (".txt", _ABOUT_KITTI)}
 _PNG_COMPRESSION = 3
 _Kind = TypeVar("_Kind", bound=Artifact)
 
 
-def camera_formats(form: str, *, undistort: bool = False) -> dict[str, Format]:
+def camera_formats(form: str, *, undistort: bool = False, blurring: Blurring | None = None) -> dict[str, Format]:
     """Return the formats of camera paths by name, for `catalogs.exports.export`.
 
     Args:
         form: the one that the option is for.
         undistort: write images and lenses of a pinhole.
+        blurring: of the images, for one export.
 
     Raises:
         WorldlineError: if the format has no images that could be undistorted.
     """
-    if undistort and form not in _FOLDERS:
-        raise WorldlineError(f"{form} takes no --undistort: leave it out, or export as {', '.join(_FOLDERS)}")
+    if undistort and form not in FOLDERS:
+        raise WorldlineError(f"{form} takes no --undistort: leave it out, or export as {', '.join(FOLDERS)}")
     formats = {}
-    for name, about in _FOLDERS.items():
-        formats[name] = Format(_writing(name, undistort), frozenset({"CameraPath", "PointCloud", "Clip"}), about)
+    for name, about in FOLDERS.items():
+        told = f"{about} {BLURRED}" if blurring else about
+        formats[name] = Format(_writing(name, undistort, blurring), frozenset({"CameraPath", "PointCloud", "Clip"}), told)
     for name, (_, about) in _TRAJECTORIES.items():
-        formats[name] = Format(_writing(name, False), frozenset({"CameraPath"}), about)
+        formats[name] = Format(_writing(name, False, None), frozenset({"CameraPath"}), about)
     return formats
 
 
-def _writing(form: str, undistort: bool) -> Callable[[Selection, Path], dict[str, int]]:
+def _writing(form: str, undistort: bool, blurring: Blurring | None) -> Callable[[Selection, Path], dict[str, int]]:
     """Return the function that writes all camera paths of a selection in one format."""
 
     def write(selection: Selection, folder: Path) -> dict[str, int]:
         (folder / "cameras").mkdir()
         members = [member for member in selection.members if member.ref.kind == "CameraPath"]
-        rows = [_write_path(selection, member, form, folder, undistort) for member in members]
+        rows = [_write_path(selection, member, form, folder, undistort, blurring) for member in members]
         written = [row for row in rows if row["file"]]
         if not written:
             why = rows[0]["left_out"] if rows else "it has no camera path"
             raise WorldlineError(f"{selection.version.reference} has nothing to export as {form}: {why}")
         (folder / "cameras.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         unposed = sum(len(row["frames_without_pose"]) for row in rows)
-        return {"paths": len(written), "poses": sum(row["poses"] for row in written), "unposed": unposed}
+        counts = {"paths": len(written), "poses": sum(row["poses"] for row in written), "unposed": unposed}
+        return counts | (blurring.write(folder) if blurring else {})
 
     return write
 
 
-def _write_path(selection: Selection, member: Member, form: str, folder: Path, undistort: bool) -> dict[str, Any]:
+def _write_path(
+    selection: Selection, member: Member, form: str, folder: Path, undistort: bool, blurring: Blurring | None
+) -> dict[str, Any]:
     """Write one path, unless the format cannot hold it; return its row of `cameras.json`."""
     path = selection.catalog.load(member.ref.digest)
     assert isinstance(path, CameraPath)
@@ -96,7 +102,7 @@ def _write_path(selection: Selection, member: Member, form: str, folder: Path, u
     elif form == "kitti":
         write_kitti(invert_rigid(poses[0]) @ poses, place)
     else:
-        row |= _write_folder(path, selection, member, form, place, undistort)
+        row |= _write_folder(path, selection, member, form, place, undistort, blurring)
     return row
 
 
@@ -110,7 +116,13 @@ def _why_not(path: CameraPath, role: str, form: str) -> str | None:
 
 
 def _write_folder(
-    path: CameraPath, selection: Selection, member: Member, form: str, place: Path, undistort: bool
+    path: CameraPath,
+    selection: Selection,
+    member: Member,
+    form: str,
+    place: Path,
+    undistort: bool,
+    blurring: Blurring | None,
 ) -> dict[str, int]:
     """Write poses, points and frames for training; return how many points and images there are."""
     from worldline.camera_files import posed_images, undistorted, write_colmap, write_transforms
@@ -127,6 +139,7 @@ def _write_folder(
     else:
         write_colmap(images, place / "sparse" / "0", text=form == "colmap-text")
     if clip is not None:
+        clip = blurring.clip(clip, member.clip) if blurring else clip
         _write_frames(clip, path, place / "images", undistort)
     return {"points": len(images.points.xyz), "images": 0 if clip is None else len(images.names)}
 

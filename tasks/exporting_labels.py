@@ -27,6 +27,7 @@ from schemas.clips import Clip
 from schemas.errors import WorldlineError
 from schemas.labels import Kinematics, Questions
 from schemas.tracks import Tracks
+from tasks.blurring import BLURRED, Blurring
 from worldline.label_files.labelled_clip import LABEL_FACTS, Boxes, LabelledClip, boxes_of, of_split, split_folder
 
 _KINDS = frozenset({"Clip", "CameraPath", "Tracks", "Kinematics", "Questions"})
@@ -78,22 +79,23 @@ class _Written:
         return pa.concat_tables([LABEL_FACTS.empty_table(), *self.facts]).combine_chunks()
 
 
-def label_formats() -> dict[str, Format]:
-    """Return the formats of labels by name, for `catalogs.exports.export`."""
-    return {name: Format(_writing(name), _KINDS, about) for name, about in _ABOUT.items()}
+def label_formats(blurring: Blurring | None = None) -> dict[str, Format]:
+    """Return the formats of labels by name, for `catalogs.exports.export`; `blurring` is for one export."""
+    told = f" {BLURRED}" if blurring else ""
+    return {name: Format(_writing(name, blurring), _KINDS, about + told) for name, about in _ABOUT.items()}
 
 
-def _writing(form: str) -> Callable[[Selection, Path], dict[str, int]]:
+def _writing(form: str, blurring: Blurring | None) -> Callable[[Selection, Path], dict[str, int]]:
     """Return the function that writes a selection in one format."""
 
     def write(selection: Selection, folder: Path) -> dict[str, int]:
         written = _Written()
-        _WRITERS[form](_clips(selection), folder, re.sub(r"\W+", "_", selection.version.name), written)
+        _WRITERS[form](_clips(selection, blurring), folder, re.sub(r"\W+", "_", selection.version.name), written)
         facts = written.table()
         pq.write_table(facts, folder / "label_facts.parquet", compression="zstd")
         dropped = [{"what": what, "reason": reason, "count": count} for (what, reason), count in sorted(written.dropped.items())]
         (folder / "dropped.json").write_text(json.dumps(dropped, indent=1) + "\n")
-        return {"labels": len(facts)} | written.rows
+        return {"labels": len(facts)} | written.rows | (blurring.write(folder) if blurring else {})
 
     return write
 
@@ -286,8 +288,8 @@ def _asked(written: _Written) -> pa.Table:
 # -- clips ---------------------------------------------------------------------------------------------------------------
 
 
-def _clips(selection: Selection) -> Iterator[LabelledClip]:
-    """Yield every clip of a selection with what was found in it, loaded one at a time."""
+def _clips(selection: Selection, blurring: Blurring | None) -> Iterator[LabelledClip]:
+    """Yield every clip of a selection with what was found in it, loaded one at a time; its frames blurred where asked."""
     by_clip: dict[str, list[Member]] = {}
     for member in selection.members:
         by_clip.setdefault(member.clip, []).append(member)
@@ -305,8 +307,11 @@ def _clips(selection: Selection) -> Iterator[LabelledClip]:
         taken.add(file)
         licences = questions[1].licences if questions else member.licences
         made = questions[1].ref.digest if questions else ""
+        frames = clip[0] if clip else None
+        if frames is not None and blurring is not None:
+            frames = blurring.clip(frames, name)
         yield LabelledClip(
-            name=name, file=file, split=member.split, clip=clip[0] if clip else None, path=path[0] if path else None,
+            name=name, file=file, split=member.split, clip=frames, path=path[0] if path else None,
             tracks=tracks[0] if tracks else None, kinematics=kinematics[0] if kinematics else None,
             questions=_accepted(questions[0], selection) if questions else None,
             told={"licence": licences.expression, "attribution": licences.attribution,

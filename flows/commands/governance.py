@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.printing import Add, open_catalog, print_json, print_table, show_rows
+from schemas.errors import WorldlineError
 
 if TYPE_CHECKING:
     from catalogs.takedowns import Takedown
+    from tasks.blurring import Blurring
 
 
 def add_commands(add: Add) -> None:
@@ -52,6 +54,12 @@ def add_commands(add: Add) -> None:
     parser.add_argument(
         "--up", choices=["z", "y", "-y"], help="axis of PLY and .splat files that points up (-y, as viewers expect)"
     )
+    parser.add_argument(
+        "--blur", metavar="WHAT", help="faces, plates or faces,plates: blur those that are found in the frames (nothing is)"
+    )
+    parser.add_argument("--plate-model", metavar="ID", help="what finds plates: an object detection checkpoint of transformers")
+    parser.add_argument("--plate-revision", metavar="NAME", help="commit, tag or branch of that repository (its main branch)")
+    parser.add_argument("--plate-classes", metavar="NAMES", help="its classes that are plates, by commas (the usual names)")
     parser.add_argument(
         "--undistort", action="store_true", help="images of colmap and transforms as a pinhole camera would have taken them"
     )
@@ -119,14 +127,46 @@ def _show_takedown(options: argparse.Namespace, report: "Takedown", *, removed: 
     )
 
 
+def _blurring(options: argparse.Namespace) -> "Blurring | None":
+    """Return what the options want blurred.
+
+    Raises:
+        WorldlineError: if the format cannot be blurred, options do not fit together, or a detector is not at hand.
+    """
+    if options.plate_model is None:
+        for name in ("plate_revision", "plate_classes"):
+            if getattr(options, name) is not None:
+                raise WorldlineError(f"--{name.replace('_', '-')} goes with --plate-model: give both, or neither")
+        if options.blur is None:
+            return None
+    from stages.export.plates import PlateConfig
+    from tasks.blurring import open_blurring
+    from tasks.exporting_cameras import FOLDERS
+    from tasks.exporting_labels import label_formats
+
+    able = [*label_formats(), *FOLDERS]
+    if options.format not in able:
+        raise WorldlineError(f"{options.format} takes no --blur: leave it out, or export as {', '.join(able)}")
+    plates = None if options.plate_model is None else PlateConfig(options.plate_model, options.plate_revision)
+    if plates is not None and options.plate_classes is not None:
+        plates = dataclasses.replace(plates, classes=tuple(_parts(options.plate_classes)))
+    return open_blurring(_parts(options.blur or ""), plates)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def _export(options: argparse.Namespace) -> None:
     from catalogs.exports import FORMATS, export
     from tasks.exporting import scene_formats
     from tasks.exporting_cameras import camera_formats
     from tasks.exporting_labels import label_formats
 
+    blurring = _blurring(options)
     scenes = scene_formats(options.format, at_s=options.at, frames=options.frames, up=options.up)
-    formats = FORMATS | scenes | camera_formats(options.format, undistort=options.undistort) | label_formats()
+    cameras = camera_formats(options.format, undistort=options.undistort, blurring=blurring)
+    formats = FORMATS | scenes | cameras | label_formats(blurring)
     catalog, chosen = open_catalog(options), {"licence": options.licence, "split": options.split}
     report = export(catalog, options.dataset, options.format, options.destination, **chosen, formats=formats)
     if options.json:
