@@ -63,10 +63,11 @@ def image_rates(
     first[row[::-1]] = bearing[::-1]
     bearing = wrap_angle(bearing - first[row])
     with np.errstate(invalid="ignore", divide="ignore"):
+        order = np.argsort(time_s, kind="stable")
+        first, stop = (np.searchsorted(time_s[order], grid + reach) for reach in (-_HALF_WINDOW_S - 1e-6, _HALF_WINDOW_S + 1e-6))
         for index, centre in enumerate(grid):
-            offset = time_s - centre
-            near = np.abs(offset) <= _HALF_WINDOW_S + 1e-9
-            owner, shift = row[near], offset[near]
+            near = order[first[index] : stop[index]]
+            owner, shift = row[near], time_s[near] - centre
             count = np.bincount(owner, minlength=rows)
             mean = np.bincount(owner, shift, rows) / count
             centred = shift - mean[owner]

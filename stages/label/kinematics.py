@@ -6,7 +6,9 @@ direction the signed angle between the window's first and last step. One draw of
 because the error of the scale is common to them.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,7 @@ from schemas.tracks import Tracks
 from stages.contract import Progress, stage
 from stages.label.image_motion import image_motion_word, image_rates
 from stages.label.plausibility import PlausibilityRules, plausibility_rules
-from stages.label.window_rules import CAR_LIMITS, CLASS_LIMITS, Frames, WindowRules, dense, sample_rules, visible_share
+from stages.label.window_rules import CAR_LIMITS, CLASS_LIMITS, WindowRules, sample_rules, visible_share, window_samples
 from worldline.kinematics.definitions import (
     camera_direction_word,
     clock_edge_distance,
@@ -35,6 +37,7 @@ from worldline.kinematics.words import choose
 
 QUANTILES = (0.05, 0.5, 0.95)
 _ELEMENTS_AT_ONCE = 24_000_000
+_LEAST_SPAN = 16  # grid steps: tracks that are shorter are measured with those of this length
 
 
 @dataclass(frozen=True)
@@ -78,15 +81,16 @@ class KinematicsConfig:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Everything that is known of the clip before drawing: samples by row (row 0 is the camera), grid and windows."""
+    """What is known before drawing of the whole clip (row 0 is the camera), or of some tracks in the time that they span."""
 
     ids: np.ndarray  # [N] track of each row
     row: np.ndarray  # [M] row of each sample
     columns: dict[str, np.ndarray]  # [M] each
+    span: np.ndarray  # [N, 2] seconds of first and last sample; infinity and minus infinity without samples
     grid: np.ndarray  # [G] seconds
     starts: np.ndarray  # [W] grid index of each window's start
     steps: int  # grid steps per window
-    frames: Frames
+    windows: np.ndarray  # [N, 2] half-open range of the windows that each track is seen in some part of
     unit: float  # length that plays the part of a metre
     gravity: bool
     forward: np.ndarray  # [G, 3] viewing direction of the camera in the world
@@ -111,30 +115,29 @@ def estimate_kinematics(
         States on the grid and windows, with quantiles that hold position and scale uncertainty.
     """
     problem = _set_up(tracks, path, config)
-    located = np.isfinite(problem.columns["x"])
-    count = np.bincount(problem.row[located], minlength=len(problem.ids))
-    span = np.maximum(np.bincount(problem.row, minlength=len(problem.ids)).max(initial=1), 1) + len(problem.grid)
-    block = max(1, int(_ELEMENTS_AT_ONCE // (span * 3 * 8 * 12 + config.draws * (len(problem.grid) * 8 + span * 9))))
+    count = np.bincount(problem.row[np.isfinite(problem.columns["x"])], minlength=len(problem.ids))
     scale = _scale_draws(tracks.scale_sigma, config.draws, seed)
     fitted = np.flatnonzero(count >= 4)
     states: list[dict[str, np.ndarray]] = []
     windows: list[dict[str, np.ndarray]] = []
-    camera = np.full((len(problem.grid), 6), np.nan)
-    for begin in range(0, max(len(fitted), 1), block):
-        rows = fitted[begin : begin + block]
-        if len(rows):
-            draws = _draw(problem, rows, config, seed)
-            if rows[0] == 0:  # the camera comes first, and ranges of all others are measured from it
-                camera = draws[0].mean(axis=0)
-            state, window = _measure(problem, rows, draws, camera, scale, config)
-            states.append(state)
-            windows.append(window)
-        progress(min(begin + block, len(fitted)), max(len(fitted), 1), f"{len(rows)} tracks")
-    rest = np.setdiff1d(np.arange(len(problem.ids)), fitted)
-    windows.append(_unmeasured(problem, rest))
+    camera, done = np.full((len(problem.grid), 6), np.nan), 0
+    for rows in _blocks(problem, fitted, config.draws):
+        part, first = _part(problem, rows)
+        draws = _draw(part, config, seed)
+        if part.ids[0] == EGO_TRACK_ID:  # it comes first and alone, and ranges of all others are measured from it
+            camera = draws[0].mean(axis=0)
+        state, window = _measure(part, draws, camera[first : first + len(part.grid)], scale, config)
+        states.append(state)
+        windows.append(window)
+        done += len(rows)
+        progress(done, len(problem.ids), f"{len(rows)} tracks")
+    for rows in _blocks(problem, np.flatnonzero(count < 4), config.draws):
+        windows.append(_unmeasured(_part(problem, rows)[0], path, config))
+        done += len(rows)
+        progress(done, len(problem.ids), f"{len(rows)} tracks without positions")
     return Kinematics(
-        states=_states_table(problem, states),
-        windows=_windows_table(problem, windows, tracks, path, config),
+        states=_states_table(states),
+        windows=_windows_table(problem, windows, count >= 4, tracks, path, config),
         grid_s=float(config.grid_seconds),
         scale_source=tracks.scale_source,
         scale_sigma=float(tracks.scale_sigma),
@@ -177,17 +180,81 @@ def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Prob
     steps = max(1, min(round(config.window_seconds / config.grid_seconds), len(grid) - 1))
     stride = max(1, round(config.stride_seconds / config.grid_seconds))
     starts = np.arange(0, max(len(grid) - steps, 0), stride)
-    frames = Frames(
-        times_s=times,
-        first=np.searchsorted(times, grid[starts] - 1e-6),
-        stop=np.searchsorted(times, grid[starts + steps] + 1e-6) if len(starts) else np.zeros(0, int),
-    )
-    nearest = np.abs(times[index][None] - grid[:, None]).argmin(1) if len(index) else np.zeros(len(grid), int)
+    span = np.stack([np.full(len(ids), np.inf), np.full(len(ids), -np.inf)], 1)
+    np.minimum.at(span[:, 0], row, columns["time_s"])
+    np.maximum.at(span[:, 1], row, columns["time_s"])
+    first_window = np.searchsorted(grid[starts + steps], span[:, 0] - 1e-6)
+    stop_window = np.searchsorted(grid[starts], span[:, 1] + 1e-6, side="right")
+    windows = np.stack([first_window, np.maximum(first_window, stop_window)], 1)
+    nearest = np.zeros(len(grid), int)
+    if len(index):
+        later = np.searchsorted(times[index], grid).clip(1, max(len(index) - 1, 1))
+        sooner = np.abs(grid - times[index[later - 1]]) <= np.abs(times[index[later % len(index)]] - grid)
+        nearest = np.where(sooner, later - 1, later % len(index))
     axes = path.world_from_camera[index[nearest], :3, :3] if len(index) else np.full((len(grid), 3, 3), np.nan)
     classes = dict(zip(tracks.objects["track_id"].to_pylist(), tracks.objects["class_name"].to_pylist(), strict=True))
     limits = np.array([CLASS_LIMITS.get(classes.get(identity, ""), CAR_LIMITS) for identity in ids.tolist()])
     gravity = tracks.gravity_source != "none"
-    return _Problem(ids, row, columns, grid, starts, steps, frames, unit, gravity, axes[..., 2], axes[..., 0], limits)
+    return _Problem(ids, row, columns, span, grid, starts, steps, windows, unit, gravity, axes[..., 2], axes[..., 0], limits)
+
+
+def _blocks(problem: _Problem, rows: np.ndarray, draws: int) -> Iterator[np.ndarray]:
+    """Split tracks into blocks that fit into memory, of tracks about as long as each other and seen at about the same time.
+
+    So the time that a block spans is at most four times the time that each of its tracks is seen (or that of `_LEAST_SPAN`),
+    and work and memory follow the samples that there are, not tracks times the length of the clip. The camera comes alone.
+    """
+    first, stop = _grid_range(problem, rows)
+    level = np.ceil(np.log2(np.maximum(stop - first, _LEAST_SPAN))).astype(int)
+    place = first >> level
+    level[rows == 0] = -1
+    order = np.lexsort((place, level))
+    cuts = np.flatnonzero(np.diff(level[order]) | np.diff(place[order])) + 1
+    samples = np.bincount(problem.row, minlength=len(problem.ids))
+    for together in np.split(order, cuts) if len(order) else []:
+        steps = stop[together].max() - first[together].min() + 2 * problem.steps
+        size = samples[rows[together]].max() * 40 + draws * steps * 16
+        at_once = max(1, int(_ELEMENTS_AT_ONCE // size))
+        for begin in range(0, len(together), at_once):
+            yield rows[np.sort(together[begin : begin + at_once])]
+
+
+def _grid_range(problem: _Problem, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the half-open range of grid times at which each of some tracks is seen."""
+    first = np.searchsorted(problem.grid, problem.span[rows, 0] - 1e-6)
+    return first, np.maximum(first, np.searchsorted(problem.grid, problem.span[rows, 1] + 1e-6, side="right"))
+
+
+def _part(problem: _Problem, rows: np.ndarray) -> tuple[_Problem, int]:
+    """Return what concerns some tracks alone, in the time that they and their windows span, and where its grid begins."""
+    first, stop = _grid_range(problem, rows)
+    begin, end = int(first.min()), int(stop.max())
+    windows = problem.windows[rows]
+    seen = windows[windows[:, 1] > windows[:, 0]]
+    first_window, stop_window = (int(seen[:, 0].min()), int(seen[:, 1].max())) if len(seen) else (0, 0)
+    starts = problem.starts[first_window:stop_window]
+    if len(starts):
+        begin, end = min(begin, starts[0]), max(end, starts[-1] + problem.steps + 1)
+    begin = min(begin, len(problem.grid) - 1)
+    grid = slice(begin, max(end, begin + 1))
+    bounds = np.searchsorted(problem.row, [rows, rows + 1])
+    lengths = bounds[1] - bounds[0]
+    row = np.repeat(np.arange(len(rows)), lengths)
+    samples = np.arange(len(row)) + (bounds[0] - np.cumsum(lengths) + lengths)[row]
+    part = replace(
+        problem,
+        ids=problem.ids[rows],
+        row=row,
+        columns={name: values[samples] for name, values in problem.columns.items()},
+        span=problem.span[rows],
+        grid=problem.grid[grid],
+        starts=starts - begin,
+        windows=windows - first_window,
+        forward=problem.forward[grid],
+        right=problem.right[grid],
+        limits=problem.limits[rows],
+    )
+    return part, begin
 
 
 def _scale_draws(sigma: float, draws: int, seed: int) -> np.ndarray:
@@ -201,14 +268,14 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
     return column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
 
 
-def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: int) -> np.ndarray:
+def _draw(problem: _Problem, config: KinematicsConfig, seed: int) -> np.ndarray:
     """Draw positions and velocities on the grid, `[R, D, G, 6]`, NaN outside the time that each track was seen."""
-    chosen = np.isin(problem.row, rows) & np.isfinite(problem.columns["x"])
-    row = np.searchsorted(rows, problem.row[chosen])
+    chosen = np.isfinite(problem.columns["x"])
+    row = problem.row[chosen]
     time = problem.columns["time_s"][chosen]
     position = np.stack([problem.columns[name][chosen] for name in "xyz"], -1)
     xx, xy, yy, zz = (problem.columns[f"cov_{name}"][chosen] for name in ("xx", "xy", "yy", "zz"))
-    count = len(rows)
+    count = len(problem.ids)
     floor = (1e-4 * np.fmax(np.nan_to_num(problem.columns["range"][chosen]), 10 * problem.unit)) ** 2
     axes = _principal_axes(row, xx, xy, yy, count)
     turned = np.concatenate([np.einsum("mij,mi->mj", axes[row], position[:, :2]), position[:, 2:]], -1)
@@ -238,39 +305,42 @@ def _draw(problem: _Problem, rows: np.ndarray, config: KinematicsConfig, seed: i
     times = np.repeat(last[:, None], length, axis=1)
     times[all_rows, slot] = all_times
     times = np.maximum.accumulate(times, axis=1)
-    observed = np.zeros((count, length), bool)
+    observed, wanted = np.zeros((count, length), bool), np.zeros((count, length), bool)
     observed[row, slot[: len(row)]] = True
+    wanted[grid_row, slot[len(row) :]] = True
     padded_values, padded_white, padded_drift = (np.zeros((count, length, 3)) for _ in range(3))
     padded_values[row, slot[: len(row)]] = turned
     padded_white[row, slot[: len(row)]] = white
     padded_drift[row, slot[: len(row)]] = drift
-    lengths = np.bincount(all_rows, minlength=count)
-    normals = np.zeros((count, length, 3, config.draws, 3))
-    uniforms = np.zeros((count, 3, config.draws))
-    for index, identity in enumerate(problem.ids[rows].tolist()):  # a generator per track: order and neighbours do not matter
-        generator = np.random.default_rng([seed, 1, identity])
-        uniforms[index] = generator.random((3, config.draws))
-        normals[index, : lengths[index]] = generator.standard_normal((lengths[index], 3, config.draws, 3))
-    paths = np.empty((count, length, 3, config.draws, 2))
+    # a generator per track: order and neighbours do not matter
+    generators = [np.random.default_rng([seed, 1, identity]) for identity in problem.ids.tolist()]
+    uniforms = np.stack([generator.random((3, config.draws)) for generator in generators])
+    on_grid = np.empty((len(grid_row), 3, config.draws, 2))
     for noise, mine in ((stated_noise(config.drift_seconds), states_noise), (unknown_noise(), ~states_noise)):
         if mine.any():
-            paths[mine] = draw_paths(
+            on_grid[mine[grid_row]] = draw_paths(
                 times[mine],
                 observed[mine],
+                wanted[mine],
                 padded_values[mine],
                 padded_white[mine],
                 padded_drift[mine],
                 noise,
-                normals[mine],
+                [partial(_normals, generators[index], config.draws) for index in np.flatnonzero(mine)],
                 uniforms[mine],
             )
-    on_grid = paths[grid_row, slot[len(row) :]].swapaxes(1, 2).swapaxes(2, 3)  # [K, D, 2, 3]
+    on_grid = on_grid.swapaxes(1, 2).swapaxes(2, 3)  # [K, D, 2, 3]
     turn = np.zeros((count, 3, 3))
     turn[:, :2, :2], turn[:, 2, 2] = axes, 1.0
     on_grid = np.einsum("kij,kdvj->kdvi", turn[grid_row], on_grid)
     result = np.full((count, config.draws, len(problem.grid), 6), np.nan)
     result[grid_row, :, grid_index] = on_grid.reshape(len(grid_row), config.draws, 6)
     return result
+
+
+def _normals(generator: np.random.Generator, draws: int, steps: int) -> np.ndarray:
+    """Return the normal numbers of one track, `[steps, 3, draws, 3]`."""
+    return generator.standard_normal((steps, 3, draws, 3))
 
 
 def _principal_axes(row: np.ndarray, xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, rows: int) -> np.ndarray:
@@ -282,9 +352,9 @@ def _principal_axes(row: np.ndarray, xx: np.ndarray, xy: np.ndarray, yy: np.ndar
 
 
 def _measure(
-    problem: _Problem, rows: np.ndarray, draws: np.ndarray, camera: np.ndarray, scale: np.ndarray, config: KinematicsConfig
+    problem: _Problem, draws: np.ndarray, camera: np.ndarray, scale: np.ndarray, config: KinematicsConfig
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return quantities per state `[R, G]` and per window `[R, W]` from the draws."""
+    """Return quantities per state and per window from the draws, each as one column over all tracks."""
     reach = max(1, round(0.5 / config.grid_seconds))
     place, velocity = draws[..., :3], draws[..., 3:].copy()
     if place.shape[2] > 2 * reach:  # the slope over half a second to both sides; at a track's ends the draw's own velocity
@@ -302,7 +372,7 @@ def _measure(
     state |= {name: centre[..., axis] for axis, name in enumerate("xyz")}
     offset = centre - camera[:, :3]
     distance = np.linalg.norm(offset, axis=-1)
-    is_object = (rows != 0)[:, None]
+    is_object = (problem.ids != EGO_TRACK_ID)[:, None]
     with np.errstate(invalid="ignore", divide="ignore"):
         state["range"] = np.where(is_object, distance, np.nan)
         closing = -(offset * (mean_velocity - camera[:, 3:])).sum(-1) / distance
@@ -315,8 +385,19 @@ def _measure(
         heading = np.arctan2(mean_velocity[..., 1], mean_velocity[..., 0])
         state["heading_rad"] = np.where(slow | (not problem.gravity), np.nan, heading)
     state["state"] = _state_words(state, centre, problem, config)
-    state["row"] = np.repeat(rows[:, None], len(problem.grid), axis=1)
-    return state, _measure_windows(problem, rows, place, speed, state, factor, config)
+    window = _measure_windows(problem, place, speed, state, factor, config)
+    row, column = np.nonzero(np.isfinite(state["x"]))
+    state = {name: values[row, column] for name, values in state.items()}
+    return state | {"track_id": problem.ids[row], "time_s": problem.grid[column]}, _overlapped(problem, window)
+
+
+def _overlapped(problem: _Problem, window: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return of quantities `[R, W]` those of windows that the track overlaps, with the track's id and the window's times."""
+    number = np.arange(len(problem.starts))
+    row, column = np.nonzero((number >= problem.windows[:, :1]) & (number < problem.windows[:, 1:]))
+    starts = problem.starts[column]
+    times = {"start_s": problem.grid[starts], "end_s": problem.grid[starts + problem.steps]}
+    return {name: values[row, column] for name, values in window.items()} | {"track_id": problem.ids[row]} | times
 
 
 def _quantiles(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
@@ -356,7 +437,6 @@ def _state_words(state: dict[str, np.ndarray], centre: np.ndarray, problem: _Pro
 
 def _measure_windows(
     problem: _Problem,
-    rows: np.ndarray,
     place: np.ndarray,
     speed: np.ndarray,
     state: dict[str, np.ndarray],
@@ -394,10 +474,9 @@ def _measure_windows(
     window |= _directions(problem, place, config)
     fastest = np.nanmax(np.where(np.isfinite(state["speed_p50"]), state["speed_p50"], 0)[:, inside], axis=-1)
     hardest = np.nanmax(np.abs(np.nan_to_num(state["acceleration_p50"]))[:, inside], axis=-1)
-    window["too_fast"] = fastest > problem.limits[rows, None, 0]
-    window["too_hard"] = hardest > problem.limits[rows, None, 1]
+    window["too_fast"] = fastest > problem.limits[:, :1]
+    window["too_hard"] = hardest > problem.limits[:, 1:]
     window["covered"] = covered
-    window["row"] = np.repeat(rows[:, None], len(starts), axis=1)
     return window
 
 
@@ -431,27 +510,32 @@ def _seen_motion(problem: _Problem, centre: np.ndarray, words: np.ndarray) -> np
     return choose([words == "moving", words == "static"], [named, "none"])
 
 
-def _unmeasured(problem: _Problem, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return windows of tracks without world positions: all lengths NaN."""
-    shape = (len(rows), len(problem.starts))
+def _unmeasured(problem: _Problem, path: CameraPath, config: KinematicsConfig) -> dict[str, np.ndarray]:
+    """Return windows of tracks without world positions: all lengths NaN, and motion in the image where the camera tells it."""
+    shape = (len(problem.ids), len(problem.starts))
     names = [f"{name}_{q}" for name in ("distance", "displacement", "speed") for q in ("p5", "p50", "p95")]
-    empty = {name: np.full(shape, np.nan) for name in (*names, "relative_sigma", "clock", "clock_sigma_hours")}
-    words = {name: np.full(shape, None, object) for name in ("turn", "image_motion")}
-    flags = {name: np.zeros(shape, bool) for name in ("too_fast", "too_hard", "covered")}
-    row = np.broadcast_to(rows[:, None], shape)
-    return empty | words | flags | {"state": np.full(shape, "undecided", object), "row": row}
+    window = {name: np.full(shape, np.nan) for name in (*names, "relative_sigma", "clock", "clock_sigma_hours")}
+    window |= {name: np.zeros(shape, bool) for name in ("too_fast", "too_hard", "covered")}
+    window |= {"state": np.full(shape, "undecided", object), "turn": np.full(shape, None, object)}
+    bearing, growth = image_rates(problem.row, problem.columns["time_s"], problem.columns, path, len(problem.ids), problem.grid)
+    inside = problem.starts[:, None] + np.arange(problem.steps + 1)
+    duration = problem.steps * config.grid_seconds
+    window["image_motion"] = image_motion_word(
+        bearing[:, inside].mean(-1) * duration, growth[:, inside].mean(-1) * duration, config.image_threshold, 1.5
+    )
+    return _overlapped(problem, window)
 
 
-def _states_table(problem: _Problem, blocks: list[dict[str, np.ndarray]]) -> pa.Table:
+def _in_order(blocks: list[dict[str, np.ndarray]], time: str) -> dict[str, np.ndarray]:
+    """Put the columns of all blocks together, by track and time."""
+    merged = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
+    order = np.lexsort((merged[time], merged["track_id"]))
+    return {key: values[order] for key, values in merged.items()}
+
+
+def _states_table(blocks: list[dict[str, np.ndarray]]) -> pa.Table:
     names = KINEMATIC_STATES.names
-    merged = {key: np.concatenate([block[key].ravel() for block in blocks]) for key in blocks[0]} if blocks else {}
-    if not merged:
-        return make_table(KINEMATIC_STATES, {name: [] for name in names})
-    keep = np.isfinite(merged["x"])
-    columns = {name: merged[name][keep] for name in names if name in merged}
-    columns["track_id"] = problem.ids[merged["row"][keep]]
-    rows = sum(len(block["row"]) for block in blocks)
-    columns["time_s"] = np.tile(problem.grid, rows)[keep]
+    columns = _in_order(blocks, "time_s") if blocks else {name: np.zeros(0) for name in names}
     return make_table(KINEMATIC_STATES, {name: _nullable(columns[name]) for name in names})
 
 
@@ -461,57 +545,52 @@ def _nullable(values: np.ndarray) -> pa.Array:
 
 
 def _windows_table(
-    problem: _Problem, blocks: list[dict[str, np.ndarray]], tracks: Tracks, path: CameraPath, config: KinematicsConfig
+    problem: _Problem,
+    blocks: list[dict[str, np.ndarray]],
+    located: np.ndarray,
+    tracks: Tracks,
+    path: CameraPath,
+    config: KinematicsConfig,
 ) -> pa.Table:
-    """Put the windows of all rows in order, name why some are rejected, and drop those that a track hardly overlaps."""
-    merged = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-    order = np.argsort(merged["row"][:, 0], kind="stable") if merged["row"].size else np.zeros(0, int)
-    merged = {key: values[order] for key, values in merged.items()} if merged["row"].size else merged
-    count, ends = len(problem.ids), problem.starts + problem.steps
-    present = np.isfinite(
-        dense(problem.row, problem.columns["frame"].astype(int), problem.columns["time_s"], count, len(path.times_s))
-    )
-    share = visible_share(present, problem.frames)
+    """Put the windows of all tracks in order, name why some are rejected, and drop those that a track hardly overlaps.
+
+    Everything in here is by pairs of a track and a window that it overlaps, `[P]`.
+    """
+    merged = _in_order(blocks, "start_s")
+    first_window, stop_window = problem.windows.T
+    row = np.repeat(np.arange(len(problem.ids)), stop_window - first_window)
+    before = np.cumsum(stop_window - first_window) - stop_window
+    window = np.arange(len(row)) - before[row]
+    bounds = [problem.grid[starts] + reach for starts, reach in ((problem.starts, -1e-6), (problem.starts + problem.steps, 1e-6))]
+    first_frame, stop_frame = (np.searchsorted(path.times_s, bound)[window] for bound in bounds)
+    frame = problem.columns["frame"].astype(int)
+    samples = window_samples(problem.row, frame, row, first_frame, stop_frame)
+    share = visible_share(problem.row, frame, len(problem.ids), samples)
     estimated, metric_source = tracks.origin == "video", tracks.scale_source != "none"
     flags = sample_rules(
         problem.row,
         problem.columns,
-        count,
-        problem.frames,
+        len(problem.ids),
+        samples,
         config.rules,
         path.width * path.height,
         estimated,
         metric_source,
         problem.unit,
     )
-    if merged["row"].shape[0] != count or not len(problem.starts):
-        return make_table(KINEMATIC_WINDOWS, {name: [] for name in KINEMATIC_WINDOWS.names})
-    located = np.bincount(problem.row[np.isfinite(problem.columns["x"])], minlength=count) >= 4
     with np.errstate(invalid="ignore"):
         unsure = (merged["state"] == "moving") & (merged["relative_sigma"] > config.rules.max_relative_sigma)
-    unlocated = np.repeat(~located[:, None], len(ends), axis=1)
-    reasons = {"partly_seen": ~merged["covered"] & ~unlocated, "low_visibility": share < config.rules.min_visible} | flags
+    has_place = located[row]
+    reasons = {"partly_seen": ~merged["covered"] & has_place, "low_visibility": share < config.rules.min_visible} | flags
     if estimated and metric_source and problem.gravity:
-        reasons |= plausibility_rules(problem.row, problem.columns, count, problem.frames, config.plausibility)
+        reasons |= plausibility_rules(problem.row, problem.columns, samples, config.plausibility)
     reasons |= {"implausible_speed": merged["too_fast"] & metric_source}
     reasons |= {
         "implausible_acceleration": merged["too_hard"] & metric_source,
         "uncertain": unsure,
-        "no_world_position": unlocated,
+        "no_world_position": ~has_place,
     }
-    rejected = choose(list(reasons.values()), list(reasons))
-    bearing, growth = image_rates(problem.row, problem.columns["time_s"], problem.columns, path, count, problem.grid)
-    inside = problem.starts[:, None] + np.arange(problem.steps + 1)
-    duration = problem.steps * config.grid_seconds
-    seen = image_motion_word(
-        bearing[:, inside].mean(-1) * duration, growth[:, inside].mean(-1) * duration, config.image_threshold, 1.5
-    )
-    merged["image_motion"] = np.where(located[:, None], merged["image_motion"], seen)
-    overlaps = np.maximum(share, merged["covered"]) >= 0.5
-    row, column = np.nonzero(overlaps)
-    table = {name: merged[name][row, column] for name in KINEMATIC_WINDOWS.names if name in merged}
-    table |= {"track_id": problem.ids[row], "start_s": problem.grid[problem.starts[column]], "end_s": problem.grid[ends[column]]}
-    table |= {"visible": share[row, column], "rejected": rejected[row, column]}
     trusted = metric_source and tracks.scale_sigma <= config.max_scale_sigma
-    table["metric"] = np.full(len(row), trusted) & located[row]
-    return make_table(KINEMATIC_WINDOWS, {name: _nullable(table[name]) for name in KINEMATIC_WINDOWS.names})
+    merged |= {"rejected": choose(list(reasons.values()), list(reasons)), "visible": share, "metric": trusted & has_place}
+    overlaps = np.maximum(share, merged["covered"]) >= 0.5
+    return make_table(KINEMATIC_WINDOWS, {name: _nullable(merged[name][overlaps]) for name in KINEMATIC_WINDOWS.names})

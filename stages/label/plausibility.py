@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from stages.label.window_rules import Frames, dense
+from stages.label.window_rules import WindowSamples
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,15 @@ class PlausibilityRules:
 def plausibility_rules(
     row: Int[np.ndarray, " M"],
     columns: dict[str, Float[np.ndarray, " M"]],
-    rows: int,
-    frames: Frames,
+    windows: WindowSamples,
     rules: PlausibilityRules,
-) -> dict[str, Bool[np.ndarray, "N W"]]:
-    """Return flags by reason for each track and window, "penetration" first.
+) -> dict[str, Bool[np.ndarray, " P"]]:
+    """Return flags by reason for each pair of a track and a window, "penetration" first.
 
     Args:
         row: track of each sample, sorted; row 0 is the camera and no body.
         columns: of the samples, NaN for null.
-        rows: number of tracks, the camera included.
-        frames: frames in each window.
+        windows: samples in each window.
         rules: limits.
     """
     body, frame = row > 0, columns["frame"].astype(int)
@@ -63,13 +61,7 @@ def plausibility_rules(
         "off_ground": np.abs(height_off_ground(row, place, rules.min_tracks))
         > rules.max_off_ground_m + rules.sigmas * np.sqrt(np.nan_to_num(columns["cov_zz"])),
     }
-    flags = {}
-    for reason, samples in broken.items():
-        spread = dense(row, frame, samples & body, rows, len(frames.times_s))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = frames.total(np.nan_to_num(spread)) / frames.total(np.isfinite(spread))
-        flags[reason] = np.nan_to_num(share) > rules.max_share
-    return flags
+    return {reason: np.nan_to_num(windows.mean(samples & body)) > rules.max_share for reason, samples in broken.items()}
 
 
 def penetrating(

@@ -42,46 +42,78 @@ class WindowRules:
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Frames of the clip that lie in each window.
+class WindowSamples:
+    """The samples in each window of a track; P pairs of a track and a window, among M samples.
 
     Attributes:
-        times_s: `[T]`.
-        first, stop: `[W]` half-open range of frames of each window.
+        row: `[P]` track of each pair.
+        first, stop: `[P]` half-open range of its samples.
+        frames: `[P]` frames of the clip in the window.
+        gap_first, gap_stop: `[P]` half-open range of the samples that lie after its first frame, or first after its last:
+            the steps that lead to them are those that the window has a part of.
+        once: `[M]` false for samples that another one of the same track and frame follows; they do not count.
     """
 
-    times_s: np.ndarray
+    row: np.ndarray
     first: np.ndarray
     stop: np.ndarray
+    frames: np.ndarray
+    gap_first: np.ndarray
+    gap_stop: np.ndarray
+    once: np.ndarray
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """Sum `[N, T]` per-frame values over each window, `[N, W]`."""
-        sums = np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1, dtype=np.float64)], axis=1)
-        return sums[:, self.stop] - sums[:, self.first]
+        """Sum values of the samples `[M]` over each window, `[P]`."""
+        return _range_sums(np.where(self.once, values, 0.0), self.first, self.stop)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean of the finite values `[M]` in each window, `[P]`; NaN where there are none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self.total(np.nan_to_num(values)) / self.total(np.isfinite(values))
 
 
-def dense(row: np.ndarray, frame: np.ndarray, values: np.ndarray, rows: int, frames: int) -> np.ndarray:
-    """Spread per-sample values over `[rows, frames]`, NaN elsewhere."""
-    result = np.full((rows, frames), np.nan)
-    result[row, frame] = values
-    return result
+def window_samples(
+    row: np.ndarray, frame: np.ndarray, pair_row: np.ndarray, first_frame: np.ndarray, stop_frame: np.ndarray
+) -> WindowSamples:
+    """Find the samples in each window.
+
+    Args:
+        row: `[M]` track of each sample, sorted.
+        frame: `[M]`, sorted within a track.
+        pair_row: `[P]` track of each pair of a track and a window.
+        first_frame: `[P]` first frame of its window.
+        stop_frame: `[P]` the one after its last.
+    """
+    width = int(max(frame.max(initial=0), stop_frame.max(initial=0))) + 1
+    key = row * width + frame
+    first, stop = (np.searchsorted(key, pair_row * width + bound) for bound in (first_frame, stop_frame))
+    after = np.searchsorted(key, pair_row * width + first_frame, side="right")
+    once = np.append(key[1:] != key[:-1], np.ones(min(len(key), 1), bool))
+    return WindowSamples(pair_row, first, stop, stop_frame - first_frame, after, stop + 1, once)
 
 
-def visible_share(present: np.ndarray, frames: Frames) -> np.ndarray:
-    """Return the share of expected samples present in each window, `[N, W]`; a track sampled every k-th frame expects 1/k."""
-    gaps = _median_step(present)
-    expected = np.maximum((frames.stop - frames.first)[None] / gaps[:, None], 1.0)
-    return np.minimum(1.0, frames.total(present) / np.floor(expected).clip(1))
+def _range_sums(values: np.ndarray, first: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """Return the sum of `values[first:stop]` for each of the ranges; nothing that lies outside one can touch its sum."""
+    if not len(first):
+        return np.zeros(0)
+    padded = np.append(values, [0.0, 0.0]).astype(np.float64)
+    return np.where(stop > first, np.add.reduceat(padded, np.stack([first, stop], 1).ravel())[::2], 0.0)
 
 
-def _median_step(present: np.ndarray) -> np.ndarray:
-    """Return the median number of frames from one sample to the next, `[N]`; 1 for fewer than two samples."""
-    row, frame = np.nonzero(present)
+def visible_share(row: np.ndarray, frame: np.ndarray, rows: int, windows: WindowSamples) -> np.ndarray:
+    """Return the share of expected samples present in each window, `[P]`; a track sampled every k-th frame expects 1/k."""
+    gaps = _median_step(row[windows.once], frame[windows.once], rows)
+    expected = np.maximum(windows.frames / gaps[windows.row], 1.0)
+    return np.minimum(1.0, windows.total(np.ones(len(row))) / np.floor(expected).clip(1))
+
+
+def _median_step(row: np.ndarray, frame: np.ndarray, rows: int) -> np.ndarray:
+    """Return the median number of frames from one sample to the next, `[rows]`; 1 for fewer than two samples."""
     inner = row[1:] == row[:-1]
     owner, step = row[1:][inner], np.diff(frame)[inner]
     step = step[np.lexsort((step, owner))]
-    count = np.bincount(owner, minlength=len(present))
-    result = np.ones(len(present))
+    count = np.bincount(owner, minlength=rows)
+    result = np.ones(rows)
     middle = np.cumsum(count) - count + (count - 1) // 2
     result[count > 0] = step[middle[count > 0]]
     return result
@@ -91,22 +123,14 @@ def sample_rules(
     row: np.ndarray,
     columns: dict[str, np.ndarray],
     rows: int,
-    frames: Frames,
+    windows: WindowSamples,
     rules: WindowRules,
     image_area: float,
     estimated: bool,
     metric: bool,
     unit: float,
 ) -> dict[str, np.ndarray]:
-    """Return `[rows, W]` flags by reason, most telling reason first, from rules that look at samples."""
-    total = len(frames.times_s)
-    frame = columns["frame"].astype(int)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        spread = dense(row, frame, values, rows, total)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return frames.total(np.nan_to_num(spread)) / frames.total(np.isfinite(spread))
-
+    """Return `[P]` flags by reason, most telling reason first, from rules that look at samples."""
     same = np.zeros(len(row), bool)
     same[1:] = row[1:] == row[:-1]
     step = np.zeros(len(row))
@@ -117,20 +141,17 @@ def sample_rules(
     broken = same & (step < 0.25) & (overlap < rules.min_box_iou)
     place = np.stack([columns[name] for name in "xyz"], -1)
     broken |= position_jumps(row, columns["time_s"], place, rows, rules.jump_sigmas, rules.min_jump_m * unit)
-    in_gap = np.zeros((rows, total + 1))
     gaps = same & (step > rules.max_gap_s)
-    np.add.at(in_gap, (row[gaps], frame[np.flatnonzero(gaps) - 1]), 1)
-    np.add.at(in_gap, (row[gaps], frame[gaps]), -1)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / image_area
     sigma = np.sqrt(np.maximum(columns["cov_xx"] + columns["cov_yy"], 0)) / columns["range"]
     with np.errstate(invalid="ignore"):
         flags = {
-            "gap": frames.total(np.cumsum(in_gap, axis=1)[:, :total]) > 0,
-            "identity_break": frames.total(np.nan_to_num(dense(row, frame, broken, rows, total))) > 0,
-            "touches_border": (mean(columns["touches_border"]) > rules.max_border_share) & estimated,
-            "small": (mean(area) < rules.min_area_share) & estimated,
-            "far": (mean(columns["range"]) > rules.max_range_m) & metric,
-            "position_uncertain": mean(sigma) > rules.max_position_sigma,
+            "gap": (_range_sums(gaps, windows.gap_first, windows.gap_stop) > 0) & (windows.frames > 0),
+            "identity_break": windows.total(broken) > 0,
+            "touches_border": (windows.mean(columns["touches_border"]) > rules.max_border_share) & estimated,
+            "small": (windows.mean(area) < rules.min_area_share) & estimated,
+            "far": (windows.mean(columns["range"]) > rules.max_range_m) & metric,
+            "position_uncertain": windows.mean(sigma) > rules.max_position_sigma,
         }
     return flags
 
@@ -169,7 +190,8 @@ def position_jumps(
     middle[has] = odd[order][(np.cumsum(count) - count + (count - 1) // 2)[has]]
     # the length of a 3D normal error has its median at 1.54 standard deviations per axis
     jumps = begin[odd > np.maximum(sigmas * middle[owner] / 1.54, least)]
-    for jump in jumps.tolist():
-        near = slice(*np.searchsorted(time_s[row == row[jump]], (time_s[jump] - reach_s, time_s[jump + 1] + reach_s)))
-        found[np.flatnonzero(row == row[jump])[near]] = True
+    starts, stops = (np.searchsorted(row, row[jumps], side) for side in ("left", "right"))
+    for jump, start, stop in zip(jumps.tolist(), starts.tolist(), stops.tolist(), strict=True):
+        near = np.searchsorted(time_s[start:stop], (time_s[jump] - reach_s, time_s[jump + 1] + reach_s))
+        found[start + near[0] : start + near[1]] = True
     return found

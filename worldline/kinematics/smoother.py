@@ -12,6 +12,7 @@ from their likelihood. So the amount of smoothing follows each track's own noise
 over posterior draws are not.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numba
@@ -111,7 +112,8 @@ def white_level(row: np.ndarray, time_s: np.ndarray, value: np.ndarray, rows: in
     # one sorted axis for all tracks: windows never reach from one into the next
     stride = 2 * _LEVEL_REACH_S + (float(time_s.max() - time_s.min()) if len(time_s) else 0.0) + 1.0
     place, wanted = owner * stride + centre, row * stride + time_s
-    first, stop = (np.searchsorted(place, wanted + reach) for reach in (-_LEVEL_REACH_S, _LEVEL_REACH_S))
+    # a microsecond more: rounding must not let other tracks decide whether a sample at the very end of the reach counts
+    first, stop = (np.searchsorted(place, wanted + reach) for reach in (-_LEVEL_REACH_S - 1e-6, _LEVEL_REACH_S + 1e-6))
     prior = 8.0
     for axis in range(value.shape[1]):
         has, middle = _medians(square[:, axis], owner, rows)
@@ -156,27 +158,30 @@ def _medians(values: np.ndarray, owner: np.ndarray, rows: int) -> tuple[np.ndarr
 def draw_paths(
     times_s: np.ndarray,
     observed: np.ndarray,
+    wanted: np.ndarray,
     values: np.ndarray,
     white: np.ndarray,
     drift: np.ndarray,
     noise: NoiseModels,
-    normals: np.ndarray,
+    normals: Sequence[Callable[[int], np.ndarray]],
     uniforms: np.ndarray,
 ) -> np.ndarray:
-    """Draw paths given noisy samples; the same bits on any number of threads.
+    """Draw paths given noisy samples; the same bits on any number of threads, and whatever the other tracks.
 
     Args:
         times_s: `[R, S]` times of the steps of each track, non-decreasing; trailing padding repeats the last time.
-        observed: `[R, S]` steps that carry a sample (others are times at which the path is wanted).
+        observed: `[R, S]` steps that carry a sample.
+        wanted: `[R, S]` steps at which the path is wanted; steps after a track's last observed or wanted one are padding.
         values: `[R, S, A]` samples; read where observed.
         white: `[R, S, A]` variance of the white part of the noise.
         drift: `[R, S, A]` variance of the time-correlated part.
         noise: what is tried for the noise.
-        normals: `[R, S, A, D, 3]` standard normal numbers for D draws.
+        normals: for each track, gives standard normal numbers `[s, A, D, 3]` for its s steps and D draws; called when the
+            track is drawn, so that only the numbers of the tracks at work are held.
         uniforms: `[R, A, D]` uniform numbers.
 
     Returns:
-        `[R, S, A, D, 2]` position and velocity of each draw at each step.
+        `[K, A, D, 2]` position and velocity of each draw at each of the K wanted steps, in the order of `np.nonzero(wanted)`.
     """
     rows, _, axes = values.shape
     values = np.where(observed[..., None], values, 0.0)
@@ -184,33 +189,40 @@ def draw_paths(
     values = np.where(observed[..., None], values - origin[:, None], 0.0)
     density, position_prior, velocity_prior, of_model = hypotheses(times_s, observed, values, white, noise)
     scales = np.stack([noise.white[of_model], noise.drift[of_model], noise.seconds[of_model], np.log(noise.weight[of_model])], 1)
-    draws = np.empty((*values.shape, uniforms.shape[2], 2))
+    lengths = values.shape[1] - np.argmax((observed | wanted)[:, ::-1], axis=1)
+    first = np.concatenate([[0], np.cumsum(wanted.sum(axis=1))])
+    draws = np.empty((first[-1], axes, uniforms.shape[2], 2))
 
     def draw(row: int) -> None:
+        steps = slice(lengths[row])
+        numbers = normals[row](lengths[row])
         for axis in range(axes):
             _draw_axis(
-                times_s[row],
-                observed[row],
-                np.ascontiguousarray(values[row, :, axis]),
-                np.ascontiguousarray(white[row, :, axis]),
-                np.ascontiguousarray(drift[row, :, axis]),
+                times_s[row, steps],
+                observed[row, steps],
+                wanted[row, steps],
+                np.ascontiguousarray(values[row, steps, axis]),
+                np.ascontiguousarray(white[row, steps, axis]),
+                np.ascontiguousarray(drift[row, steps, axis]),
                 np.ascontiguousarray(density[row, axis]),
                 scales,
                 position_prior[row, axis],
                 velocity_prior[row, axis],
-                normals[row, :, axis],
+                numbers[:, axis],
                 uniforms[row, axis],
-                draws[row, :, axis],
+                draws[first[row] : first[row + 1], axis],
             )
+        draws[first[row] : first[row + 1], ..., 0] += origin[row][:, None]
 
     map_pieces(draw, rows)
-    draws[..., 0] += origin[:, None, :, None]
     return draws
 
 
 @numba.njit(nogil=True, cache=True)
-def _draw_axis(times, observed, values, white, drift, density, scales, position_prior, velocity_prior, normals, uniforms, result):  # type: ignore[no-untyped-def]
-    """Draw one axis of one track into `result` `[S, D, 2]`."""
+def _draw_axis(  # type: ignore[no-untyped-def]
+    times, observed, wanted, values, white, drift, density, scales, position_prior, velocity_prior, normals, uniforms, result
+):
+    """Draw one axis of one track into `result` `[K, D, 2]`, at the wanted steps."""
     steps, count = len(times), len(density)
     means, covariances = np.empty((steps, 3)), np.empty((steps, 3, 3))
     weight = np.empty(count)
@@ -246,7 +258,7 @@ def _draw_axis(times, observed, values, white, drift, density, scales, position_
             covariances,
         )
         _sample_backwards(
-            times, means, covariances, density[index], scales[index, 2], normals, np.flatnonzero(choice == index), result
+            times, wanted, means, covariances, density[index], scales[index, 2], normals, np.flatnonzero(choice == index), result
         )
 
 
@@ -304,12 +316,12 @@ def _filter(times, observed, values, white, drift, density, scale, position_prio
 
 
 @numba.njit(nogil=True, cache=True)
-def _sample_backwards(times, means, covariances, density, seconds, normals, chosen, result):  # type: ignore[no-untyped-def]
-    """Draw whole paths from the last step to the first, for the draws `chosen`."""
+def _sample_backwards(times, wanted, means, covariances, density, seconds, normals, chosen, result):  # type: ignore[no-untyped-def]
+    """Draw whole paths from the last step to the first, for the draws `chosen`; the wanted steps are kept."""
     states = np.empty((len(chosen), 3))
     ahead_mean, ahead, gain, left = np.empty(3), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
     root, scaled, size = np.empty((3, 3)), np.empty((3, 3)), np.empty(3)
-    last = len(times) - 1
+    last, place = len(times) - 1, len(result)
     for step in range(last, -1, -1):
         mean, covariance = means[step], covariances[step]
         if step == last:
@@ -351,9 +363,11 @@ def _sample_backwards(times, means, covariances, density, seconds, normals, chos
                 for row in range(3):
                     moved = mean[row] + gain[row, 0] * x + gain[row, 1] * y + gain[row, 2] * z
                     states[index, row] = moved + root[row, 0] * noise[0] + root[row, 1] * noise[1] + root[row, 2] * noise[2]
-        for index in range(len(chosen)):
-            result[step, chosen[index], 0] = states[index, 0]
-            result[step, chosen[index], 1] = states[index, 1]
+        if wanted[step]:
+            place -= 1
+            for index in range(len(chosen)):
+                result[place, chosen[index], 0] = states[index, 0]
+                result[place, chosen[index], 1] = states[index, 1]
 
 
 @numba.njit(nogil=True, cache=True)
