@@ -225,21 +225,7 @@ def _draw_axis(  # type: ignore[no-untyped-def]
     """Draw one axis of one track into `result` `[K, D, 2]`, at the wanted steps."""
     steps, count = len(times), len(density)
     means, covariances = np.empty((steps, 3)), np.empty((steps, 3, 3))
-    weight = np.empty(count)
-    for index in range(count):
-        weight[index] = scales[index, 3] + _filter(
-            times,
-            observed,
-            values,
-            white,
-            drift,
-            density[index],
-            scales[index],
-            position_prior,
-            velocity_prior,
-            means,
-            covariances,
-        )
+    weight = scales[:, 3] + _likelihoods(times, observed, values, white, drift, density, scales, position_prior, velocity_prior)
     weight = np.exp(weight - weight.max())
     cumulative = np.cumsum(weight / weight.sum())
     choice = np.minimum(np.searchsorted(cumulative, uniforms), count - 1)
@@ -280,12 +266,67 @@ def _predict(mean, covariance, dt, density, seconds, ahead_mean, ahead):  # type
 
 
 @numba.njit(nogil=True, cache=True)
+def _likelihoods(times, observed, values, white, drift, density, scales, position_prior, velocity_prior):  # type: ignore[no-untyped-def]
+    """Return the log likelihood of the samples under every hypothesis `[H]`: the filter below, from sample to sample.
+
+    All hypotheses go along together, which the processor does several times faster than one after the other: none has to
+    wait for its own last result. The products of eight variances share a logarithm.
+    """
+    count = len(density)
+    p, v, u = np.zeros(count), np.zeros(count), np.zeros(count)
+    pp, pv, pu = np.full(count, position_prior), np.zeros(count), np.zeros(count)
+    vv, vu, uu = np.full(count, velocity_prior), np.zeros(count), np.ones(count)
+    square, product, logarithm = np.zeros(count), np.ones(count), np.zeros(count)
+    white_scale, drift_scale = scales[:, 0].copy(), np.sqrt(scales[:, 1])
+    memories = np.unique(scales[:, 2])
+    memory = np.searchsorted(memories, scales[:, 2])
+    before, pending = times[0], 0
+    for step in range(len(times)):
+        if not observed[step]:
+            continue
+        dt = times[step] - before
+        before = times[step]
+        decay = np.exp(-dt / memories)
+        size = np.sqrt(drift[step])
+        for index in range(count):
+            keep, q, load = decay[memory[index]], density[index], size * drift_scale[index]
+            position, drifted = p[index] + dt * v[index], keep * u[index]
+            ahead_pp = pp[index] + 2 * dt * pv[index] + dt * dt * vv[index] + q * dt**3 / 3
+            ahead_pv = pv[index] + dt * vv[index] + q * dt**2 / 2
+            ahead_pu = keep * (pu[index] + dt * vu[index])
+            ahead_vv = vv[index] + q * dt
+            ahead_vu = keep * vu[index]
+            ahead_uu = keep * keep * uu[index] + 1 - keep * keep
+            cross0 = ahead_pp + load * ahead_pu
+            cross1 = ahead_pv + load * ahead_vu
+            cross2 = ahead_pu + load * ahead_uu
+            variance = cross0 + load * cross2 + white[step] * white_scale[index]
+            innovation = values[step] - position - load * drifted
+            gain0, gain1, gain2 = cross0 / variance, cross1 / variance, cross2 / variance
+            square[index] += innovation**2 / variance
+            product[index] *= variance
+            p[index] = position + gain0 * innovation
+            v[index] += gain1 * innovation
+            u[index] = drifted + gain2 * innovation
+            pp[index] = ahead_pp - gain0 * cross0
+            pv[index] = ahead_pv - gain0 * cross1
+            pu[index] = ahead_pu - gain0 * cross2
+            vv[index] = ahead_vv - gain1 * cross1
+            vu[index] = ahead_vu - gain1 * cross2
+            uu[index] = ahead_uu - gain2 * cross2
+        pending += 1
+        if pending % 8 == 0:
+            logarithm += np.log(product)
+            product[:] = 1.0
+    return -0.5 * (square + logarithm + np.log(product))
+
+
+@numba.njit(nogil=True, cache=True)
 def _filter(times, observed, values, white, drift, density, scale, position_prior, velocity_prior, means, covariances):  # type: ignore[no-untyped-def]
-    """Filter forwards, keep mean and covariance of every step, and return the log likelihood of the samples."""
+    """Filter forwards under one hypothesis, and keep mean and covariance of every step."""
     mean, covariance = np.zeros(3), np.zeros((3, 3))
     covariance[0, 0], covariance[1, 1], covariance[2, 2] = position_prior, velocity_prior, 1.0
     ahead_mean, ahead = np.empty(3), np.empty((3, 3))
-    likelihood = 0.0
     for step in range(len(times)):
         if step and times[step] > times[step - 1]:
             _predict(mean, covariance, times[step] - times[step - 1], density, scale[2], ahead_mean, ahead)
@@ -298,7 +339,6 @@ def _filter(times, observed, values, white, drift, density, scale, position_prio
             cross2 = covariance[2, 0] + load * covariance[2, 2]
             variance = cross0 + load * cross2 + white[step] * scale[0]
             innovation = values[step] - mean[0] - load * mean[2]
-            likelihood -= 0.5 * (np.log(variance) + innovation**2 / variance)
             gain0, gain1, gain2 = cross0 / variance, cross1 / variance, cross2 / variance
             mean[0] += gain0 * innovation
             mean[1] += gain1 * innovation
@@ -312,7 +352,6 @@ def _filter(times, observed, values, white, drift, density, scale, position_prio
             covariance[1, 0], covariance[2, 0], covariance[2, 1] = covariance[0, 1], covariance[0, 2], covariance[1, 2]
         means[step] = mean
         covariances[step] = covariance
-    return likelihood
 
 
 @numba.njit(nogil=True, cache=True)
