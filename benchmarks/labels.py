@@ -29,6 +29,11 @@ CASES = (
         measured_by("labels_throughput", "measure_throughput"),
     ),
     Case(
+        "kinematics_throughput",
+        ("labels.kinematics_tracks_per_s", "labels.kinematics_growth_exponent"),
+        measured_by("labels_throughput", "measure_kinematics"),
+    ),
+    Case(
         "pandaset_video",
         tuple(f"labels.pandaset_video.{name}" for name in _OF_VIDEO),
         measured_by("labels_video", "measure_pandaset"),

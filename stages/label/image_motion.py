@@ -59,9 +59,9 @@ def image_rates(
     row, time_s, bearing, size = row[usable], time_s[usable], bearing[usable], size[usable]
     if not len(row):
         return rates[0], rates[1]
-    first = np.zeros(rows)
-    first[row[::-1]] = bearing[::-1]
-    bearing = wrap_angle(bearing - first[row])
+    reference = np.zeros(rows)
+    reference[row[::-1]] = bearing[::-1]
+    bearing = wrap_angle(bearing - reference[row])
     with np.errstate(invalid="ignore", divide="ignore"):
         order = np.argsort(time_s, kind="stable")
         first, stop = (np.searchsorted(time_s[order], grid + reach) for reach in (-_HALF_WINDOW_S - 1e-6, _HALF_WINDOW_S + 1e-6))

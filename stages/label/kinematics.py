@@ -98,7 +98,7 @@ class _Problem:
     limits: np.ndarray  # [N, 2] largest plausible speed and acceleration
 
 
-@stage("label.kinematics", version=3)
+@stage("label.kinematics", version=4)
 def estimate_kinematics(
     tracks: Tracks, path: CameraPath, config: KinematicsConfig, *, seed: int, progress: Progress
 ) -> Kinematics:
@@ -186,11 +186,7 @@ def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Prob
     first_window = np.searchsorted(grid[starts + steps], span[:, 0] - 1e-6)
     stop_window = np.searchsorted(grid[starts], span[:, 1] + 1e-6, side="right")
     windows = np.stack([first_window, np.maximum(first_window, stop_window)], 1)
-    nearest = np.zeros(len(grid), int)
-    if len(index):
-        later = np.searchsorted(times[index], grid).clip(1, max(len(index) - 1, 1))
-        sooner = np.abs(grid - times[index[later - 1]]) <= np.abs(times[index[later % len(index)]] - grid)
-        nearest = np.where(sooner, later - 1, later % len(index))
+    nearest = np.searchsorted((times[index][1:] + times[index][:-1]) / 2, grid)
     axes = path.world_from_camera[index[nearest], :3, :3] if len(index) else np.full((len(grid), 3, 3), np.nan)
     classes = dict(zip(tracks.objects["track_id"].to_pylist(), tracks.objects["class_name"].to_pylist(), strict=True))
     limits = np.array([CLASS_LIMITS.get(classes.get(identity, ""), CAR_LIMITS) for identity in ids.tolist()])

@@ -1,8 +1,13 @@
+import dataclasses
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from motions import camera_path, right_turn, stop_and_go, straight, tracks_of
 
 from schemas.codec import content_digest
+from schemas.tracks import TRACK_SAMPLES
 from stages.contract import no_progress
 from stages.label.kinematics import KinematicsConfig, estimate_kinematics
 from stages.label.window_rules import WindowRules
@@ -24,7 +29,7 @@ def windows(kinematics, identity=1):
 
 
 def states(kinematics, identity=1):
-    return [row for row in kinematics.states.to_pylist() if row["track_id"] == identity]
+    return [row for row in kinematics.states.to_pylist() if identity in (None, row["track_id"])]
 
 
 def test_distance_and_speed_of_a_car_at_constant_speed_are_exact():
@@ -256,3 +261,48 @@ def test_the_same_seed_gives_the_same_bytes_and_other_tracks_do_not_matter():
     single = type(tracks)(alone, objects, tracks.origin, tracks.scale_source, tracks.scale_sigma, tracks.gravity_source)
     found = estimate_kinematics(single, path, KinematicsConfig(window_seconds=3.0, rules=FREE), seed=3, progress=no_progress)
     assert windows(found, 7) == windows(first, 7)
+
+
+def cut(tracks, spans):
+    """The tracks, each of its own span of seconds only."""
+    ids, times = (tracks.samples[name].to_numpy() for name in ("track_id", "time_s"))
+    bounds = np.array([spans[identity] for identity in ids.tolist()])
+    return dataclasses.replace(
+        tracks, samples=tracks.samples.filter((times > bounds[:, 0] - 0.01) & (times < bounds[:, 1] + 0.01))
+    )
+
+
+def test_a_track_is_as_uncertain_at_its_end_as_at_its_beginning():
+    path, count = camera_path(TIMES), 20
+    motions = {identity: straight((10, identity), (5, 0)) for identity in range(1, count + 1)}
+    tracks = cut(tracks_of(path, motions, noise=0.2), dict.fromkeys(motions, (2.0, 6.0)))
+    found = states(estimate_kinematics(tracks, path, KinematicsConfig(), seed=3, progress=no_progress), identity=None)
+    width = {
+        time: np.median([row["speed_p95"] - row["speed_p5"] for row in found if row["track_id"] and row["time_s"] == time])
+        for time in (2.0, 6.0)
+    }
+    assert width[6.0] == pytest.approx(width[2.0], rel=0.25)
+
+
+def test_a_track_gives_the_same_in_a_short_recording_and_in_a_long_one_with_others_around_it():
+    motions = {1: straight((5, 2), (6, 8)), 2: straight((9, 2), (-1.01, 1)), 3: straight((9, -5), (0, 2))}
+    long = camera_path(np.arange(1201) * 0.1)
+    spans = {1: (31.0, 36.3), 2: (0.0, 120.0), 3: (33.0, 60.0)}
+    tracks = cut(tracks_of(long, motions, noise=0.2), spans)
+    together = estimate_kinematics(tracks, long, KinematicsConfig(rules=FREE), seed=3, progress=no_progress)
+    short = camera_path(np.arange(300, 381) * 0.1)
+    alone = tracks.samples.filter(pc.equal(tracks.samples["track_id"], 1))
+    alone = alone.set_column(
+        alone.schema.get_field_index("frame"),
+        TRACK_SAMPLES.field("frame"),
+        pc.subtract(alone["frame"], pa.scalar(300, pa.int32())),
+    )
+    only = dataclasses.replace(tracks, samples=alone, objects=tracks.objects.slice(0, 1))
+    apart = estimate_kinematics(only, short, KinematicsConfig(rules=FREE), seed=3, progress=no_progress)
+    of_camera = {"range", "bearing_rad", "closing_speed"}  # its own draws are not the same
+    for read in (windows, states):
+        assert len(read(apart)) > 5
+        for row, other in zip(read(together), read(apart), strict=True):
+            for name in row.keys() - of_camera:
+                number = isinstance(row[name], float)
+                assert row[name] == (pytest.approx(other[name], rel=1e-6, abs=1e-6) if number else other[name]), name
