@@ -148,15 +148,14 @@ def estimate_kinematics(
 def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Problem:
     """Put the camera and the objects into one list of samples, and lay out grid and windows."""
     names = tracks.samples.schema.names
-    columns = {name: _numbers(tracks.samples[name]) for name in names}
+    track, time = (_numbers(tracks.samples[name]) for name in ("track_id", "time_s"))
     object_ids = tracks.objects["track_id"].to_numpy().astype(np.int64)
-    used = np.isin(columns["track_id"], object_ids)
-    order = np.lexsort((columns["time_s"], columns["track_id"]))
-    order = order[used[order]]
-    columns = {name: values[order] for name, values in columns.items()}
+    order = np.lexsort((time, track))
+    order = order[np.isin(track, object_ids)[order]]
     repeated = np.zeros(len(order), bool)
-    repeated[1:] = (np.diff(columns["track_id"]) == 0) & (np.diff(columns["time_s"]) <= 0)
-    columns = {name: values[~repeated] for name, values in columns.items()}
+    repeated[1:] = (np.diff(track[order]) == 0) & (np.diff(time[order]) <= 0)
+    order = order[~repeated]
+    columns = {name: _numbers(tracks.samples[name])[order] for name in names}
 
     times = path.times_s
     moved = path.registered & (path.verdict not in ("failed", "textureless"))
@@ -174,7 +173,8 @@ def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Prob
 
     ids = np.concatenate([[EGO_TRACK_ID], np.unique(object_ids)])
     row = np.concatenate([np.zeros(len(index), int), np.searchsorted(ids, columns["track_id"])])
-    columns = {name: np.concatenate([camera[name], values]) for name, values in columns.items()}
+    for name in names:  # one after the other: there may be many millions of samples
+        columns[name] = np.concatenate([camera[name], columns[name]])
     duration = times[-1] - times[0] if len(times) else 0.0
     grid = (times[0] if len(times) else 0.0) + config.grid_seconds * np.arange(int(duration / config.grid_seconds + 1e-6) + 1)
     steps = max(1, min(round(config.window_seconds / config.grid_seconds), len(grid) - 1))
