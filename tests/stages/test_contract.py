@@ -7,7 +7,7 @@ import pytest
 from schemas.clips import Clip
 from schemas.motion import Masks, PointTracks
 from schemas.tracks import Truth
-from stages.contract import STAGES, Progress, load_stages, stage
+from stages.contract import Progress, load_stages, stage
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class EmptyConfig:
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
-    monkeypatch.setattr("stages.contract.STAGES", dict(STAGES))
+    # loaded before, or the modules' one import would fill the first test's registry and leave every later one empty
+    monkeypatch.setattr("stages.contract.STAGES", dict(load_stages()))
 
 
 def test_inputs_and_outputs_are_read_from_the_signature():
