@@ -38,6 +38,12 @@ _MOVERS = ("mover_recall", "mover_precision", *(f"mover_recall.{direction}" for 
 CASES = (
     Case("pandaset", tuple(f"pose.pandaset.{name}" for name in _PANDASET), measured_by("pose_pandaset", "measure_path")),
     Case("movers", tuple(f"pose.pandaset.{name}" for name in _MOVERS), measured_by("pose_movers", "measure_movers")),
+    Case(
+        "long",
+        tuple(f"pose.long.{name}" for name in ("registered_share", "ate_cm", "seconds", "colmap_peak_memory_mb")),
+        measured_by("pose_pandaset", "measure_long"),
+        limit_s=7200.0,
+    ),
     Case("lund", ("pose.lund.registered", "pose.lund.gps_residual_m"), measured_by("pose_lund", "measure_photos")),
     Case(
         "worlds",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from benchmarks.harness import Figure, figure
@@ -116,3 +117,34 @@ def measure_path(folder: Path, quick: bool) -> Sequence[Figure]:
         figure(f"{name}.identical_again", float(same), "1 is identical", "1 asked",
                f"path and points of a second run, bit by bit; {of}"),
     ]  # fmt: skip
+
+
+def measure_long(folder: Path, quick: bool) -> Sequence[Figure]:
+    """Solve a long video: the drive forwards and backwards again and again, each frame with sensor noise of its own."""
+    clip, truth = read_scene(quick=False)
+    count, shown = (240 if quick else 1000), clip.frames.array()
+    there_and_back = [*range(len(shown)), *range(len(shown) - 2, 0, -1)]
+    order = np.resize(there_and_back, count)
+    size = (clip.size[0] // 2, clip.size[1] // 2)
+    small = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in shown])
+    generator = np.random.default_rng(0)
+    frames = np.stack([np.clip(small[index] + generator.normal(0, 2.0, small[index].shape), 0, 255) for index in order])
+    assert clip.intrinsics is not None
+    long = dataclasses.replace(
+        clip,
+        frames=Video.from_array(frames.astype(np.uint8)),
+        times_s=0.1 * np.arange(count),
+        intrinsics=np.diag([0.5, 0.5, 1.0]) @ clip.intrinsics,
+        gps=None,
+    )
+    solved = solve(long, "long")
+    placed = int(solved.path.registered.sum())
+    true = dataclasses.replace(truth, world_from_camera=truth.world_from_camera[order], annotated=truth.annotated[order])
+    child_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    of = f"{count} frames of {size[0]}x{size[1]} px, {SCENE} forwards and backwards; {solved.path.strategy}"
+    return [
+        figure("pose.long.registered_share", placed / count, "share", "", f"{placed} of {count}; {of}"),
+        figure("pose.long.ate_cm", error_cm(solved.path, true), "cm", "", f"after similarity alignment; {of}"),
+        figure("pose.long.seconds", solved.seconds, "s", "", of),
+        figure("pose.long.colmap_peak_memory_mb", child_mb, "MB", "", of),
+    ]
