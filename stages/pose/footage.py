@@ -29,7 +29,9 @@ class FootageConfig:
             direction to count as texture.
         static_px: a frame whose median corner moved less than this has not moved against the first frame.
         static_share: share of sampled frames, the last among them, that must not have moved for "static".
-        rotation_px: median reprojection error of the best rotation up to which a pair shows no parallax.
+        rotation_px: median reprojection error of the best rotation up to which a pair shows no parallax,
+        rotation_share: or this share of the median displacement, if that is more: the further a corner goes, the more its
+            patch changes and the less exactly it is found.
         rotation_inliers: share of corners that must lie within three times that error.
     """
 
@@ -38,6 +40,7 @@ class FootageConfig:
     static_px: float = 0.7
     static_share: float = 0.6
     rotation_px: float = 0.5
+    rotation_share: float = 0.003
     rotation_inliers: float = 0.9
 
 
@@ -198,8 +201,9 @@ def find_rotation(
         errors = [np.concatenate([fit_rotation(pair, with_focal(intrinsics, f))[1] for pair in wide]) for f in candidates]
         focal = float(candidates[np.argmin([np.median(error) for error in errors])])
     K = with_focal(intrinsics, focal)
-    limit = config.rotation_px * factor
     for pair in wide:
+        moved = float(np.median(np.linalg.norm(pair.second_px - pair.first_px, axis=1)))
+        limit = max(config.rotation_px * factor, config.rotation_share * moved)
         error = fit_rotation(pair, K)[1]
         if np.median(error) > limit or np.mean(error < 3 * limit) < config.rotation_inliers:
             return None
