@@ -128,11 +128,12 @@ def measure_long(folder: Path, quick: bool) -> Sequence[Figure]:
     size = (clip.size[0] // 2, clip.size[1] // 2)
     small = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in shown])
     generator = np.random.default_rng(0)
-    frames = np.stack([np.clip(small[index] + generator.normal(0, 2.0, small[index].shape), 0, 255) for index in order])
+    noisy = (small[index] + generator.normal(0, 2.0, small[index].shape) for index in order)
+    frames = np.stack([np.clip(frame, 0, 255).astype(np.uint8) for frame in noisy])
     assert clip.intrinsics is not None
     long = dataclasses.replace(
         clip,
-        frames=Video.from_array(frames.astype(np.uint8)),
+        frames=Video.from_array(frames),
         times_s=0.1 * np.arange(count),
         intrinsics=np.diag([0.5, 0.5, 1.0]) @ clip.intrinsics,
         gps=None,
