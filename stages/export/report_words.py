@@ -101,7 +101,7 @@ def make_tiles(
 
 def _how_solved(path: CameraPath) -> str:
     repeats = path.facts().get("repeated_frames", 0)
-    told = "frames with a camera pose" + (f", by {path.strategy}" if path.strategy else "")
+    told = "frames with a camera pose" + (f", by {path.strategy.partition(' (')[0]}" if path.strategy else "")
     return told + (f"; {figure(repeats)} repeat the frame before" if repeats else "")
 
 
