@@ -103,7 +103,7 @@ def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: 
     )
     if footage.verdict != "moving":
         progress(total, total, footage.verdict)
-        return degenerate_path(clip, footage, intrinsics), empty_cloud()
+        return degenerate_path(clip, footage, intrinsics), PointCloud.none()
     return map_frames(clip, intrinsics, config, seed, lambda done, note: progress(_LOOKING + done, total, note))
 
 
@@ -164,7 +164,7 @@ def map_distinct_frames(
     words = describe_strategy(strategy, [*also, str(result["method"])])
     if str(result["method"]) == "none":
         failed = degenerate_path(clip, Footage("failed"), intrinsics)
-        return dataclasses.replace(failed, strategy=words), empty_cloud()
+        return dataclasses.replace(failed, strategy=words), PointCloud.none()
     return dataclasses.replace(solved_path(clip, result), strategy=words), solved_cloud(clip, result)
 
 
@@ -353,8 +353,3 @@ def solved_cloud(clip: Clip, result: dict[str, np.ndarray]) -> PointCloud:
         observation_point=point,
         observation_xy_px=xy,
     )
-
-
-def empty_cloud() -> PointCloud:
-    """Return a cloud without points."""
-    return PointCloud.none()

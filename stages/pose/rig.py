@@ -31,7 +31,6 @@ from stages.contract import Progress, stage
 from stages.pose.colmap import (
     ColmapConfig,
     degenerate_path,
-    empty_cloud,
     guess_intrinsics,
     lens_of,
     make_path,
@@ -111,7 +110,7 @@ def solve_rig_path(
     )
     if footage.verdict != "moving":
         progress(total, total, footage.verdict)
-        return degenerate_path(clip, footage, intrinsics), empty_cloud(), given_rig(rig_clip)
+        return degenerate_path(clip, footage, intrinsics), PointCloud.none(), given_rig(rig_clip)
     images = list_images(rig_clip)
     with tempfile.TemporaryDirectory(prefix="worldline-rig-") as name:
         folder = Path(name)
@@ -123,7 +122,7 @@ def solve_rig_path(
             result = dict(archive)
     solved = None if str(result["method"]) == "none" else assemble(rig_clip, clip, images, result, config)
     if solved is None:
-        return degenerate_path(clip, Footage("failed"), intrinsics), empty_cloud(), given_rig(rig_clip)
+        return degenerate_path(clip, Footage("failed"), intrinsics), PointCloud.none(), given_rig(rig_clip)
     return solved
 
 

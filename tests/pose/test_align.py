@@ -10,7 +10,6 @@ from schemas.clips import Clip
 from schemas.depth import DepthVideo
 from stages.contract import no_progress
 from stages.pose.align import AlignConfig, align_to_world
-from stages.pose.colmap import empty_cloud
 from stages.pose.ground import GroundConfig, find_ground
 from stages.pose.scale import ScaleConfig, find_scale
 from stages.pose.scale_estimate import ScaleEstimate, fuse
@@ -132,7 +131,7 @@ def test_without_ground_points_gravity_comes_from_the_cameras_with_a_wide_sigma(
 def test_a_tripod_clip_is_level_and_has_no_scale() -> None:
     poses = np.repeat(np.eye(4)[None], 5, axis=0)
     clip = blank_clip(5, camera_height_m=CAMERA_HEIGHT)
-    world, _, ground = align(clip, path_of(poses, "static"), empty_cloud())
+    world, _, ground = align(clip, path_of(poses, "static"), PointCloud.none())
     np.testing.assert_allclose(world.world_from_camera[0, :3, :3], [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], atol=1e-12)
     assert (world.scale_source, world.gravity_source, ground.found) == ("none", "camera_up", False)
 
@@ -140,7 +139,7 @@ def test_a_tripod_clip_is_level_and_has_no_scale() -> None:
 def test_a_clip_of_which_nothing_was_solved_passes_through() -> None:
     poses = np.repeat(np.eye(4)[None], 5, axis=0)
     path = path_of(poses, "failed", registered=np.zeros(5, bool))
-    world, cloud, ground = align(blank_clip(5), path, empty_cloud())
+    world, cloud, ground = align(blank_clip(5), path, PointCloud.none())
     assert world.gravity_source == "none"
     assert len(cloud.xyz) == 0
     assert not ground.found

@@ -13,7 +13,6 @@ from schemas.clips import Clip
 from schemas.depth import DepthVideo, half_bits_of
 from schemas.media import Video
 from stages.contract import no_progress
-from stages.pose.colmap import empty_cloud
 from stages.pose.drifting_noise import regress
 from stages.pose.ground import GroundConfig, find_ground
 from stages.pose.scale import ScaleConfig, find_scale
@@ -33,7 +32,7 @@ def measure(clip: Clip, path: CameraPath, points: PointCloud, depth: DepthVideo 
 
 def gravity_of(poses: np.ndarray) -> MetricScale:
     """Without points there is no ground: only the cameras tell."""
-    return measure(blank_clip(len(poses)), path_of(poses), empty_cloud())
+    return measure(blank_clip(len(poses)), path_of(poses), PointCloud.none())
 
 
 def said(scale: MetricScale, quantity: str = "scale") -> dict[str, dict]:
@@ -161,7 +160,7 @@ def test_the_distance_of_two_cameras_gives_the_scale_with_both_errors() -> None:
 def test_a_path_in_metres_by_its_baseline_says_so_beside_the_other_sources() -> None:
     poses = true_drive(60)
     path = path_of(poses, scale_source="baseline", scale_sigma=0.004)
-    scale = measure(blank_clip(60, gps=gps_of(poses, noise_m=0.3)), path, empty_cloud())
+    scale = measure(blank_clip(60, gps=gps_of(poses, noise_m=0.3)), path, PointCloud.none())
     baseline = said(scale)["baseline"]
     assert (baseline["value"], baseline["sigma"], baseline["used"]) == (1.0, 0.004, True)
     assert scale.source == "baseline+gps"
@@ -237,10 +236,10 @@ def test_depth_without_a_unit_is_no_source_of_scale() -> None:
 def test_metres_and_up_that_came_with_the_poses_are_kept_and_others_join_them() -> None:
     poses = true_drive()
     given = {"scale_source": "given", "scale_sigma": 0.005, "gravity_source": "given", "gravity_sigma_rad": 0.001}
-    alone = measure(blank_clip(len(poses)), path_of(poses, **given), empty_cloud())
+    alone = measure(blank_clip(len(poses)), path_of(poses, **given), PointCloud.none())
     assert (alone.scale, alone.sigma, alone.source) == (1.0, pytest.approx(0.005), "given")
     assert alone.gravity_source.split("+")[0] == "given"
     assert np.degrees(np.arccos(alone.up[2])) < 0.1  # the cameras look down by 2.9 degrees and count for little
-    with_gps = measure(blank_clip(len(poses), gps=gps_of(poses, noise_m=0.5)), path_of(poses, **given), empty_cloud())
+    with_gps = measure(blank_clip(len(poses), gps=gps_of(poses, noise_m=0.5)), path_of(poses, **given), PointCloud.none())
     assert set(with_gps.source.split("+")) == {"given", "gps"}
     assert with_gps.sigma <= 0.005

@@ -8,13 +8,13 @@ import pytest
 from drives import INTRINSICS, LEVEL, blank_clip, clip_of, draw_corridor, path_of, texture, true_drive
 
 import stages.pose.refine
-from schemas.cameras import CameraPath
+from schemas.cameras import CameraPath, PointCloud
 from schemas.clips import Clip
 from schemas.media import Video
 from schemas.motion import Masks, PointTracks
 from stages.contract import no_progress
 from stages.label.point_tracks import track_points
-from stages.pose.colmap import ColmapConfig, empty_cloud
+from stages.pose.colmap import ColmapConfig
 from stages.pose.refine import RefineConfig, judge_tracks, refine_camera_path
 from worldline.cameras import absolute_trajectory_error, invert_rigid, project, transform_points
 
@@ -90,7 +90,9 @@ def test_frames_without_a_pose_explain_nothing(points: tuple[np.ndarray, PointTr
 
 
 def refine(clip: Clip, path: CameraPath, masks: Masks, tracks: PointTracks, config: RefineConfig | None = None):
-    return refine_camera_path(clip, path, empty_cloud(), masks, tracks, config or RefineConfig(), seed=0, progress=no_progress)
+    return refine_camera_path(
+        clip, path, PointCloud.none(), masks, tracks, config or RefineConfig(), seed=0, progress=no_progress
+    )
 
 
 @pytest.fixture
@@ -166,8 +168,8 @@ def test_a_second_pass_that_agrees_less_with_the_street_is_dropped(
     labels = np.zeros((COUNT, SIZE[1], SIZE[0]), np.uint16)
     labels[:, 90:180, 160:320] = 1
     masks = Masks(Video.from_array(labels), 1.0, "by hand")
-    monkeypatch.setattr(stages.pose.refine, "map_frames", lambda *_: (path(shaken), empty_cloud()))
+    monkeypatch.setattr(stages.pose.refine, "map_frames", lambda *_: (path(shaken), PointCloud.none()))
     assert refine(clip, first, masks, tracks)[0] is first
     better = dataclasses.replace(first, reprojection_error_px=0.4)
-    monkeypatch.setattr(stages.pose.refine, "map_frames", lambda *_: (better, empty_cloud()))
+    monkeypatch.setattr(stages.pose.refine, "map_frames", lambda *_: (better, PointCloud.none()))
     assert refine(clip, first, masks, tracks)[0].reprojection_error_px == 0.4

@@ -10,12 +10,11 @@ from scipy.spatial.transform import Rotation
 from test_metric_scale import ANYWHERE, SCALE, measure, said
 
 from schemas.artifact import make_table
-from schemas.cameras import GroundPlane
+from schemas.cameras import GroundPlane, PointCloud
 from schemas.clips import ATTITUDES, WHEEL_SPEEDS
 from schemas.depth import DepthVideo
 from schemas.errors import WorldlineError
 from stages.contract import no_progress
-from stages.pose.colmap import empty_cloud
 from stages.pose.scale import ScaleConfig, find_scale
 from stages.pose.scale_from_sizes import KnownObject, SizeConfig, scale_from_known_objects
 
@@ -120,7 +119,7 @@ def gravity(clip, poses: np.ndarray, **config):
     ground = dataclasses.replace(GROUND, normal=hill_normal(poses), offset=0.0)
     trust = dataclasses.replace(ScaleConfig().gravity, **config)
     return find_scale(
-        clip, path_of(poses), empty_cloud(), ground, DepthVideo.none(), dataclasses.replace(ScaleConfig(), gravity=trust),
+        clip, path_of(poses), PointCloud.none(), ground, DepthVideo.none(), dataclasses.replace(ScaleConfig(), gravity=trust),
         seed=0, progress=no_progress,
     )  # fmt: skip
 
