@@ -128,21 +128,9 @@ def settle_tracks(
         reason.drop(name, mask)
     names, identity = _identities(boxes.source_id)
     reason.drop("no_id", np.array([name == "" for name in names], bool)[identity])
-    near, forward, inside = _standing_frames(timeline.times_s, rules)
-    kept_frames = np.flatnonzero(forward & inside)
+    frame, kept_frames = _drop_unplaced(boxes, timeline.times_s, rules, reason)
     if not len(kept_frames):
         raise WorldlineError(f"{log}: no frame has a readable time in the span of {settings}.start_s and end_s: widen it")
-    frame = np.where((boxes.frame >= 0) & (boxes.frame < len(forward)), boxes.frame, -1)
-    in_frame = np.maximum(frame, 0)
-    reason.drop("no_time", (frame < 0) | ~np.isfinite(timeline.times_s[in_frame]))
-    reason.drop("time_far_off", ~near[in_frame])
-    reason.drop("time_backwards", ~forward[in_frame])
-    reason.drop("outside_span", ~inside[in_frame])
-    finite = np.isfinite(boxes.position).all(1)
-    reason.drop("no_position", ~finite)
-    distance: np.ndarray = np.abs(np.where(finite[:, None], boxes.position, 0)).max(axis=1)
-    reason.drop("impossible_position", distance > _FARTHEST_M)
-
     classes, class_code = _codes(boxes.source_class)
     shared = _tell_apart(boxes, frame, identity, class_code, reason)
     identity = len(classes) * identity + np.where(np.isin(identity, shared), class_code, 0)
@@ -259,6 +247,27 @@ def _identities(source_id: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     place = np.empty(len(words), np.int64)
     place[order] = np.arange(len(words))
     return np.array([words[index] for index in order], object), place[code] if len(code) else code
+
+
+def _drop_unplaced(
+    boxes: AnnotatedBoxes, times_s: np.ndarray, rules: AnnotationRules, reason: _Reasons
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drop rows without a usable time or place; return the frame of each, -1 where the log has none such, and the frames kept."""
+    near, forward, inside = _standing_frames(times_s, rules)
+    kept_frames = np.flatnonzero(forward & inside)
+    frame = np.where((boxes.frame >= 0) & (boxes.frame < len(forward)), boxes.frame, -1)
+    if not len(kept_frames):  # perhaps the log has no frame at all
+        return frame, kept_frames
+    in_frame = np.maximum(frame, 0)
+    reason.drop("no_time", (frame < 0) | ~np.isfinite(times_s[in_frame]))
+    reason.drop("time_far_off", ~near[in_frame])
+    reason.drop("time_backwards", ~forward[in_frame])
+    reason.drop("outside_span", ~inside[in_frame])
+    finite = np.isfinite(boxes.position).all(1)
+    reason.drop("no_position", ~finite)
+    distance: np.ndarray = np.abs(np.where(finite[:, None], boxes.position, 0)).max(axis=1)
+    reason.drop("impossible_position", distance > _FARTHEST_M)
+    return frame, kept_frames
 
 
 def _standing_frames(times_s: np.ndarray, rules: AnnotationRules) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
