@@ -3,4 +3,4 @@
 Importing the package registers every artifact type.
 """
 
-from schemas import cameras, clips, depth, labels, motion, reports, scenes, shots, tracks  # noqa: F401  (registers the types)
+from schemas import cameras, clips, depth, driving, labels, models, motion, reports, scenes, shots, tracks  # noqa: F401  (registers the types)

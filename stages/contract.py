@@ -8,11 +8,11 @@
     def solve_camera_path(clip: Clip, config: ColmapConfig, *, seed: int, progress: Progress) -> tuple[CameraPath, PointCloud]:
         ...
 
-Inputs are the positional parameters with artifact types, in order. Outputs are the return annotation: one artifact
-type or a tuple of them. A stage that can continue after being killed also takes `checkpoints: Path`, a private folder
-that outlives the process until the execution is recorded. Same inputs, config and seed give the same bytes on the
-same kind of machine, whether or not the run was interrupted. Where exact equality is impossible (atomics of a GPU),
-the stage declares by which metric and limit two results of each artifact type compare equal:
+Inputs are the positional parameters with artifact types, in order; `clips: tuple[Clip, ...]` takes any number of one type.
+Outputs are the return annotation: one artifact type or a tuple of them. A stage that can continue after being killed also
+takes `checkpoints: Path`, a private folder that outlives the process until the execution is recorded. Same inputs, config
+and seed give the same bytes on the same kind of machine, whether or not the run was interrupted. Where exact equality is
+impossible (atomics of a GPU), the stage declares by which metric and limit two results of each artifact type compare equal:
 
     @stage("reconstruct.toy", version=1, tolerance={Metrics: Tolerance("largest difference of a figure", 0.1, "dB")})
 
@@ -70,6 +70,7 @@ class Stage:
         function: the stage function.
         config_type: its frozen config dataclass.
         inputs: artifact type by parameter name, in order.
+        several: those of the inputs that take any number of artifacts, as a tuple.
         outputs: artifact types in order.
         resumable: whether it takes `checkpoints`.
         environment_packages: packages whose version enters the key because the stage's bytes depend on them.
@@ -87,10 +88,37 @@ class Stage:
     environment_packages: tuple[str, ...]
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
     pin: Callable[[Any], Any] | None = None
+    several: frozenset[str] = frozenset()
 
 
 STAGES: dict[str, Stage] = {}
 _NOT_INPUTS = ("config", "seed", "progress", "checkpoints")
+
+
+def slots(stage: Stage, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a stage is given by the names under which executions record it: those of several are numbered.
+
+    Args:
+        stage: the stage.
+        inputs: one thing per parameter, or a sequence of them where the stage takes several.
+    """
+    named: dict[str, Any] = {}
+    for name in stage.inputs:
+        if name in stage.several:
+            named |= {f"{name}.{number:04d}": item for number, item in enumerate(inputs[name])}
+        else:
+            named[name] = inputs[name]
+    return named
+
+
+def parameters(stage: Stage, slotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a stage by parameter from what is recorded by slot; undoes `slots`."""
+    return {
+        name: tuple(slotted[slot] for slot in sorted(slotted) if slot.rpartition(".")[0] == name)
+        if name in stage.several
+        else slotted[name]
+        for name in stage.inputs
+    }
 
 
 def stage(
@@ -113,6 +141,8 @@ def stage(
         returned = hints.get("return")
         outputs = typing.get_args(returned) if typing.get_origin(returned) is tuple else (returned,)
         inputs = {item: hints.get(item) for item in inspect.signature(function).parameters if item not in _NOT_INPUTS}
+        several = frozenset(item for item, kind in inputs.items() if typing.get_args(kind)[1:] == (...,))
+        inputs = {item: typing.get_args(kind)[0] if item in several else kind for item, kind in inputs.items()}
         wrong = [item for item, kind in inputs.items() if not _is_artifact(kind)]
         if wrong or not all(_is_artifact(kind) for kind in outputs) or "config" not in hints:
             raise TypeError(f"{name}: a stage takes artifacts and a config and returns artifacts; see {wrong or returned}")
@@ -131,6 +161,7 @@ def stage(
             environment_packages=environment_packages,
             tolerances={kind.kind: limit for kind, limit in (tolerance or {}).items()},
             pin=pin,
+            several=several,
         )
         return function
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from schemas.clips import Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.reports import Lineage, Report
-from stages.contract import STAGES, load_stages
+from stages.contract import STAGES, load_stages, slots
 from stages.fingerprint import fingerprint_stage, list_definitions
 from stages.ingest.source import describe_source
 from stages.ingest.track_source import TrackLog, describe_logs
@@ -141,18 +141,20 @@ class Build:
             node = node.get(part, {})
         return node
 
-    def run(self, stage_name: str, settings: Mapping[str, Any] | None = None, /, **inputs: Handle) -> tuple[Handle, ...]:
+    def run(
+        self, stage_name: str, settings: Mapping[str, Any] | None = None, /, **inputs: Handle | Sequence[Handle]
+    ) -> tuple[Handle, ...]:
         """Return the outputs of a stage for these inputs, from the catalog where it has them.
 
         Args:
             stage_name: the stage; its settings are the recipe's.
             settings: settings that the flow itself decides, over those of the recipe.
-            **inputs: handles by the stage's parameter names.
+            **inputs: handles by the stage's parameter names; a sequence of them where the stage takes several.
         """
         stage = STAGES[stage_name]
         config = self._config(stage_name, settings or {})
         files, code = self._code(stage_name)
-        digests = {name: inputs[name].digest for name in stage.inputs}
+        digests = {slot: handle.digest for slot, handle in slots(stage, inputs).items()}
         unknown = [name for name, digest in digests.items() if digest is None]
         if unknown:
             previous = self.catalog.last_execution(stage_name)

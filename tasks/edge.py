@@ -25,7 +25,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from catalogs.catalog import ArtifactRef, Catalog, Execution
-from stages.contract import STAGES
+from stages.contract import STAGES, parameters
 from tasks.configs import make_config
 from tasks.keys import item_seed
 from tasks.progress import Display
@@ -102,7 +102,7 @@ def _run(work: Work) -> tuple[ArtifactRef, ...]:
 def _call_stage(work: Work, catalog: Catalog, progress: Any) -> tuple[Any, ...]:
     stage = STAGES[work.stage]
     config = make_config(stage.config_type, work.config, work.stage)
-    arguments: dict[str, Any] = {name: catalog.load(digest) for name, digest in work.inputs.items()}
+    arguments = parameters(stage, {slot: catalog.load(digest) for slot, digest in work.inputs.items()})
     arguments |= {"config": config, "seed": item_seed(work.seed, work.stage, work.inputs), "progress": progress}
     if stage.resumable:
         arguments["checkpoints"] = catalog.checkpoint_folder(work.key)

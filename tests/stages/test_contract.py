@@ -7,7 +7,7 @@ import pytest
 from schemas.clips import Clip
 from schemas.motion import Masks, PointTracks
 from schemas.tracks import Truth
-from stages.contract import Progress, load_stages, stage
+from stages.contract import Progress, load_stages, parameters, slots, stage
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,22 @@ def test_inputs_and_outputs_are_read_from_the_signature():
     registered = contract.STAGES["test.pair"]
     assert (registered.inputs, registered.outputs) == ({"clip": Clip}, (PointTracks, Masks))
     assert (registered.version, registered.config_type, registered.resumable) == (3, EmptyConfig, False)
+
+
+def test_any_number_of_artifacts_of_one_type_is_recorded_by_numbered_slots_and_given_back_in_order():
+    @stage("test.many", version=1)
+    def make(masks: Masks, clips: tuple[Clip, ...], config: EmptyConfig, *, seed: int, progress: Progress) -> Masks:
+        raise NotImplementedError
+
+    from stages import contract
+
+    registered = contract.STAGES["test.many"]
+    assert (registered.inputs, registered.several) == ({"masks": Masks, "clips": Clip}, {"clips"})
+    clips = [f"clip {number}" for number in range(12)]
+    slotted = slots(registered, {"masks": "masks", "clips": clips})
+    assert set(slotted) == {"masks", *(f"clips.{number:04d}" for number in range(12))}
+    assert parameters(registered, dict(reversed(slotted.items()))) == {"masks": "masks", "clips": tuple(clips)}
+    assert parameters(registered, slots(registered, {"masks": "masks", "clips": []})) == {"masks": "masks", "clips": ()}
 
 
 def test_a_function_that_returns_no_artifact_is_refused():

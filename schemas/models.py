@@ -1,0 +1,30 @@
+"""Trained weights, recorded with what trained them."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from schemas.artifact import Artifact, Files
+
+
+@dataclass(frozen=True, eq=False)
+class Model(Artifact):
+    """The weights of a small model of ours and how they came to be.
+
+    Attributes:
+        files: "config.json" and weights in safetensors, as diffusers' `save_pretrained` lays them out, or as the role says.
+        role: what it does: "street_video" (conditions to frames) or "street_detector" (frames to vehicle boxes and lane lines).
+        architecture: name of the class that reads the files.
+        parameters: number of trained numbers.
+        training: what it was trained on and for how long: examples, frames, steps, seconds, seed, loss, package versions.
+    """
+
+    level: ClassVar[int] = 2
+    files: Files
+    role: str
+    architecture: str
+    parameters: int
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Return role, size and the length of the training."""
+        return {"role": self.role, "parameters": self.parameters, **self.training}
