@@ -68,12 +68,32 @@ def ingest_pandaset_tracks(
             continue
     size = _image_size(source, folder)
     intrinsics = scaled_intrinsics(read_json(source, f"{folder}/intrinsics.json"), size, size)
+    boxes = annotated_cuboids(source)
+    progress(1, 2, f"{len(boxes.frame)} cuboids")
+    seconds = np.array([(instant - instants[0]) / 1e9 for instant in instants])
+    provenance = {
+        "format": "pandaset_tracks",
+        "log": source.name,
+        "source": content_digest(source),
+        "camera": config.camera,
+        "time_source": f"{folder}/timestamps.json",
+        "epoch_ns": instants[0],
+    }
+    progress(2, 2, "tracks")
+    return settle_tracks(boxes, Timeline(seconds, poses, known, intrinsics, *size), config.rules, provenance)
+
+
+def annotated_cuboids(source: Source) -> AnnotatedBoxes:
+    """Return a scene's cuboids, one annotation per object, with the frames of the scene.
+
+    Raises:
+        WorldlineError: if the table is missing, unreadable or lacks a column.
+    """
     if CUBOIDS not in source.files:
         raise WorldlineError(f"{source.name} has no {CUBOIDS}, the cuboids of all frames in one table: convert the pickles to it")
     table, broken = read_csv(source.files[CUBOIDS], f"{source.name}/{CUBOIDS}")
     if missing := [name for name in (*_WORDS, *_NUMBERS) if name not in table.column_names]:
         raise WorldlineError(f"{source.name}/{CUBOIDS} lacks the columns {', '.join(missing)}: convert it again")
-    progress(1, 2, f"{table.num_rows} cuboids")
     single = _single(table)
     rows = table.filter(pa.array(single))
     number = {name: numbers(rows[name]) for name in _NUMBERS}
@@ -81,7 +101,7 @@ def ingest_pandaset_tracks(
     motion = [_MOTION.get(word or "", np.nan) for word in rows["attributes.object_motion"].to_pylist()]
     still = pc.equal(rows["stationary"], "True").to_numpy(zero_copy_only=False)
     frame = np.nan_to_num(number["frame"], nan=-1.0)
-    boxes = AnnotatedBoxes(
+    return AnnotatedBoxes(
         source_id=rows["uuid"].combine_chunks(),
         source_class=rows["label"].combine_chunks(),
         frame=np.where(frame == np.floor(frame), frame, -1).astype(np.int64),
@@ -96,17 +116,6 @@ def ingest_pandaset_tracks(
             ("tracks.siblings", int((~single).sum()), "rows", "of objects that the other lidar's annotation stands for"),
         ),
     )
-    seconds = np.array([(instant - instants[0]) / 1e9 for instant in instants])
-    provenance = {
-        "format": "pandaset_tracks",
-        "log": source.name,
-        "source": content_digest(source),
-        "camera": config.camera,
-        "time_source": f"{folder}/timestamps.json",
-        "epoch_ns": instants[0],
-    }
-    progress(2, 2, "tracks")
-    return settle_tracks(boxes, Timeline(seconds, poses, known, intrinsics, *size), config.rules, provenance)
 
 
 def _single(table: pa.Table) -> np.ndarray:

@@ -1,0 +1,238 @@
+"""PandaSet scenes as driving logs: the front camera, its path, the boxes, the lidar, and the road as the lidar's classes tell it.
+
+PandaSet's files give no pose of the car itself that says where its wheels stand. The car's pose is derived from the front
+camera's: it heads where the camera looks (in the ground plane), stands upright, and its ground lies under it as the lidar
+measured it. Scenes have no map. Where the sweeps carry PandaSet's point classes, the drivable area is where points of road
+lie; otherwise the map is empty.
+
+Sweeps are read from `lidar/NN.npz` (arrays only, no pickles): `xyz_cm` int16 or `xyz` float, in PandaSet's world, and where
+given `sensor` (0 the spinning lidar, 1 the second, forward one), `semseg` (class numbers of the devkit) and `origin`.
+"""
+
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float64
+from pydantic import PositiveFloat
+from scipy.spatial import cKDTree
+
+from schemas.clips import Source
+from schemas.codec import content_digest
+from schemas.driving import RoadMap
+from schemas.errors import WorldlineError
+from stages.contract import Progress, stage
+from stages.ingest.driving_log import (
+    DrivingLog,
+    EgoBody,
+    RecordedLog,
+    assemble_log,
+    ego_under_camera,
+    lidar_sweeps,
+    no_boxes,
+    outside_body,
+    pick_frames,
+    road_map,
+)
+from stages.ingest.pandaset import PandasetConfig, ingest_pandaset, nanoseconds, read_json
+from stages.ingest.pandaset_tracks import CUBOIDS, annotated_cuboids
+
+CAMERA = "front_camera"
+_SWEEP = re.compile(r"lidar/(\d+)\.npz")
+# Classes of PandaSet's points: smoke, exhaust, spray and reflections are no surfaces; road and what is painted on it.
+_NO_SURFACE, _ROAD = (1, 2, 3, 4), (7, 8, 9, 10)
+_USUAL_HEIGHT_M = 2.07
+_CELL_M, _CLOSED_M, _AROUND_M = 0.25, 2.0, 60.0
+
+
+@dataclass(frozen=True)
+class PandasetLogConfig:
+    """How a PandaSet scene is read as a driving log.
+
+    Attributes:
+        start_s, end_s: span in seconds from the first frame; None goes to the end.
+        max_frames: stop after this many frames.
+        max_side: longer side of the frames in pixels; larger ones are shrunk. 960 keeps the shared scene as it is; 256 gives
+            256x144, whose sides are multiples of 16, as the stages of `generate` need.
+        frames_per_second: keep at most this many frames per second; None keeps all.
+        camera_height_m: height of the front camera over the road; None measures it by the lidar (2.07 m where there is none).
+        camera_forward_m: how far the camera stands before the car's middle.
+        length_m, width_m: of the car (a Chrysler Pacifica).
+        second_lidar: also take the points of the forward lidar, which sees moving things up to 50 ms earlier or later.
+    """
+
+    start_s: float = 0.0
+    end_s: float | None = None
+    max_frames: int | None = 300
+    max_side: int | None = 960
+    frames_per_second: float | None = None
+    camera_height_m: PositiveFloat | None = None
+    camera_forward_m: float = 0.9
+    length_m: PositiveFloat = 5.18
+    width_m: PositiveFloat = 2.02
+    second_lidar: bool = False
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """Points of a sweep in PandaSet's world: the scene's frame, where the sensor stood (None if not told), points, classes."""
+
+    frame: int
+    origin: np.ndarray | None
+    points: np.ndarray
+    road: np.ndarray
+
+
+@stage("ingest.pandaset_log", version=1)
+def ingest_pandaset_log(source: Source, config: PandasetLogConfig, *, seed: int, progress: Progress) -> DrivingLog:
+    """Read a PandaSet scene as a driving log.
+
+    A sweep counts as measured at the time of the frame of its number: the spinning lidar passes the front camera's view within
+    9 ms of the exposure. Where a file tells no `origin`, that of the sweep is taken to be the camera's place at that time,
+    which is about a metre from the lidar. Points on the car itself, of smoke, spray and reflections are left out.
+
+    Raises:
+        WorldlineError: if a file is missing or does not parse, or fewer than two frames are kept.
+    """
+    body = EgoBody(config.length_m, config.width_m)
+    clip, truth = ingest_pandaset(
+        source,
+        PandasetConfig(
+            camera=CAMERA,
+            start_s=config.start_s,
+            end_s=config.end_s,
+            max_frames=config.max_frames,
+            max_side=config.max_side,
+            frames_per_second=config.frames_per_second,
+            require_boxes=False,
+        ),
+        seed=seed,
+        progress=progress,
+    )
+    clock = nanoseconds(read_json(source, f"camera/{CAMERA}/timestamps.json"), f"camera/{CAMERA}/timestamps.json")
+    kept = pick_frames([(instant - clock[0]) / 1e9 for instant in clock], config, source.name)
+    poses = truth.world_from_camera
+    sweeps = [
+        _read_sweep(source, name, number, config.second_lidar)
+        for number, name in _sweep_files(source)
+        if kept[0] <= number <= kept[-1]
+    ]
+    seconds = [(clock[sweep.frame] - clock[kept[0]]) / 1e9 for sweep in sweeps]
+    nearest = [int(np.argmin(np.abs(clip.times_s - time_s))) for time_s in seconds]
+    height = config.camera_height_m or _measured_height(sweeps, poses[nearest]) or _USUAL_HEIGHT_M
+    world_from_ego = ego_under_camera(poses, height, config.camera_forward_m)
+    boxes = annotated_cuboids(source) if CUBOIDS in source.files else no_boxes()
+    log = RecordedLog(
+        clip=clip,
+        world_from_camera=poses,
+        known=np.ones(len(poses), bool),
+        world_from_ego=world_from_ego,
+        boxes=boxes,
+        kept=kept,
+        body=body,
+        road_map=_drivable_area(sweeps, poses[:, :3, 3], world_from_ego, source.name),
+        lidar=lidar_sweeps(
+            (
+                time_s,
+                poses[frame, :3, 3] if sweep.origin is None else sweep.origin,
+                sweep.points[outside_body(sweep.points, world_from_ego[frame], body)],
+            )
+            for sweep, time_s, frame in zip(sweeps, seconds, nearest, strict=True)
+        ),
+        provenance={
+            "format": "pandaset_log",
+            "log": source.name,
+            "source": content_digest(source),
+            "camera": CAMERA,
+            "time_source": f"camera/{CAMERA}/timestamps.json",
+            "epoch_ns": clip.epoch_ns,
+            "camera_height_m": height,
+        },
+    )
+    return assemble_log(log)
+
+
+def _sweep_files(source: Source) -> list[tuple[int, str]]:
+    """Return the sweeps of a scene as (frame, file), in order."""
+    found = ((_SWEEP.fullmatch(name), name) for name in source.files)
+    return sorted((int(match[1]), name) for match, name in found if match)
+
+
+def _read_sweep(source: Source, name: str, frame: int, second_lidar: bool) -> _Sweep:
+    """Return the points of a file that lie on surfaces.
+
+    Raises:
+        WorldlineError: if the file is no archive of arrays or its arrays do not fit each other.
+    """
+    shown = f"{source.name}/{name}"
+    try:
+        with np.load(source.files[name], allow_pickle=False) as arrays:
+            points = arrays["xyz_cm"] / 100.0 if "xyz_cm" in arrays else arrays["xyz"].astype(float)
+            classes = arrays["semseg"] if "semseg" in arrays else np.zeros(len(points), np.uint8)
+            sensor = arrays["sensor"] if "sensor" in arrays else np.zeros(len(points), np.uint8)
+            origin = arrays["origin"].astype(float) if "origin" in arrays else None
+        if points.ndim != 2 or points.shape[1] != 3 or not len(points) == len(classes) == len(sensor):
+            raise ValueError(f"points {list(points.shape)}, {len(classes)} classes, {len(sensor)} sensors")
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise WorldlineError(
+            f"{shown} must hold xyz_cm or xyz [N, 3] and may hold semseg [N], sensor [N] and origin [3] ({error!r})"
+        ) from error
+    used = np.isfinite(points).all(1) & ~np.isin(classes, _NO_SURFACE) & (second_lidar | (sensor == 0))
+    return _Sweep(frame, origin, points[used], np.isin(classes[used], _ROAD))
+
+
+def _measured_height(sweeps: Sequence[_Sweep], cameras: Float64[np.ndarray, "S 4 4"]) -> float | None:
+    """Return how far over the road the cameras of some sweeps are in the median; None where no sweep shows the road.
+
+    The road is the plane through the points within 10 m that form the densest layer 1 to 3.5 m below the camera.
+    """
+    heights = []
+    for sweep, camera in zip(sweeps, cameras, strict=True):
+        local = sweep.points - camera[:3, 3]
+        near = local[(np.hypot(local[:, 0], local[:, 1]) < 10.0) & (local[:, 2] < -1.0) & (local[:, 2] > -3.5)]
+        if len(near) < 50:
+            continue
+        counts, edges = np.histogram(near[:, 2], np.arange(-3.5, -0.99, 0.1))
+        plane = np.array([0.0, 0.0, edges[counts.argmax()] + 0.05])
+        for reach in (0.2, 0.1, 0.1):
+            layer = near[np.abs(near[:, 2] - near[:, :2] @ plane[:2] - plane[2]) < reach]
+            plane = np.linalg.lstsq(np.column_stack([layer[:, :2], np.ones(len(layer))]), layer[:, 2], rcond=None)[0]
+        heights.append(-plane[2])
+    return float(np.median(heights)) if heights else None
+
+
+def _drivable_area(
+    sweeps: Sequence[_Sweep], cameras: Float64[np.ndarray, "T 3"], world_from_ego: Float64[np.ndarray, "T 4 4"], name: str
+) -> RoadMap:
+    """Return where points of road lie, as outlines without holes (what stands on the road hides the road under it).
+
+    Points within 60 m of the path fall into cells of 0.25 m; gaps up to 2 m are closed; of the areas found those count that
+    the car drives on. An island of a kerb amid the road counts as road.
+    """
+    road = np.concatenate([sweep.points[sweep.road] for sweep in sweeps]) if sweeps else np.zeros((0, 3))
+    track = cKDTree(cameras[:, :2])
+    road = road[track.query(road[:, :2], distance_upper_bound=_AROUND_M)[0] < _AROUND_M] if len(road) else road
+    if not len(road):
+        return RoadMap.none()
+    margin = int(_CLOSED_M / _CELL_M) + 2
+    corner = road[:, :2].min(0) - margin * _CELL_M
+    cells = ((road[:, :2] - corner) / _CELL_M).astype(int)
+    grid = np.zeros(cells.max(0)[::-1] + margin + 1, np.uint8)
+    np.add.at(grid, (cells[:, 1], cells[:, 0]), 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (int(_CLOSED_M / _CELL_M) + 1,) * 2)
+    closed = cv2.morphologyEx((grid > 0).astype(np.uint8), cv2.MORPH_CLOSE, disc)
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    driven = (world_from_ego[:, :2, 3] - corner) / _CELL_M
+    heights = cKDTree(road[:, :2])
+    elements = []
+    for outline in outlines:
+        if not any(cv2.pointPolygonTest(outline, place, False) >= 0 for place in (driven - 0.5).tolist()):
+            continue
+        corners = cv2.approxPolyDP(outline, 1.0, True)[:, 0]
+        places = corner + (corners + 0.5) * _CELL_M
+        z = np.median(road[heights.query(places, k=min(10, len(road)))[1].reshape(len(places), -1), 2], axis=1)
+        elements.append(("drivable", np.column_stack([places, z])))
+    return road_map([item for item in elements if len(item[1]) >= 3], name)
