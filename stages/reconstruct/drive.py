@@ -20,6 +20,7 @@ from schemas.motion import Masks
 from schemas.reports import FIGURES, Metrics
 from schemas.scenes import Scene4D
 from stages.contract import Progress
+from stages.reconstruct.cousins import CousinRules
 from stages.reconstruct.driving_seeds import measure_depths
 from stages.reconstruct.fitting import draw, fit_scene, one_torch_thread
 from stages.reconstruct.seeding import Seeds
@@ -67,9 +68,14 @@ class Drive:
     background: np.ndarray
 
     @property
+    def generated(self) -> np.ndarray:
+        """`[V]` bool, views that a model made."""
+        return np.zeros(len(self.held_out), bool) if self.views.generated is None else self.views.generated
+
+    @property
     def training(self) -> Views:
-        """The frames that are fitted."""
-        return choose_views(self.views, np.flatnonzero(~self.held_out))
+        """The recorded frames that are fitted."""
+        return choose_views(self.views, np.flatnonzero(~self.held_out & ~self.generated))
 
 
 def open_drive(clip: Clip, path: CameraPath, points: PointCloud, masks: Masks, settings: DriveSettings) -> Drive:
@@ -101,6 +107,8 @@ def fit_drive(
     seed: int,
     progress: Progress,
     checkpoints: Path,
+    prepare: Callable[[Drive], Drive] = lambda drive: drive,
+    cousins: CousinRules | None = None,
 ) -> tuple[Scene4D, Metrics]:
     """Fit a scene to the registered frames and measure it on frames that were held out.
 
@@ -118,11 +126,13 @@ def fit_drive(
         seed: of all randomness.
         progress: told of every tenth step.
         checkpoints: folder.
+        prepare: what else the drive's views know, such as depths, or generated views.
+        cousins: what generated views are worth, where there are some.
     """
     start_s, end_s = float(clip.times_s[0]), float(clip.times_s[-1])
     if not path.registered.any():
         return _empty_scene(path, start_s, end_s), Metrics(rows_to_table(FIGURES, []))
-    drive = open_drive(clip, path, points, masks, settings)
+    drive = prepare(open_drive(clip, path, points, masks, settings))
     training = np.flatnonzero(~drive.held_out)
     errors: list[float] = []
 
@@ -135,7 +145,7 @@ def fit_drive(
     scene = fit_scene(
         drive.views, make_seeds(drive, np.random.default_rng([seed, 0])), model, settings, training=training,
         validation=np.flatnonzero(drive.stopping), background=drive.background, seed=seed, after_step=after_step,
-        checkpoints=checkpoints,
+        checkpoints=checkpoints, cousins=cousins,
     )  # fmt: skip
     with one_torch_thread():
         figures = measure(scene, drive)
@@ -151,7 +161,8 @@ def fit_drive(
 
 def measure(scene: Scene4D, drive: Drive) -> list[dict]:
     """Draw every view and return the figures."""
-    views, scored, fitted = drive.views, drive.held_out & ~drive.stopping, ~drive.held_out
+    views, made = drive.views, drive.generated & ~drive.held_out
+    scored, fitted = drive.held_out & ~drive.stopping & ~drive.generated, ~drive.held_out & ~drive.generated
     background = torch.from_numpy(scene.background.astype(np.float32))
     whole, moving, similar, edges = np.full((4, len(views.frames)), np.nan)
     for view in range(len(views.frames)):
@@ -175,6 +186,7 @@ def measure(scene: Scene4D, drive: Drive) -> list[dict]:
         ("heldout_gms", edges[scored], "of 1", f"gradient-magnitude similarity, {unseen}"),
         ("moving_psnr_db", moving[scored], "dB", f"moving regions of {unseen}"),
         ("train_psnr_db", whole[fitted], "dB", f"{{}} fitted frames, {size} px"),
+        ("generated_psnr_db", whole[made], "dB", f"{{}} generated frames that were fitted, {size} px"),
     ]
     figures = [
         {"name": f"reconstruct.{name}", "value": float(good.mean()), "unit": unit, "detail": detail.format(len(good))}

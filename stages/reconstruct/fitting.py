@@ -17,6 +17,7 @@ from schemas.errors import WorldlineError
 from schemas.scenes import Scene4D
 from stages.reconstruct import losses
 from stages.reconstruct.checkpoint import load_checkpoint, save_checkpoint
+from stages.reconstruct.cousins import CousinRules, choose_pair, first_appearance, seen_as_generated
 from stages.reconstruct.growth import GROWTHS
 from stages.reconstruct.motion_seeds import with_motion
 from stages.reconstruct.optimizer import adam_step
@@ -60,6 +61,7 @@ def fit_scene(
     background: np.ndarray,
     seed: int,
     near_plane: float = NEAR_SHARE,
+    cousins: CousinRules | None = None,
     after_step: Callable[[int, float], None] = lambda done, error: None,
     checkpoints: Path | None = None,
 ) -> Scene4D:
@@ -75,6 +77,7 @@ def fit_scene(
         background: `[3]` RGB behind the Gaussians.
         seed: of all randomness.
         near_plane: Gaussians whose centre is nearer to a camera are not drawn; in the unit of the views.
+        cousins: what generated views are worth, where there are some.
         after_step: called with the number of steps taken and the mean squared error of the last one's views before it.
         checkpoints: folder to continue from and to leave checkpoints in.
 
@@ -102,11 +105,16 @@ def fit_scene(
             start, state = saved[0], FitState.from_arrays(saved[1])
         else:
             start, state = 0, initial_state(seeds, settings.primitive, settings.harmonics)
+            if cousins is not None and cousins.appearance:
+                first_appearance(state, views)
             _measure(state, views, settings)
         for step in range(start, settings.steps):
             level = min(len(pyramid) - 1, step * 2 * len(pyramid) // settings.steps)
-            chosen = _choose(training, settings.batch, step, seed)
-            error = _step(state, model, pyramid[level], chosen, behind, near_plane, settings, step, seed)
+            if cousins is not None and cousins.pairing:
+                chosen = choose_pair(views, training, settings.batch, step, seed)
+            else:
+                chosen = _choose(training, settings.batch, step, seed)
+            error = _step(state, model, pyramid[level], chosen, behind, near_plane, settings, cousins, step, seed)
             if not np.isfinite(error):
                 raise WorldlineError(f"the fit came apart at step {step + 1}: its images are not numbers; try another seed")
             done = step + 1
@@ -246,16 +254,16 @@ def _choose(training: np.ndarray, batch: int, step: int, seed: int) -> list[int]
 
 def _step(
     state: FitState, model: str, views: Views, chosen: list[int], background: Tensor, near: float, settings: FitSettings,
-    step: int, seed: int,
+    cousins: CousinRules | None, step: int, seed: int,
 ) -> float:  # fmt: skip
-    """Take one step and return the mean squared error of its views before it."""
+    """Take one step and return the mean squared error of its recorded views (of all, without any) before it."""
     leaves = {name: array.requires_grad_() for name, array in _tensors(state.values).items()}
     fixed = _tensors(state.fixed)
     canonical, motion = activate(leaves, fixed)
     wants_depth = settings.depth_weight > 0 and views.depths is not None
     objects = (fixed["instances"] > 0).float()[:, None] if settings.mask_weight and "instances" in fixed else None
     surfels = settings.primitive == "surfel"
-    loss, errors, pulled = torch.zeros(()), [], []
+    loss, errors, pulled, pair = torch.zeros(()), [], [], []
     for view in chosen:
         gaussians = MODELS[model].state_at(canonical, motion, float(views.times[view]))
         drawn = draw(gaussians, views, view, background, near, surfels=surfels, features=objects, depths=wants_depth)
@@ -264,8 +272,20 @@ def _step(
         target = _target(views, view)
         if settings.ignore_labelled:
             target = torch.where(torch.from_numpy(views.labels[view] > 0)[..., None], drawn.colors.detach(), target)
-        loss = loss + _view_loss(drawn, target, views, view, settings) / len(chosen)
-        errors.append(float((drawn.colors.detach() - target).square().mean()))
+        generated = views.generated is not None and bool(views.generated[view])
+        if generated and cousins is not None:
+            shown = seen_as_generated(drawn.colors, leaves, views, view)
+            cost = cousins.weight * losses.image_difference(shown, target, settings.ssim_weight)
+        else:
+            cost = _view_loss(drawn, target, views, view, settings)
+        loss = loss + cost / len(chosen)
+        pair.append(drawn.colors)
+        errors.append((generated, float((drawn.colors.detach() - target).square().mean())))
+    if cousins is not None and cousins.pairing and cousins.features is not None:
+        halfway = len(pair) // 2  # recorded views first, then their cousins in the same order
+        for recorded, novel in zip(pair[:halfway], pair[halfway:], strict=True):
+            apart = (cousins.features(recorded) - cousins.features(novel)).abs().mean()
+            loss = loss + cousins.feature_weight * apart / halfway
     loss = loss + _scene_loss(state, model, canonical, motion, settings, np.random.default_rng([seed, step, 3]))
     loss.backward()
     for means2d in pulled:
@@ -273,7 +293,8 @@ def _step(
         state.importance += pull * np.float32(0.5 * len(chosen) * max(views.size))
         state.seen += pull > 0
     _descend(state, leaves, step, settings)
-    return float(np.mean(errors))
+    of_recorded = [error for generated, error in errors if not generated]
+    return float(np.mean(of_recorded or [error for _, error in errors]))
 
 
 def _view_loss(drawn: Drawn, target: Tensor, views: Views, view: int, settings: FitSettings) -> Tensor:

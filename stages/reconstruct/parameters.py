@@ -72,7 +72,10 @@ PARAMETERS: Mapping[str, Parameter] = {
     # rigid agents
     "agent_quats": Parameter(3e-4, "unit", rows="scene"),
     "agent_positions": Parameter(3e-4, rows="scene", travels=True, final=0.1),
+    # of generated views, not of the scene
+    "appearance": Parameter(1e-3, rows="scene"),
 }
+APPEARANCE = "appearance"  # `[G, 3, 4]` affine map of colours for each generated view
 CANONICAL = ("means", "quats", "scales", "opacities", "colors", "harmonics")
 NEIGHBOURS = 8  # that rigidity ties a Gaussian to
 OPACITY_RANGE = (0.005, 0.9999)
@@ -209,6 +212,8 @@ def activate(values: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> tuple
     arrays = dict(fixed)
     arrays.pop("instances", None)
     for name, value in values.items():
+        if name == APPEARANCE:
+            continue
         activation = PARAMETERS[name].activation
         arrays[name] = value.exp() if activation == "exp" else value.sigmoid() if activation == "sigmoid" else value
     if arrays["scales"].shape[1] == 2:  # a surfel has no thickness

@@ -12,7 +12,7 @@ from schemas.clips import Clip
 from schemas.motion import Masks
 from worldline.cameras import invert_rigid, scale_intrinsics
 
-_BY_VIEW = ("images", "labels", "camera_from_world", "times", "frames", "depths", "sky")
+_BY_VIEW = ("images", "labels", "camera_from_world", "times", "frames", "depths", "sky", "generated")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Views:
         frames: `[V]` index in the clip.
         depths: `[V, H, W]` float32 camera z, 0 where unknown, or None.
         sky: `[V, H, W]` bool, or None.
+        generated: `[V]` bool, images that a model made of places where no camera was, or None where all are recorded.
     """
 
     images: np.ndarray
@@ -38,6 +39,7 @@ class Views:
     frames: np.ndarray
     depths: np.ndarray | None = None
     sky: np.ndarray | None = None
+    generated: np.ndarray | None = None
 
     @property
     def size(self) -> tuple[int, int]:

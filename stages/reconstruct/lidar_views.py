@@ -1,0 +1,92 @@
+"""What lidar knows of the views of a log: depths in each frame, and coloured points of what stands still."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+from schemas.driving import LidarSweeps
+from stages.reconstruct.box_seeds import Boxes
+from stages.reconstruct.views import Views
+from worldline.cameras import transform_points
+
+_NEAR_M = 0.5
+
+
+def with_lidar_depths(views: Views, lidar: LidarSweeps, times_s: np.ndarray, scale: float) -> Views:
+    """Return the views with the depth of the sweep nearest in time, at the pixels that it hit; 0 elsewhere.
+
+    A sweep counts for a frame only within half of the time between frames: what moves has gone on by then.
+
+    Args:
+        views: whose unit is `scale` metres.
+        lidar: sweeps in metres.
+        times_s: `[T]` times of the clip's frames.
+        scale: length of one unit of the views in metres.
+    """
+    if not len(lidar.times_s):
+        return views
+    width, height = views.size
+    depths = np.zeros((len(views.frames), height, width), np.float32)
+    starts = np.searchsorted(lidar.sweep, np.arange(len(lidar.times_s) + 1))
+    patience = 0.5 * float(np.median(np.diff(times_s))) + 1e-6 if len(times_s) > 1 else np.inf
+    for view, frame in enumerate(views.frames):
+        sweep = int(np.abs(lidar.times_s - times_s[frame]).argmin())
+        if abs(lidar.times_s[sweep] - times_s[frame]) > patience:
+            continue
+        points = lidar.xyz[starts[sweep] : starts[sweep + 1]].astype(np.float64) / scale
+        column, row, depth = project_points(views, view, points, _NEAR_M / scale)
+        order = np.argsort(-depth, kind="stable")  # the nearest is written last
+        depths[view, row[order], column[order]] = depth[order]
+    return dataclasses.replace(views, depths=depths)
+
+
+def project_points(views: Views, view: int, points: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return columns, rows and depths of the points `[N, 3]` that fall into a view, beyond `near`."""
+    local = transform_points(views.camera_from_world[view], points)
+    local = local[local[:, 2] > near]
+    pixels = local @ views.intrinsics.T
+    column, row = np.floor(pixels[:, :2] / pixels[:, 2:]).astype(np.int64).T
+    width, height = views.size
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    return column[inside], row[inside], local[inside, 2]
+
+
+def label_boxes(views: Views, boxes: Boxes) -> Views:
+    """Return the views with the regions of the boxes as labels (agent k is k + 1), nearer ones over farther ones.
+
+    The region is the hull of the box's corners with its edges cut at the near plane: a little more than the object.
+    """
+    labels = np.zeros(views.labels.shape, np.uint16)
+    for view, frame in enumerate(views.frames):
+        found = []
+        for agent in np.flatnonzero(boxes.alive[:, frame]):
+            corners = transform_points(
+                views.camera_from_world[view] @ boxes.world_from_agent[agent, frame], _corners(boxes.sizes[agent])
+            )
+            near = 0.1 * float(np.linalg.norm(boxes.sizes[agent]))
+            if len(cut := _cut(corners, near)):
+                found.append((float(corners[:, 2].mean()), int(agent), cut))
+        for _, number, cut in sorted(found, reverse=True, key=lambda item: item[:2]):
+            pixels = cut @ views.intrinsics.T
+            hull = cv2.convexHull((pixels[:, :2] / pixels[:, 2:]).clip(-1e4, 1e4).astype(np.float32))
+            cv2.fillConvexPoly(labels[view], np.rint(hull - 0.5).astype(np.int32), [number + 1])
+    return dataclasses.replace(views, labels=labels)
+
+
+def _corners(size: np.ndarray) -> np.ndarray:
+    """Return the corners `[8, 3]` of a box in its own frame; bit k of a corner's number says on which side of axis k it lies."""
+    sides = (np.arange(8)[:, None] >> np.arange(3)) & 1
+    return (sides - [0.5, 0.5, 0.0]) * size
+
+
+def _cut(corners: np.ndarray, near: float) -> np.ndarray:
+    """Return the corners before a plane, and where the edges of the box cross it."""
+    kept = [corners[corners[:, 2] >= near]]
+    for axis in range(3):
+        start = np.flatnonzero(((np.arange(8) >> axis) & 1) == 0)
+        a, b = corners[start], corners[start + (1 << axis)]
+        crossing = (a[:, 2] - near) * (b[:, 2] - near) < 0
+        a, b = a[crossing], b[crossing]
+        kept.append(a + ((near - a[:, 2]) / (b[:, 2] - a[:, 2]))[:, None] * (b - a))
+    return np.concatenate(kept)
