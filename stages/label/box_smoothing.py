@@ -9,7 +9,11 @@ carried by the similarity from frame to frame, solved for all frames at once by 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
+
+LINK_GAPS = (1, 5, 15)  # frames
+LEAST_LOG_SCALE = 0.004  # of the best link: what turning, and depth within the object, make of its scale
+UNKNOWN_LOG_SCALE = 0.2  # of a step without enough tracks
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,125 @@ def frame_similarities(xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"], unkn
         both = visible[:, step] & visible[:, step + 1]
         if both.sum() < 4:
             continue
-        before, after = xy_px[both, step].astype(np.float64), xy_px[both, step + 1].astype(np.float64)
-        kept = np.ones(len(before), bool)
-        for _ in range(4):
-            mean_before, mean_after = before[kept].mean(axis=0), after[kept].mean(axis=0)
-            a, b = before[kept] - mean_before, after[kept] - mean_after
-            factor = float((a * b).sum() / max((a * a).sum(), 1e-9))
-            error = np.linalg.norm(after - (factor * (before - mean_before) + mean_after), axis=1)
-            kept = error <= max(2.5 * float(np.median(error)), 0.1)
-            if kept.sum() < 4:
-                break
-        factor = float(np.clip(factor, 0.7, 1.4))
-        scale[step], shift[step] = factor, mean_after - factor * mean_before
+        fit = _fit_similarity(xy_px[both, step].astype(np.float64), xy_px[both, step + 1].astype(np.float64))
+        factor = float(np.clip(fit.factor, 0.7, 1.4))
+        scale[step], shift[step] = factor, fit.mean_after - factor * fit.mean_before
         # the residual is mostly systematic (depth within the object, turning), so more tracks do not average it out
-        sigma[step] = 0.15 + 0.25 * float(np.median(error))
+        sigma[step] = 0.15 + 0.25 * fit.error_px
     return Similarities(scale, shift, sigma)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A trimmed similarity: its scale, the centres that it maps onto each other, median residual, spread and count kept."""
+
+    factor: float
+    mean_before: np.ndarray
+    mean_after: np.ndarray
+    error_px: float
+    spread_px: float
+    kept: int
+
+
+def _fit_similarity(before: np.ndarray, after: np.ndarray) -> _Fit:
+    kept = np.ones(len(before), bool)
+    for _ in range(4):
+        mean_before, mean_after = before[kept].mean(axis=0), after[kept].mean(axis=0)
+        a, b = before[kept] - mean_before, after[kept] - mean_after
+        factor = float((a * b).sum() / max((a * a).sum(), 1e-9))
+        error = np.linalg.norm(after - (factor * (before - mean_before) + mean_after), axis=1)
+        spread = float(np.sqrt((a * a).sum(axis=1).mean()))
+        kept = error <= max(2.5 * float(np.median(error)), 0.1)
+        if kept.sum() < 4:
+            break
+    return _Fit(factor, mean_before, mean_after, float(np.median(error)), spread, int(kept.sum()))
+
+
+@dataclass(frozen=True)
+class ScaleLinks:
+    """How an object's size in the image changes between pairs of frames, `log size[later] = log size[earlier] + log_scale`.
+
+    Attributes:
+        earlier, later: `[L]` frames.
+        log_scale: `[L]` natural logarithm of the ratio of sizes.
+        sigma: `[L]` its standard deviation.
+    """
+
+    earlier: Int64[np.ndarray, " L"]
+    later: Int64[np.ndarray, " L"]
+    log_scale: Float64[np.ndarray, " L"]
+    sigma: Float64[np.ndarray, " L"]
+
+
+def scale_links(xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"]) -> ScaleLinks:
+    """Fit the change of scale between frames 1, 5 and 15 apart to the tracks that both see.
+
+    Points of the background beside the outline are dragged along by it for a few frames, and change the scale of every
+    step a little, always the same way. They do not last: what the long links are fitted to lies on the object.
+
+    Args:
+        xy_px: `[N, F, 2]` positions of the tracks on the object.
+        visible: where they were seen.
+    """
+    rows = []
+    frames = visible.shape[1]
+    for gap in LINK_GAPS:
+        for first in range(frames - gap):
+            both = visible[:, first] & visible[:, first + gap]
+            if both.sum() < (4 if gap == 1 else 6):
+                continue
+            fit = _fit_similarity(xy_px[both, first].astype(np.float64), xy_px[both, first + gap].astype(np.float64))
+            if fit.factor <= 0 or fit.spread_px <= 0:
+                continue
+            sigma = LEAST_LOG_SCALE + (0.15 + fit.error_px) / fit.spread_px / np.sqrt(min(max(fit.kept, 1), 16))
+            rows.append((first, first + gap, np.log(fit.factor), sigma))
+    table = np.array(rows, np.float64).reshape(-1, 4)
+    return ScaleLinks(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3])
+
+
+def steady_log_rows(
+    rows_px: Float64[np.ndarray, " F"], sigma_px: float, links: ScaleLinks
+) -> tuple[Float64[np.ndarray, " F"], Float64[np.ndarray, " F"]]:
+    """Estimate in all frames the logarithm of how many rows under the horizon an object of fixed size touches the road.
+
+    The rows are proportional to the inverse range, and so is the size. Measured rows and links are solved for together by
+    inverse variances with Huber weights.
+
+    Args:
+        rows_px: measured rows, NaN where the edge was not seen.
+        sigma_px: their standard deviation.
+        links: changes of scale.
+
+    Returns:
+        Values and standard deviations; NaN and infinity everywhere if nothing was measured.
+    """
+    count = len(rows_px)
+    seen = np.flatnonzero(np.isfinite(rows_px) & (rows_px > 2 * sigma_px))
+    if not len(seen):
+        return np.full(count, np.nan), np.full(count, np.inf)
+    target, noise = np.log(rows_px[seen]), sigma_px / rows_px[seen]
+    chain = np.arange(count - 1)
+    first, second = np.concatenate([links.earlier, chain]), np.concatenate([links.later, chain + 1])
+    step = np.concatenate([links.log_scale, np.zeros(count - 1)])
+    step_sigma = np.concatenate([links.sigma, np.full(count - 1, UNKNOWN_LOG_SCALE)])
+    robust, robust_step = np.ones(len(seen)), np.ones(len(step))
+    for _ in range(10):
+        information, vector = np.zeros((count, count)), np.zeros(count)
+        weight = robust / noise**2
+        information[seen, seen] = weight
+        vector[seen] = weight * target
+        weight = robust_step / step_sigma**2
+        for row, column, sign in ((first, first, 1), (second, second, 1), (first, second, -1), (second, first, -1)):
+            np.add.at(information, (row, column), sign * weight)
+        np.add.at(vector, first, -weight * step)
+        np.add.at(vector, second, weight * step)
+        covariance = np.linalg.inv(information)
+        value = covariance @ vector
+        error = np.abs(value[seen] - target) / noise
+        robust = np.where(error > 1.5, 1.5 / np.maximum(error, 1e-9), 1.0)
+        error = np.abs(value[second] - value[first] - step) / step_sigma
+        robust_step = np.where(error > 1.5, 1.5 / np.maximum(error, 1e-9), 1.0)
+    return value, np.sqrt(np.diag(covariance))
 
 
 def smooth_edge(

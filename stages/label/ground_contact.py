@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from stages.label.box_smoothing import ScaleLinks, steady_log_rows
+
 
 @dataclass(frozen=True)
 class Contact:
@@ -66,3 +68,38 @@ def intersect_ground(
     height_variance = np.broadcast_to(np.asarray(plane_sigma, np.float64) ** 2, depth.shape)
     covariance += height_variance[:, None, None] * by_height[:, :, None] * by_height[:, None, :]
     return Contact(xyz, covariance, depth * np.linalg.norm(rays_camera, axis=1), depth)
+
+
+def steady_contact_rows(
+    xy_px: Float64[np.ndarray, "F 2"],
+    sigma_px: float,
+    links: ScaleLinks,
+    world_from_camera: Float64[np.ndarray, "F 4 4"],
+    K: Float64[np.ndarray, "3 3"],
+    normal: Float64[np.ndarray, "3"],
+    offset: float,
+) -> tuple[Float64[np.ndarray, " F"], Float64[np.ndarray, " F"], Float64[np.ndarray, " F"]]:
+    """Return the row of the contact in all frames, its standard deviation, and how far it is under the horizon, in pixels.
+
+    The range of a thing of fixed size is inversely proportional to its scale in the image, which the points tracked on it
+    give to a part in a hundred over seconds, while its lower edge wanders with shadows and gaps between points: the edge
+    says where it is, the scale how that changes (`steady_log_rows`).
+
+    Args:
+        xy_px: undistorted contacts of consecutive frames; NaN rows where the edge was not seen.
+        sigma_px: standard deviation of a row.
+        links: changes of scale of the object's points.
+        world_from_camera: one pose per frame.
+        K: pinhole matrix.
+        normal: upward unit normal of `normal . x + offset = 0`.
+        offset: as above.
+    """
+    per_pixel = normal @ world_from_camera[:, :3, :3] @ np.linalg.inv(K)
+    slope = -per_pixel[:, 1]
+    horizon = (per_pixel[:, 0] * xy_px[:, 0] + per_pixel[:, 2]) / slope
+    height = world_from_camera[:, :3, 3] @ normal + offset
+    usual = float(np.nanmedian(height))
+    share = height / max(usual, 1e-9)  # rows per inverse range follow the height of the camera
+    value, sigma = steady_log_rows((xy_px[:, 1] - horizon) / share, sigma_px, links)
+    below = np.exp(value) * share
+    return horizon + below, sigma * below, below

@@ -16,8 +16,8 @@ from schemas.clips import Clip
 from schemas.motion import Masks, PointTracks
 from schemas.tracks import TRACK_OBJECTS, TRACK_SAMPLES, Tracks
 from stages.contract import Progress, no_progress, stage
-from stages.label.box_smoothing import frame_similarities, smooth_edge
-from stages.label.ground_contact import Contact, intersect_ground
+from stages.label.box_smoothing import Similarities, frame_similarities, scale_links, smooth_edge
+from stages.label.ground_contact import Contact, intersect_ground, steady_contact_rows
 from stages.label.object_appearance import class_and_size, colour_word
 from stages.label.outlines import Outlines, measure_outlines
 
@@ -31,8 +31,9 @@ class ObjectTracksConfig:
         min_samples: so are tracks with fewer samples.
         outline_sigma_px: standard deviation of an outline's edge in one frame (at 960 pixels of width).
         painted_reach_px: `reach_px` of the moving regions: so far at most were they painted beyond the tracked points.
-        contact_bias_px: error of the lower edge that does not average out over time (shadow, bumper, corners found
-            beside the edge).
+        contact_sigma_px: of the lower edge (at 960 too), where it is put beside the object's changes of scale: its errors
+            (shadow, bumper, corners found beside the edge) last for many frames.
+        contact_height_sigma: height of that edge over the road (bumper, sill, shoe), in heights of the camera.
         road_slope_sigma: how far the road leaves the fitted plane, in metres per metre of range.
         max_range_sigma: samples whose range is uncertain by a larger share carry no position.
         min_travel_sigmas: a region that claims to move must travel so many standard deviations over the ground,
@@ -43,14 +44,15 @@ class ObjectTracksConfig:
     min_samples: int = 5
     outline_sigma_px: float = 2.5
     painted_reach_px: float = 6.0
-    contact_bias_px: float = 2.5
+    contact_sigma_px: float = 5.0
+    contact_height_sigma: float = 0.05
     road_slope_sigma: float = 0.004
     max_range_sigma: float = 0.3
     min_travel_sigmas: float = 1.25
     min_travel_heights: float = 0.5
 
 
-@stage("label.object_tracks", version=1)
+@stage("label.object_tracks", version=2)
 def track_objects(
     clip: Clip,
     path: CameraPath,
@@ -91,8 +93,10 @@ def _track_one(
     times_s = clip.times_s[outline.frames]
     if len(seen) < config.min_samples or times_s[seen[-1]] - times_s[seen[0]] < config.min_seconds:
         return None
-    box, sigma = _smooth_box(outline, config.outline_sigma_px * clip.size[0] / 960)
-    placed = place_on_ground(box, sigma, outline.frames, path, ground, config)
+    outline_sigma_px = config.outline_sigma_px * clip.size[0] / 960
+    motion = frame_similarities(outline.xy_px, outline.point_visible)
+    box, sigma = _smooth_box(outline, motion, outline_sigma_px)
+    placed = _place_on_ground(outline, box, sigma, path, ground, config)
     if placed is not None and not _really_moves(placed, times_s, path, ground, outline.frames, config):
         return None
     size = class_and_size(box, placed, times_s, path, outline.frames)
@@ -137,12 +141,11 @@ def _track_one(
     }
 
 
-def _smooth_box(outline: Outlines, outline_sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
+def _smooth_box(outline: Outlines, motion: Similarities, outline_sigma_px: float) -> tuple[np.ndarray, np.ndarray]:
     """Smoothed `[F, 4]` box edges (x0, y0, x1, y1) and their standard deviations; measured edges where no track carries."""
-    motion = frame_similarities(outline.xy_px, outline.point_visible)
     box, sigma = np.empty_like(outline.edges), np.empty_like(outline.edges)
+    noise = np.full(len(outline.frames), outline_sigma_px)
     for edge in range(4):
-        noise = np.full(len(outline.frames), outline_sigma_px)
         box[:, edge], sigma[:, edge] = smooth_edge(
             outline.edges[:, edge], noise, motion.scale, motion.shift[:, edge % 2], motion.sigma_px
         )
@@ -155,41 +158,55 @@ def _smooth_box(outline: Outlines, outline_sigma_px: float) -> tuple[np.ndarray,
     return box, sigma
 
 
-def place_on_ground(
-    box: np.ndarray, sigma: np.ndarray, frames: np.ndarray, path: CameraPath, ground: GroundPlane, config: ObjectTracksConfig
+def _place_on_ground(
+    outline: Outlines,
+    box: np.ndarray,
+    sigma: np.ndarray,
+    path: CameraPath,
+    ground: GroundPlane,
+    config: ObjectTracksConfig,
 ) -> Contact | None:
     """Ground contact of the middle of the lower edge, NaN where it is not known well enough; None without ground or poses."""
     if not ground.found or path.verdict in ("failed", "textureless"):
         return None
-    middle = np.stack([(box[:, 0] + box[:, 2]) / 2, box[:, 3]], axis=1)
-    spread = np.stack([np.hypot(sigma[:, 0], sigma[:, 2]) / 2, np.hypot(sigma[:, 3], config.contact_bias_px)], axis=1)
-    usable = np.isfinite(middle).all(axis=1) & np.isfinite(spread).all(axis=1)
-    pinhole = np.where(usable[:, None], middle, 0.0)
-    if path.distortion.any():
-        flat = cv2.undistortPoints(pinhole.reshape(-1, 1, 2), path.intrinsics, path.distortion, P=path.intrinsics)
-        pinhole = flat.reshape(-1, 2).astype(np.float64)
-    flat_range = intersect_ground(
-        pinhole,
-        np.ones_like(pinhole),
-        path.world_from_camera[frames],
+    frames = outline.frames
+    poses = path.world_from_camera[frames]
+    usable = np.isfinite(box).all(axis=1) & np.isfinite(sigma).all(axis=1)
+    across = np.where(usable, (box[:, 0] + box[:, 2]) / 2, 0.0)
+    measured = np.isfinite(outline.edges[:, 3])
+    lowest = _pinhole(np.stack([across, np.where(measured, outline.edges[:, 3], np.nan_to_num(box[:, 3]))], axis=1), path)
+    lowest[~measured, 1] = np.nan
+    row, row_sigma, below_horizon = steady_contact_rows(
+        lowest,
+        config.contact_sigma_px * path.width / 960,
+        scale_links(outline.xy_px, outline.point_visible),
+        poses,
         path.intrinsics,
         ground.normal,
         ground.offset,
-        ground.sigma,
-    ).range
-    contact = intersect_ground(
-        pinhole,
-        np.where(usable[:, None], spread, 1.0),
-        path.world_from_camera[frames],
-        path.intrinsics,
-        ground.normal,
-        ground.offset,
-        np.hypot(ground.sigma, config.road_slope_sigma * np.nan_to_num(flat_range)),
     )
+    usable &= np.isfinite(row) & np.isfinite(row_sigma)
+    middle = np.where(usable[:, None], np.stack([lowest[:, 0], row], axis=1), 0.0)
+    height_px = config.contact_height_sigma * np.nan_to_num(below_horizon)
+    spread = np.stack([np.hypot(sigma[:, 0], sigma[:, 2]) / 2, np.hypot(row_sigma, height_px)], axis=1)
+    spread = np.where(usable[:, None], spread, 1.0)
+    flat_range = intersect_ground(
+        middle, np.ones_like(middle), poses, path.intrinsics, ground.normal, ground.offset, ground.sigma
+    ).range
+    slope_sigma = np.hypot(ground.sigma, config.road_slope_sigma * np.nan_to_num(flat_range))
+    contact = intersect_ground(middle, spread, poses, path.intrinsics, ground.normal, ground.offset, slope_sigma)
     along = np.sqrt(np.maximum(np.linalg.eigvalsh(np.nan_to_num(contact.covariance[:, :2, :2]))[:, -1], 0))
     registered = path.registered[frames] | (path.verdict == "static")
     good = usable & registered & (along < config.max_range_sigma * np.nan_to_num(contact.range, nan=0.0))
     return Contact(np.where(good[:, None], contact.xyz, np.nan), contact.covariance, contact.range, contact.depth)
+
+
+def _pinhole(xy_px: np.ndarray, path: CameraPath) -> np.ndarray:
+    """Return `[F, 2]` pixels without distortion."""
+    if not path.distortion.any():
+        return xy_px
+    flat = cv2.undistortPoints(xy_px.reshape(-1, 1, 2), path.intrinsics, path.distortion, P=path.intrinsics)
+    return np.asarray(flat.reshape(-1, 2), np.float64)
 
 
 def _really_moves(

@@ -7,7 +7,7 @@ from schemas.cameras import CameraPath, GroundPlane, PointCloud
 from schemas.clips import Clip
 from schemas.media import Video
 from schemas.motion import Masks, PointTracks
-from stages.label.box_smoothing import frame_similarities, smooth_edge
+from stages.label.box_smoothing import frame_similarities, scale_links, smooth_edge, steady_log_rows
 from stages.label.ground_contact import intersect_ground
 from stages.label.object_appearance import colour_word
 from stages.label.object_tracks import track_objects
@@ -87,6 +87,52 @@ def test_similarities_survive_a_third_of_wrong_tracks() -> None:
     motion = frame_similarities(np.stack([before, after], axis=1), np.ones((60, 2), bool))
     assert motion.scale[0] == pytest.approx(1.05, abs=1e-6)
     assert motion.shift[0] == pytest.approx([3, -2], abs=1e-4)
+
+
+def receding(frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth of a flat thing 1.8 m wide that recedes from 18 to 30 m, its tracked points, and where they are seen.
+
+    Beside the 40 points on it, 24 hang for 8 frames each on its edges without following its size.
+    """
+    depth = np.linspace(18, 30, frames)
+    rng = np.random.default_rng(4)
+    body = rng.uniform([-0.9, 0.1], [0.9, 1.4], (40, 2))
+    on = 900 * np.stack([body[:, None, 0] / depth, (HEIGHT - body[:, None, 1]) / depth], axis=2)
+    start = rng.integers(0, frames - 8, 24)
+    aside = np.where(rng.uniform(size=24) < 0.5, -1, 1) * 900 * 1.0 / depth[start]
+    dragged = np.repeat(np.stack([aside, rng.uniform(10, 70, 24)], axis=1)[:, None], frames, axis=1)
+    visible = np.ones((64, frames), bool)
+    visible[40:] = (np.arange(frames) >= start[:, None]) & (np.arange(frames) < start[:, None] + 8)
+    return depth, np.concatenate([on, dragged]) + rng.normal(0, 0.1, (64, frames, 2)), visible
+
+
+def test_scale_over_fifteen_frames_is_that_of_the_object_though_edges_drag_background_along() -> None:
+    depth, xy_px, visible = receding()
+    links = scale_links(xy_px, visible)
+    long = links.later - links.earlier == 15
+    truth = np.log(depth[links.earlier] / depth[links.later])
+    assert np.abs(links.log_scale - truth)[long].max() < 0.01
+    assert (np.abs(links.log_scale - truth)[long] < 3 * links.sigma[long]).all()
+
+
+def test_a_wandering_lower_edge_does_not_change_the_course_that_the_scale_tells() -> None:
+    depth, xy_px, visible = receding()
+    truth = 900 * HEIGHT / depth
+    shadow = np.where(np.arange(40) < 20, 0.0, 6.0)
+    measured = truth + shadow + np.random.default_rng(5).normal(0, 1, 40)
+    measured[12:16] = np.nan
+    value, sigma = steady_log_rows(measured, 4.0, scale_links(xy_px, visible))
+    course = np.exp(value) / truth
+    assert np.ptp(course) < 0.03  # the shadow is 10 to 12 % of the rows
+    assert (np.abs(np.log(course)) < 0.09).all()
+    assert (sigma < 0.03).all()
+
+
+def test_an_edge_that_was_never_seen_tells_no_contact() -> None:
+    _, xy_px, visible = receding()
+    value, sigma = steady_log_rows(np.full(40, np.nan), 4.0, scale_links(xy_px, visible))
+    assert np.isnan(value).all()
+    assert np.isinf(sigma).all()
 
 
 def drive(frames: int = 30) -> tuple[Clip, CameraPath, PointTracks, Masks, np.ndarray]:
