@@ -1,0 +1,199 @@
+"""Stage `generate.train_street_video`: train the world model on views whose true frames are known.
+
+The examples are conditions of trajectories that nobody drove and the frames that a procedural world shows along them: the
+model learns to repair what recorded frames, warped into a view, show of it, and to draw what the boxes and the lines of the
+road say. Some examples are held out, and both the model and its input are measured on them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+
+from schemas.artifact import Artifact, rows_to_table
+from schemas.clips import Clip
+from schemas.driving import Conditions
+from schemas.errors import WorldlineError
+from schemas.models import Model
+from schemas.reports import FIGURES, Metrics
+from stages.contract import Progress, Tolerance, stage
+from worldline.diffusion.scores import Squares
+from worldline.diffusion.settings import TrainingSettings, pin_machine
+
+if TYPE_CHECKING:  # torch and diffusers take seconds to load, and most runs never need them
+    from worldline.diffusion.network import StreetVideoNetwork
+
+
+def measure_weights(recorded: Model, remade: Model) -> float:
+    """Return the spread of the difference of two models' weights, as a share of the weights' own."""
+    from worldline.diffusion.network import open_network
+
+    pairs = list(zip(open_network(recorded).parameters(), open_network(remade).parameters(), strict=True))
+    return (sum(float((a - b).square().sum()) for a, b in pairs) / sum(float(a.square().sum()) for a, _ in pairs)) ** 0.5
+
+
+# On a processor with the same number of threads the bytes are equal; the sums of a GPU come in any order.
+TOLERANCES: dict[type[Artifact], Tolerance] = {
+    Model: Tolerance("relative difference of the weights", 0.1, "share", measure_weights),
+    Metrics: Tolerance("largest difference of a figure", 0.3, "dB"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStreetVideoConfig(TrainingSettings):
+    """What is trained and how; see `TrainingSettings`.
+
+    Attributes:
+        channels: of the network at 1/4, 1/8 and 1/16 of the pixels; multiples of 32.
+        layers: residual blocks of the network on each level.
+    """
+
+    channels: tuple[int, int, int] = (96, 128, 160)
+    layers: Annotated[int, Field(ge=1)] = 1
+
+
+@stage(
+    "generate.train_street_video",
+    version=1,
+    environment_packages=("torch", "diffusers", "numpy", "opencv-python-headless"),
+    tolerance=TOLERANCES,
+    pin=pin_machine,
+)
+def train_street_video(
+    conditions: tuple[Conditions, ...],
+    clips: tuple[Clip, ...],
+    config: TrainStreetVideoConfig,
+    *,
+    seed: int,
+    progress: Progress,
+    checkpoints: Path,
+) -> tuple[Model, Metrics]:
+    """Train a model of streets from nothing.
+
+    Args:
+        conditions: of the examples' views.
+        clips: the true frames of the same views, in the same order.
+        config: what is trained and how.
+        seed: of the network's first weights and of all draws.
+        progress: called after every step.
+        checkpoints: folder to continue from, and of the model's files.
+
+    Raises:
+        WorldlineError: if conditions and clips do not go together or nothing is left to train on.
+    """
+    import torch
+
+    from worldline.diffusion.network import StreetVideoNetwork
+
+    if any(channels % 32 for channels in config.channels):
+        raise WorldlineError(f"channels are {list(config.channels)}: they must be multiples of 32")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = StreetVideoNetwork(channels=config.channels, layers=config.layers)
+    return train(network, conditions, clips, config, seed, progress, checkpoints)
+
+
+def train(
+    network: "StreetVideoNetwork",
+    conditions: Sequence[Conditions],
+    clips: Sequence[Clip],
+    config: TrainingSettings,
+    seed: int,
+    progress: Progress,
+    checkpoints: Path,
+) -> tuple[Model, Metrics]:
+    """Train a network further from where it stands and measure it on what was held out; see `train_street_video`."""
+    import diffusers
+    import torch
+
+    from worldline.diffusion.network import ROLE, save_network
+    from worldline.diffusion.training import train_network
+
+    if len(conditions) != len(clips):
+        raise WorldlineError(
+            f"there are {len(conditions)} conditions and {len(clips)} clips: give one clip for each conditions, in the same order"
+        )
+    settings = pin_machine(config)
+    examples = list(zip(conditions, clips, strict=True))
+    held_out = [number for number in range(len(examples)) if config.hold_out_every and (number + 1) % config.hold_out_every == 0]
+    training = [example for number, example in enumerate(examples) if number not in held_out]
+    recent: list[float] = []
+
+    def report(done: int, loss: float) -> None:
+        recent[:] = [*recent[-99:], loss]
+        progress(done, settings.steps, f"loss {np.mean(recent):.4f}")
+
+    losses = train_network(network, training, settings, seed=seed, checkpoints=checkpoints, after_step=report)
+    model = Model(
+        files=save_network(network, checkpoints / "model"),
+        role=ROLE,
+        architecture=type(network).__name__,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        training={
+            "examples": len(training),
+            "frames": sum(len(clip.times_s) for _, clip in training),
+            "width_px": clips[0].size[0],
+            "height_px": clips[0].size[1],
+            "steps": settings.steps,
+            "windows_per_step": settings.batch,
+            "frames_per_window": settings.window,
+            "seed": seed,
+            "loss": float(np.mean(losses[-200:])),
+            "device": settings.device,
+            "dtype": settings.dtype,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+        },
+    )
+    return model, _measure(model, [examples[number] for number in held_out], settings, losses, seed)
+
+
+def _measure(
+    model: Model, held_out: Sequence[tuple[Conditions, Clip]], settings: TrainingSettings, losses: Sequence[float], seed: int
+) -> Metrics:
+    """Measure the model as it was saved on examples that it has not seen, beside its input and its mean prediction."""
+    from worldline.diffusion.devices import torch_threads
+    from worldline.diffusion.network import open_network
+    from worldline.diffusion.sampling import draw_prior, sample_frames
+
+    network = open_network(model).to(settings.device)
+    found = {name: Squares() for name in ("prior", "sample", "mean")}
+    for conditions, clip in held_out:
+        frames = min(settings.held_out_frames, len(clip.times_s))
+        truth = clip.frames.at(range(frames))
+        places = {
+            "": np.ones(truth.shape[:3], bool),
+            "hole_": conditions.known.at(range(frames)) == 0,
+            "box_": conditions.boxes.at(range(frames)).any(axis=-1),
+        }
+        found["prior"].add(draw_prior(conditions, frames), truth, places)
+        for name, steps in (("mean", 1), ("sample", settings.sampling_steps)):
+            with torch_threads(settings.threads):
+                made = sample_frames(
+                    network,
+                    conditions,
+                    steps=steps,
+                    window=settings.window,
+                    overlap=settings.window // 2,
+                    seed=seed,
+                    device=settings.device,
+                    dtype=settings.dtype,
+                    frames=frames,
+                )
+            found[name].add(made, truth, places)
+    rows = [("street_video.loss", float(np.mean(losses[-200:])), "", f"mean of the last {min(200, len(losses))} steps")]
+    says = {
+        "prior": "of the prior with its holes filled smoothly, which is the model's input",
+        "mean": "of the model's prediction from noise in one step",
+        "sample": f"of frames made in {settings.sampling_steps} steps",
+    }
+    where = {"": "all pixels", "hole_": "pixels where nothing was known", "box_": "pixels inside boxes"}
+    for name, squares in found.items():
+        for place, decibels in squares.psnr_db().items():
+            detail = f"{says[name]}, on {where[place]} of {len(held_out)} examples that were held out"
+            rows.append((f"street_video.{name}_{place}psnr_db", decibels, "dB", detail))
+    names = ("name", "value", "unit", "detail")
+    return Metrics(figures=rows_to_table(FIGURES, [dict(zip(names, row, strict=True)) for row in sorted(rows)]))
