@@ -24,7 +24,9 @@ class PointTracksConfig:
         cells_across: the image width is divided into so many cells; every empty cell gets a new point in each frame,
             where the image has texture.
         min_texture: smallest eigenvalue of the structure tensor (OpenCV's scale) that counts as texture.
-        window_px: side of the patch that is followed.
+        window_px: side of the patch that is followed (at 960 pixels of width and more). Patches of the background that reach
+            over an object's edge are dragged along by it, so they are smaller where objects are, down to `min_window_px`.
+        min_window_px: smaller ones do not hold a point.
         max_forward_backward_px: a point whose way there and back ends farther from its start is lost.
         max_values: upper bound of points times frames; the grid is coarsened to stay below it (memory: 9 bytes each).
     """
@@ -32,11 +34,12 @@ class PointTracksConfig:
     cells_across: PositiveInt = 130
     min_texture: float = 1e-4
     window_px: PositiveInt = 11
+    min_window_px: PositiveInt = 9
     max_forward_backward_px: float = 0.6
     max_values: PositiveInt = 12_000_000
 
 
-@stage("label.point_tracks", version=1)
+@stage("label.point_tracks", version=2)
 def track_points(
     clip: Clip, config: PointTracksConfig = PointTracksConfig(), *, seed: int = 0, progress: Progress = no_progress
 ) -> PointTracks:
@@ -47,6 +50,7 @@ def track_points(
     """
     frame_count, (width, height) = len(clip.frames), clip.size
     grid_px = _affordable_grid(config, frame_count, width, height)
+    window_px = min(config.window_px, max(config.min_window_px, round(config.window_px * width / 960) | 1))
     finished: list[tuple[int, np.ndarray]] = []
     alive: list[list[np.ndarray]] = []
     firsts: list[int] = []
@@ -54,7 +58,7 @@ def track_points(
     for frame, image in enumerate(clip.frames):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if previous is not None and len(points):
-            moved, kept = _follow(previous, grey, points, config)
+            moved, kept = _follow(previous, grey, points, window_px, config)
             for index in np.flatnonzero(~kept):
                 finished.append((firsts[index], np.array(alive[index])))
             survivors = np.flatnonzero(kept)
@@ -81,10 +85,10 @@ def _affordable_grid(config: PointTracksConfig, frame_count: int, width: int, he
 
 
 def _follow(
-    previous: np.ndarray, current: np.ndarray, points: np.ndarray, config: PointTracksConfig
+    previous: np.ndarray, current: np.ndarray, points: np.ndarray, window_px: int, config: PointTracksConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where `[N, 2]` points went and which of them can be believed."""
-    size = (config.window_px, config.window_px)
+    size = (window_px, window_px)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.03)
     # OpenCV puts pixel centres at integers, this project at +0.5
     start = (points - 0.5).reshape(-1, 1, 2)
