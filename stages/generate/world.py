@@ -10,19 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from schemas.artifact import make_table, rows_to_table
+from schemas.artifact import make_table
 from schemas.clips import GPS_FIXES, Clip
 from schemas.errors import WorldlineError
-from schemas.media import Video
-from schemas.tracks import TRUTH_BOXES, Truth
+from schemas.tracks import Truth
 from stages.contract import Progress, no_progress, stage
 from stages.generate.small_world import draw_small_world
 from worldline.worlds import LAYOUTS, Lens, Scene, build_street
-from worldline.worlds.sensor import expose, exposure_gains, gps_fixes
+from worldline.worlds.filming import DEPTH_UNIT_M, film
+from worldline.worlds.sensor import gps_fixes
 from worldline.worlds.toys import TOYS
-from worldline.worlds.truth import boxes_at
-
-DEPTH_UNIT_M = 0.002
 
 
 @dataclass(frozen=True)
@@ -79,11 +76,21 @@ def generate_world(*, config: WorldConfig, seed: int, progress: Progress = no_pr
     world_seed, sensor_seed, receiver_seed = np.random.SeedSequence(seed).spawn(3)
     rng = np.random.default_rng(world_seed)
     scene = build_street(config.layout, rng, camera_height_m=config.camera_height_m, detail=config.texture_detail)
-    rgb, depth, ids = _draw(scene, lens, times, config, np.random.default_rng(sensor_seed), progress)
     poses = np.stack([scene.world_from_camera(float(time)) for time in times])
+    frames, truth = film(
+        scene,
+        lens,
+        times,
+        poses,
+        np.random.default_rng(sensor_seed),
+        noise_grey_levels=config.noise_grey_levels,
+        exposure_variation=config.exposure_variation,
+        vignetting=config.vignetting,
+        progress=progress,
+    )
     rng = np.random.default_rng(receiver_seed)
     clip = Clip(
-        frames=Video.from_array(rgb),
+        frames=frames,
         times_s=times,
         name=f"world:{config.layout}",
         intrinsics=lens.intrinsics,
@@ -91,16 +98,6 @@ def generate_world(*, config: WorldConfig, seed: int, progress: Progress = no_pr
         camera_height_m=float(config.camera_height_m + config.camera_height_sigma_m * rng.normal()),
         camera_height_sigma_m=config.camera_height_sigma_m,
         provenance={"generator": "worldline.worlds", "layout": config.layout, "seed": seed},
-    )
-    rows = [row for index, time in enumerate(times) for row in boxes_at(scene, lens, index, float(time))]
-    truth = Truth(
-        available=True,
-        world_from_camera=poses,
-        intrinsics=lens.intrinsics,
-        boxes=rows_to_table(TRUTH_BOXES, sorted(rows, key=lambda row: (row["track_id"], row["frame"]))),
-        annotated=np.ones(len(times), bool),
-        instances=Video.from_array(ids),
-        depth_2mm=Video.from_array(depth),
     )
     return clip, truth
 
@@ -115,26 +112,6 @@ def _check(config: WorldConfig) -> None:
             f"generate.world: frames={config.frames} at frames_per_second={config.frames_per_second} is no clip; "
             "give at least 2 frames and a positive rate"
         )
-
-
-def _draw(
-    scene: Scene, lens: Lens, times: np.ndarray, config: WorldConfig, rng: np.random.Generator, progress: Progress
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return frames `[T, H, W, 3]` uint8, depth in 2 mm and ids `[T, H, W]` uint16."""
-    shape = (len(times), lens.height, lens.width)
-    rgb, depth, ids = np.empty((*shape, 3), np.uint8), np.empty(shape, np.uint16), np.empty(shape, np.uint16)
-    gains = exposure_gains(rng, len(times), config.exposure_variation)
-    from worldline.worlds.renderer import Renderer  # here, because VTK takes 1.4 s to load, and most builds draw nothing
-
-    with Renderer(scene, lens) as renderer:
-        for index, time in enumerate(times):
-            view = renderer.draw(scene.world_from_camera(float(time)), float(time))
-            rgb[index] = expose(rng, view.rgb, float(gains[index]), config.noise_grey_levels, config.vignetting)
-            steps = np.rint(view.depth_m / DEPTH_UNIT_M)
-            depth[index] = np.where(steps <= np.iinfo(np.uint16).max, steps, 0)
-            ids[index] = view.ids
-            progress(index + 1, len(times), "frames drawn")
-    return rgb, depth, ids
 
 
 def _gps(scene: Scene, times: np.ndarray, poses: np.ndarray, config: WorldConfig, rng: np.random.Generator) -> pa.Table:

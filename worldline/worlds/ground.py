@@ -14,6 +14,22 @@ KERB_M = 0.13
 
 
 @dataclass(frozen=True)
+class RoadLine:
+    """A line painted along the street.
+
+    Attributes:
+        d_m: its place, to the left of the centre line.
+        half_m: half its width.
+        period_m, dash_m: a dash of `dash_m` begins every `period_m`; as long as the period for a line without gaps.
+    """
+
+    d_m: float
+    half_m: float
+    period_m: float
+    dash_m: float
+
+
+@dataclass(frozen=True)
 class StreetPlan:
     """Cross-section and furniture of a street.
 
@@ -24,6 +40,9 @@ class StreetPlan:
         crosswalk_m: where zebra crossings begin (each 3.2 m long).
         cross_street_m: centre of a crossing street, or None.  cross_half_m: half its width between kerbs.
         pixels_per_m: resolution of road and pavement.
+        lines: painted along the street, except at junctions and crossings.
+        bay_m: how far parking bays reach from the kerb; 0 where there are none.
+        stop_m: how far the stop line before a zebra crossing reaches to the right of the centre line.
     """
 
     start_m: float
@@ -35,6 +54,22 @@ class StreetPlan:
     cross_street_m: float | None
     cross_half_m: float
     pixels_per_m: float
+    lines: tuple[RoadLine, ...]
+    bay_m: float
+    stop_m: float
+
+    def closed_to_lines(self) -> list[tuple[float, float]]:
+        """Return the stretches (from, to) of s without lines: the junction, and around every zebra crossing."""
+        gaps = [(start - 1.5, start + 4.7) for start in self.crosswalk_m]
+        if self.cross_street_m is not None:
+            gaps.append((self.cross_street_m - self.cross_half_m - 3, self.cross_street_m + self.cross_half_m + 3))
+        return sorted(gaps)
+
+
+def single_lane_lines(road_half_m: float) -> tuple[RoadLine, ...]:
+    """Return the lines of a street with one lane each way between parking bays: its middle and the edges of the bays."""
+    bay = road_half_m - 2.15
+    return RoadLine(0.0, 0.065, 6.0, 3.0), RoadLine(bay, 0.06, 1.6, 0.8), RoadLine(-bay, 0.06, 1.6, 0.8)
 
 
 def paint_street(rng: np.random.Generator, plan: StreetPlan) -> np.ndarray:
@@ -46,17 +81,17 @@ def paint_street(rng: np.random.Generator, plan: StreetPlan) -> np.ndarray:
     image = _asphalt(rng, shape, scale)
     worn = np.clip(0.8 + 0.45 * fractal_noise(rng, shape, 0.5 * scale, 4), 0, 1)
     white = (218.0, 218.0, 208.0)
-    junction = np.zeros_like(s, bool) if plan.cross_street_m is None else np.abs(s - plan.cross_street_m) < plan.cross_half_m + 3
-    open_road = ~junction
+    open_road = np.ones_like(s, bool)
+    for begin, end in plan.closed_to_lines():
+        open_road &= (s <= begin) | (s >= end)
     for start in plan.crosswalk_m:
-        open_road &= (s < start - 1.5) | (s > start + 4.7)
         bars = (s > start) & (s < start + 3.2) & (np.abs(d) < plan.road_half_m - 0.5) & (((d + 50.25) % 1.0) < 0.5)
-        stop = (np.abs(s - start + 1.2) < 0.2) & (d < -0.15) & (d > -3.1)
+        stop = (np.abs(s - start + 1.2) < 0.2) & (d < -0.15) & (d > -plan.stop_m)
         paint(image, (bars | stop) * worn, white)
-    lines = (np.abs(d) < 0.065) & ((s % 6.0) < 3.0)
-    parking = (np.abs(np.abs(d) - (plan.road_half_m - 2.15)) < 0.06) & ((s % 1.6) < 0.8)
-    bays = (np.abs(s % 6.4) < 0.1) & (np.abs(d) > plan.road_half_m - 2.15) & (np.abs(d) < plan.road_half_m - 0.2)
-    paint(image, (lines | parking | bays) * open_road * worn, white)
+    lines = (np.abs(s % 6.4) < 0.1) & (np.abs(d) > plan.road_half_m - plan.bay_m) & (np.abs(d) < plan.road_half_m - 0.2)
+    for line in plan.lines:
+        lines |= (np.abs(d - line.d_m) < line.half_m) & ((s % line.period_m) < line.dash_m)
+    paint(image, lines * open_road * worn, white)
     _road_words(rng, image, plan, worn)
     _pavement(rng, image, plan, d, s)
     return image

@@ -17,13 +17,12 @@ from jaxtyping import Float32, UInt8, UInt16
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from schemas.errors import WorldlineError
-from worldline.worlds.light import highlight, light_on
+from worldline.worlds.light import Weather, highlight, light_on
 from worldline.worlds.scene import Actor, Lens, Mesh, Part, Scene
 from worldline.worlds.shapes import grid, shadow_outline
 
 NEAR_M, FAR_M = 0.5, 400.0
 SUPERSAMPLING = 2
-HAZE_RGB, HAZE_M = np.array([206.0, 218.0, 230.0], np.float32), 420.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,27 +49,32 @@ def render(scene: Scene, lens: Lens, world_from_camera: np.ndarray, time_s: floa
 class Renderer:
     """A scene loaded into two off-screen windows, one for colour and one for depth and ids.
 
+    Args:
+        scene: what to draw.
+        lens: with which camera.
+        colour: false loads no textures, for depth and ids alone.
+
     Raises:
         WorldlineError: if this machine has no OpenGL, in hardware or in software.
     """
 
-    def __init__(self, scene: Scene, lens: Lens):
+    def __init__(self, scene: Scene, lens: Lens, *, colour: bool = True):
         self.scene, self.lens = scene, lens
         self._textures: dict[int, vtk.vtkTexture] = {}
         size = (lens.width, lens.height)
-        self._colour = _window((size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING))
+        self._colour = _window((size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)) if colour else None
         self._labels = _window(size)
         for mesh in scene.static:
             self._add(mesh, 0)
-        self._sky = self._add_sky()
+        self._sky = [] if self._colour is None else [self._add_sky(self._colour)]
         self._parts: list[tuple[Actor, Part, list[vtk.vtkActor], vtk.vtkPolyData]] = []
         self._shadows: list[tuple[Actor, np.ndarray, vtk.vtkPolyData]] = []
         for actor in scene.actors:
             for part in actor.parts:
                 props, data = self._add(part.mesh, actor.track_id)
                 self._parts.append((actor, part, props, data))
-            if actor.motion.knot_mps.max() > 0:
-                self._shadows.append((actor, _body_points(actor), self._add_shadow()))
+            if self._colour is not None and actor.motion.knot_mps.max() > 0:
+                self._shadows.append((actor, _body_points(actor), self._add_shadow(self._colour)))
         self._posed: set[int] = set()
 
     def __enter__(self) -> "Renderer":
@@ -81,38 +85,52 @@ class Renderer:
 
     def close(self) -> None:
         """Release both windows."""
-        self._colour.close()
-        self._labels.close()
+        for plotter in (self._colour, self._labels):
+            if plotter is not None:
+                plotter.close()
 
     def draw(self, world_from_camera: np.ndarray, time_s: float) -> View:
-        """Draw the view of a camera (`[4, 4]`, OpenCV axes) at a time."""
-        self._pose(time_s)
-        for plotter in (self._colour, self._labels):
-            _aim(plotter, self.lens, world_from_camera)
+        """Draw the view of a camera (`[4, 4]`, OpenCV axes) at a time.
+
+        Raises:
+            ValueError: if the scene was loaded without colour.
+        """
+        if self._colour is None:
+            raise ValueError("loaded without colour: use draw_depth")
+        depth, ids = self.draw_depth(world_from_camera, time_s)
+        _aim(self._colour, self.lens, world_from_camera)
         for prop in self._sky:
             prop.SetPosition(*world_from_camera[:3, 3])
-        code = _pixels(self._labels)
-        ids = (code[..., 0].astype(np.uint16) << 8) | code[..., 1]
-        depth = _depth(self._labels, (self.lens.height, self.lens.width))
         large = _pixels(self._colour)
         size = (self.lens.width, self.lens.height)
         rgb = cv2.resize(large, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-        haze = np.where(depth > 0, 1 - np.exp(-depth / HAZE_M), 0).astype(np.float32)[..., None]
-        rgb += haze * (HAZE_RGB - rgb)
+        weather = self.scene.weather
+        haze = np.where(depth > 0, 1 - np.exp(-depth / weather.haze_m), 0).astype(np.float32)[..., None]
+        rgb += haze * (np.array(weather.haze_rgb, np.float32) - rgb)
         return View(np.clip(rgb + 0.5, 0, 255).astype(np.uint8), depth, ids)
+
+    def draw_depth(self, world_from_camera: np.ndarray, time_s: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return depth in metres and track ids `[H, W]` alone, as in `View`."""
+        self._pose(time_s)
+        _aim(self._labels, self.lens, world_from_camera)
+        code = _pixels(self._labels)
+        ids = (code[..., 0].astype(np.uint16) << 8) | code[..., 1]
+        return _depth(self._labels, (self.lens.height, self.lens.width)), ids
 
     def _add(self, mesh: Mesh, track_id: int) -> tuple[list[vtk.vtkActor], vtk.vtkPolyData]:
         """Put a mesh into both windows."""
-        data = _poly_data(mesh, _shade(mesh, self.scene.sun_direction, None))
-        textured = _actor(data)
-        textured.SetTexture(self._texture(mesh.texture))
+        data = _poly_data(mesh, _shade(mesh, self.scene.sun_direction, None, self.scene.weather))
         flat_data = vtk.vtkPolyData()
         flat_data.SetPoints(data.GetPoints())
         flat_data.SetPolys(data.GetPolys())
         flat = _actor(flat_data)
         flat.GetProperty().SetColor(*(value / 255 for value in (track_id >> 8, track_id & 255, 0)))
-        self._colour.renderer.AddActor(textured)
         self._labels.renderer.AddActor(flat)
+        if self._colour is None:
+            return [flat], data
+        textured = _actor(data)
+        textured.SetTexture(self._texture(mesh.texture))
+        self._colour.renderer.AddActor(textured)
         return [textured, flat], data
 
     def _texture(self, image: np.ndarray) -> vtk.vtkTexture:
@@ -125,7 +143,7 @@ class Renderer:
             self._textures[id(image)] = texture
         return self._textures[id(image)]
 
-    def _add_sky(self) -> list[vtk.vtkActor]:
+    def _add_sky(self, plotter: pyvista.Plotter) -> vtk.vtkActor:
         """Hang the panorama on a dome around the camera; only colour, so that depth and ids stay empty there."""
         sky = self.scene.sky
         below = np.repeat(sky[-1:], 24, axis=0) // 2 + np.array([60, 62, 58], np.uint8)
@@ -142,15 +160,15 @@ class Renderer:
         data = _poly_data(dome, np.full((len(dome.points), 3), 255, np.uint8))
         prop = _actor(data)
         prop.SetTexture(self._texture(dome.texture))
-        self._colour.renderer.AddActor(prop)
-        return [prop]
+        plotter.renderer.AddActor(prop)
+        return prop
 
-    def _add_shadow(self) -> vtk.vtkPolyData:
+    def _add_shadow(self, plotter: pyvista.Plotter) -> vtk.vtkPolyData:
         data = vtk.vtkPolyData()
         prop = _actor(data)
         prop.GetProperty().SetColor(0.03, 0.035, 0.05)
-        prop.GetProperty().SetOpacity(0.5)
-        self._colour.renderer.AddActor(prop)
+        prop.GetProperty().SetOpacity(self.scene.weather.shadow)
+        plotter.renderer.AddActor(prop)
         return data
 
     def _pose(self, time_s: float) -> None:
@@ -165,7 +183,10 @@ class Renderer:
             matrix.DeepCopy(pose.ravel().tolist())
             for prop in props:
                 prop.SetUserMatrix(matrix)
-            data.GetPointData().SetScalars(_vtk_array(_shade(part.mesh, self.scene.sun_direction, pose[:3, :3])))
+            if self._colour is None:
+                continue
+            light = _shade(part.mesh, self.scene.sun_direction, pose[:3, :3], self.scene.weather)
+            data.GetPointData().SetScalars(_vtk_array(light))
         for actor, points, data in self._shadows:
             pose = actor.motion.world_from_actor(time_s)
             height = actor.motion.height_m
@@ -267,12 +288,12 @@ def _actor(data: vtk.vtkPolyData) -> vtk.vtkActor:
     return actor
 
 
-def _shade(mesh: Mesh, sun_direction: np.ndarray, world_from_mesh: np.ndarray | None) -> np.ndarray:
+def _shade(mesh: Mesh, sun_direction: np.ndarray, world_from_mesh: np.ndarray | None, weather: Weather) -> np.ndarray:
     """Return the light on every vertex `[N, 3]` uint8, by which the texture is multiplied."""
     if mesh.lit:
         return np.full((len(mesh.points), 3), 255, np.uint8)
     normals = mesh.normals if world_from_mesh is None else mesh.normals @ world_from_mesh.T
-    light = light_on(normals, sun_direction) + highlight(normals, sun_direction, mesh.specular)[:, None]
+    light = light_on(normals, sun_direction, 1.0, weather) + highlight(normals, sun_direction, mesh.specular)[:, None]
     return np.clip(light * 255, 0, 255).astype(np.uint8)
 
 

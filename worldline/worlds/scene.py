@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from worldline.worlds.ground import StreetPlan
+from worldline.worlds.light import CLEAR, Weather
+
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
@@ -215,7 +218,10 @@ class Scene:
         camera_height_m, camera_pitch_rad: mounting; positive pitch looks down.
         sway_phase: `[3]` phases of the suspension's sway in heave, pitch and roll.
         sky: `[h, w, 3]` panorama, azimuth along the width, zenith on top, horizon at the bottom row.
-        sun_direction: unit vector from the ground to the sun.
+        sun_direction: unit vector from the ground to the sun; upwards where light comes from the whole sky.
+        plan: the street's cross-section, paint and crossings in street coordinates.
+        centre, origin_m: its centre line, and the arc length on it where s = 0.
+        weather: light and haze.
     """
 
     layout: str
@@ -227,6 +233,10 @@ class Scene:
     sway_phase: Float64[np.ndarray, "3"]
     sky: UInt8[np.ndarray, "h w 3"]
     sun_direction: Float64[np.ndarray, "3"]
+    plan: StreetPlan
+    centre: Route
+    origin_m: float
+    weather: Weather = CLEAR
 
     def world_from_camera(self, time_s: float) -> np.ndarray:
         """Return the camera's pose `[4, 4]` (OpenCV axes), with millimetres and minutes of arc of suspension sway."""

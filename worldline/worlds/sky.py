@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from worldline.worlds.light import CLEAR, Weather
 from worldline.worlds.noise import fractal_noise, paint, to_bytes
 
 
-def paint_sky(rng: np.random.Generator, width: int = 1536, height: int = 384) -> np.ndarray:
+def paint_sky(rng: np.random.Generator, width: int = 1536, height: int = 384, weather: Weather = CLEAR) -> np.ndarray:
     """Paint the upper half of a panorama, `[h, w, 3]` uint8; the bottom row is the horizon. Left and right edge meet."""
     up = np.linspace(1, 0, height, dtype=np.float32)[:, None] * np.ones((1, width), np.float32)
     image = np.empty((height, width, 3), np.float32)
@@ -22,7 +23,10 @@ def paint_sky(rng: np.random.Generator, width: int = 1536, height: int = 384) ->
     paint(image, np.clip((level[None, :] - up) * height, 0, 1), np.array([150, 164, 172], np.float32) * texture[..., None])
     trees = 0.016 + 0.008 * _ring(fractal_noise(rng, (8, width + width // 8), 24, 5), width)[4]
     paint(image, np.clip((trees[None, :] - up) * height, 0, 1), np.array([112, 130, 112], np.float32) * texture[..., None])
-    return to_bytes(image)
+    horizon_share, zenith_share = weather.sky_share
+    veil = (zenith_share + (horizon_share - zenith_share) * (1 - up) ** 3).astype(np.float32)[..., None]
+    image += veil * (np.array(weather.sky_rgb, np.float32) - image)
+    return to_bytes(image * np.float32(weather.sky_gain))
 
 
 def _ring(noise: np.ndarray, width: int) -> np.ndarray:

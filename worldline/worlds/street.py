@@ -1,61 +1,32 @@
 """Streets: where everything stands and how everything moves, drawn from a random generator."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 
 from worldline.worlds import terrain
 from worldline.worlds.buildings import make_house
 from worldline.worlds.ground import KERB_M, StreetPlan
+from worldline.worlds.layouts import END_M, LAYOUTS, START_M, Layout, sample_layout
+from worldline.worlds.light import WEATHERS
 from worldline.worlds.noise import fractal_noise, tinted, to_bytes
-from worldline.worlds.people import make_pedestrian
 from worldline.worlds.scene import Actor, Mesh, Motion, Route, Scene, planar_pose
 from worldline.worlds.shapes import box, leaf_crown, merged, tube
 from worldline.worlds.sky import paint_sky
-from worldline.worlds.vehicles import make_bus, make_car
+from worldline.worlds.traffic import arc_at, busy_traffic, scripted_traffic
 
-LANE_M = 1.6  # distance of a lane's middle from the centre line
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A kind of street.
-
-    Attributes:
-        turn_rad_per_m: curvature of the centre line (positive: to the left) over `turn_m`.
-        turn_m: where it turns, metres along the street.
-        cross_street_m: where another street crosses, or None.
-        crosswalk_m: where zebra crossings begin.
-        ego_mps: (time, speed) of the camera car.
-        buses: how buses fill the view: "" (none), "ahead" (the camera follows one), "beside" (one passes slowly on the
-            left) or "across" (they cross right before the camera, on the crossing street).
-    """
-
-    turn_rad_per_m: float
-    turn_m: tuple[float, float]
-    cross_street_m: float | None
-    crosswalk_m: tuple[float, ...]
-    ego_mps: tuple[tuple[float, float], ...]
-    buses: str = ""
+_RANDOM_STREETS = 20_261  # apart from the generators that other seeds make
 
 
-LAYOUTS = {
-    "straight": Layout(0.0, (0, 0), None, (58.0,), ((0, 8.4), (2.2, 9.0), (4.4, 7.6), (6.6, 4.2), (9, 3.6))),
-    "curve": Layout(1 / 70, (12, 92), None, (), ((0, 7.6), (2.5, 8.2), (5, 7.2), (8, 7.8))),
-    "junction": Layout(0.0, (0, 0), 56.0, (46.0,), ((0, 8.6), (2.0, 8.0), (5.0, 2.0), (9.0, 1.6))),
-    "bus_ahead": Layout(0.0, (0, 0), None, (), ((0, 6.0), (2.0, 7.4), (4.0, 5.6), (6.0, 6.0)), "ahead"),
-    "bus_beside": Layout(1 / 120, (12, 92), None, (), ((0, 6.4), (2.0, 6.0), (4.0, 6.6)), "beside"),
-    "buses_across": Layout(0.0, (0, 0), 18.5, (), ((0, 3.6), (1.5, 2.6), (3.0, 0.8), (5.0, 1.4)), "across"),
-}
-START_M, END_M = -14.0, 150.0
+def build_random_street(street: int, *, camera_height_m: float = 1.6, detail: float = 1.0) -> Scene:
+    """Describe street number `street` of endlessly many: two lanes each way, traffic and weather drawn from the number."""
+    rng = np.random.default_rng((_RANDOM_STREETS, street))
+    return build_street(sample_layout(rng), rng, camera_height_m=camera_height_m, detail=detail)
 
 
-def build_street(layout: str, rng: np.random.Generator, *, camera_height_m: float = 1.6, detail: float = 1.0) -> Scene:
-    """Describe a street of a layout in `LAYOUTS`; the ego car is at s = 0 at time 0, world x along the street there.
+def build_street(layout: str | Layout, rng: np.random.Generator, *, camera_height_m: float = 1.6, detail: float = 1.0) -> Scene:
+    """Describe a street; the ego car is at s = 0 at time 0, world x along the street there.
 
     Args:
-        layout: which kind.
+        layout: which kind: a name in `LAYOUTS`, or a layout.
         rng: source of everything random.
         camera_height_m: height of the camera over the road.
         detail: texels per metre relative to what a camera of 640 pixels can use.
@@ -63,22 +34,41 @@ def build_street(layout: str, rng: np.random.Generator, *, camera_height_m: floa
     Raises:
         KeyError: if there is no such layout.
     """
-    kind = LAYOUTS[layout]
-    plan = StreetPlan(START_M, END_M, 5.4, 8.8, 44.0, kind.crosswalk_m, kind.cross_street_m, 4.6, 48.0 * detail)
+    kind = LAYOUTS[layout] if isinstance(layout, str) else layout
+    weather = WEATHERS[kind.weather]
+    plan = kind.plan(48.0 * detail)
     centre, origin_m = _centre_line(kind)
     angle = rng.uniform(0.55, 0.95) * rng.choice([-1, 1]) + np.pi * rng.choice([0, 1])
     sun = np.array([np.cos(angle) * 0.62, np.sin(angle) * 0.62, 0.785])
-    sun /= np.linalg.norm(sun)
+    sun = np.array([0.0, 0.0, 1.0]) if weather.overcast else sun / np.linalg.norm(sun)
     static = _houses(rng, plan, centre, origin_m, detail) + _furniture(rng, plan, centre, origin_m)
-    actors = _traffic(rng, kind, centre, origin_m)
-    parked = [mesh for actor in actors if not actor.moving(0.0) for mesh in _standing(actor)]
-    static += terrain.street_meshes(rng, plan, centre, origin_m, static + parked, sun)
-    wander = 0.18 * np.sin(2 * np.pi * (centre.arc_m - origin_m) / 45 + rng.uniform(0, 2 * np.pi))
-    ego_route = centre.offset(-LANE_M + wander)
     knots = np.array(kind.ego_mps)
-    ego = Motion(ego_route, _arc_at(ego_route, centre, origin_m, 0.0), knots[:, 0], knots[:, 1])
+    if kind.busy:
+        lane = centre.offset(kind.ego_d_m)
+        actors = busy_traffic(rng, kind, plan, centre, origin_m, Motion(lane, arc_at(lane, centre, origin_m, 0.0), *knots.T))
+    else:
+        actors = scripted_traffic(rng, kind, centre, origin_m)
+    parked = [mesh for actor in actors if not actor.moving(0.0) for mesh in _standing(actor)]
+    static += terrain.street_meshes(rng, plan, centre, origin_m, static + parked, sun, weather)
+    wander = 0.18 * np.sin(2 * np.pi * (centre.arc_m - origin_m) / 45 + rng.uniform(0, 2 * np.pi))
+    ego_route = centre.offset(kind.ego_d_m + wander)
+    ego = Motion(ego_route, arc_at(ego_route, centre, origin_m, 0.0), knots[:, 0], knots[:, 1])
     phases = rng.uniform(0, 2 * np.pi, 3)
-    return Scene(layout, tuple(static), tuple(actors), ego, camera_height_m, np.radians(2.0), phases, paint_sky(rng), sun)
+    return Scene(
+        layout if isinstance(layout, str) else "street",
+        tuple(static),
+        tuple(actors),
+        ego,
+        camera_height_m,
+        float(np.radians(2.0)),
+        phases,
+        paint_sky(rng, weather=weather),
+        sun,
+        plan,
+        centre,
+        origin_m,
+        weather,
+    )
 
 
 def _centre_line(kind: Layout) -> tuple[Route, float]:
@@ -89,12 +79,6 @@ def _centre_line(kind: Layout) -> tuple[Route, float]:
     xy = np.concatenate([[(0.0, 0.0)], np.cumsum(0.1 * np.stack([np.cos(middle), np.sin(middle)], 1), axis=0)])
     zero = int(np.argmin(np.abs(s)))
     return Route.through(xy - xy[zero]), float(zero) * 0.1
-
-
-def _arc_at(route: Route, centre: Route, origin_m: float, s: float) -> float:
-    """Return the arc length on a route beside the centre line where it passes s."""
-    along = terrain.street_coordinates(centre, route.xy)[:, 0] - origin_m
-    return float(route.arc_m[np.argmin(np.abs(along - s))])
 
 
 def _place(centre: Route, origin_m: float, s: float, d: float, z: float = 0.0, turn_rad: float = 0.0) -> np.ndarray:
@@ -202,90 +186,6 @@ def _bin(rng: np.random.Generator) -> list[Mesh]:
     rgb = ((58, 96, 70), (74, 78, 84), (140, 84, 50))[rng.integers(3)]
     skin = to_bytes(tinted(rgb, 1 + 0.15 * fractal_noise(rng, (64, 64), 14, 5)))
     return [box((0.5, 0.5, 0.95), skin)]
-
-
-def _traffic(rng: np.random.Generator, kind: Layout, centre: Route, origin_m: float) -> list[Actor]:
-    """Parked cars along both kerbs, then moving cars and walkers; track ids count from 1."""
-    actors: list[Actor] = []
-
-    def drive(d: float, s: float, knots: tuple[tuple[float, float], ...], backwards: bool = False, z: float = 0.0) -> Motion:
-        route = centre.offset(d)
-        start = _arc_at(route, centre, origin_m, s)
-        if backwards:
-            route, start = route.reversed(), float(route.arc_m[-1]) - start
-        times, speeds = np.array(knots, float).T
-        return Motion(route, start, times, speeds, z)
-
-    def clear(s: float) -> bool:
-        crossing = kind.cross_street_m
-        return all(abs(s - c - 1.6) > 6.5 for c in kind.crosswalk_m) and (crossing is None or abs(s - crossing) > 10.5)
-
-    for side in (1, -1):
-        s = START_M + rng.uniform(0, 6)
-        while s < END_M - 30:
-            if clear(s) and rng.random() < 0.62:
-                motion = drive(side * (4.35 + rng.uniform(-0.1, 0.1)), s, ((0.0, 0.0),), backwards=side > 0)
-                actors.append(make_car(rng, len(actors) + 1, motion))
-            s += rng.uniform(5.6, 8.0)
-
-    def add_car(motion: Motion, colour: str, shape: str) -> None:
-        actors.append(make_car(rng, len(actors) + 1, motion, shape=shape, colour=colour))
-
-    def add_walker(motion: Motion, colour: str) -> None:
-        actors.append(make_pedestrian(rng, len(actors) + 1, motion, colour=colour))
-
-    if kind.buses:
-        _add_buses(rng, kind, drive, centre, origin_m, actors)
-        return actors
-    add_car(drive(LANE_M, 46.0, ((0, 8.5), (3, 7.8), (6, 8.6)), True), "red", "hatchback")
-    add_car(drive(LANE_M, 92.0, ((0, 7.4), (4, 8.0)), True), "blue", "sedan")
-    add_walker(drive(-7.4, 17.0, ((0, 1.35),), False, KERB_M), "orange")
-    add_walker(drive(7.2, 38.0, ((0, 1.25),), True, KERB_M), "blue")
-    if kind.cross_street_m is not None:
-        _crossing_traffic(rng, kind.cross_street_m, centre, origin_m, actors)
-    else:
-        add_car(drive(-LANE_M, 21.0, ((0, 9.2), (2.5, 9.8), (6, 10.6))), "white", "sedan")
-    if kind.crosswalk_m:  # waits at the kerb until the lead car has passed, then crosses
-        across = centre.across(origin_m + kind.crosswalk_m[0] + 1.6, 60.0)
-        times, speeds = np.array(((0.0, 0.0), (3.2, 0.0), (3.8, 1.5), (9.0, 1.5))).T
-        add_walker(Motion(across, 60.0 - 5.0, times, speeds), "yellow")
-    return actors
-
-
-def _add_buses(
-    rng: np.random.Generator, kind: Layout, drive: Callable[..., Motion], centre: Route, origin_m: float, actors: list[Actor]
-) -> None:
-    """Add the buses that fill about a third of the view in the mean, so close that they hide much of the street."""
-
-    def add(motion: Motion) -> None:
-        actors.append(make_bus(rng, len(actors) + 1, motion))
-
-    ego = np.array(kind.ego_mps)
-    if kind.buses == "ahead":
-        faster = ego[:, 1] + np.array([0.2, 0.5, -0.4, -0.2]) * rng.uniform(0.7, 1.3)
-        add(drive(-LANE_M, rng.uniform(9.6, 10.0), tuple(zip(ego[:, 0], faster, strict=True))))
-    elif kind.buses == "beside":
-        faster = ego[:, 1] + np.array([0.9, 1.5, 0.5]) * rng.uniform(0.7, 1.3)
-        add(drive(LANE_M - 0.3, rng.uniform(1.0, 3.0), tuple(zip(ego[:, 0], faster, strict=True))))
-    else:
-        assert kind.cross_street_m is not None
-        across = centre.across(origin_m + kind.cross_street_m - LANE_M, 60.0)
-        middle, speed = float(across.arc_m[-1]) / 2, rng.uniform(3.6, 4.6)
-        for place in range(2):
-            start = middle - rng.uniform(5.0, 8.0) - place * (11.6 + rng.uniform(2.5, 4.0))
-            add(Motion(across, start, np.array([0.0, 3.0]), np.array([speed, 1.1 * speed])))
-
-
-def _crossing_traffic(rng: np.random.Generator, s: float, centre: Route, origin_m: float, actors: list[Actor]) -> None:
-    """Two cars that pass the junction on the other street, one from each side."""
-    across = centre.across(origin_m + s + LANE_M, 60.0)
-    middle = float(across.arc_m[-1]) / 2
-    for route, start, speeds, colour in (
-        (across, middle - 26, ((0, 8.0), (4, 7.2), (7, 8.5)), "silver"),
-        (centre.across(origin_m + s - LANE_M, 60.0).reversed(), middle - 50, ((0, 8.4), (5, 8.8)), "green"),
-    ):
-        times, values = np.array(speeds, float).T
-        actors.append(make_car(rng, len(actors) + 1, Motion(route, start, times, values), colour=colour))
 
 
 def _standing(actor: Actor) -> list[Mesh]:

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from worldline.worlds.ground import KERB_M, StreetPlan, ground_bytes, paint_street, paint_yard
-from worldline.worlds.light import light_on
+from worldline.worlds.ground import KERB_M, StreetPlan, ground_bytes, paint_street, paint_yard, single_lane_lines
+from worldline.worlds.light import CLEAR, Weather, light_on
 from worldline.worlds.scene import Mesh, Route
 from worldline.worlds.shapes import shadow_outline
 
@@ -55,11 +55,12 @@ def shadow_map(plan: StreetPlan, route: Route, origin_m: float, meshes: list[Mes
     return cv2.GaussianBlur(shadow, (0, 0), 0.9).astype(np.float32) / 255
 
 
-def lit(image: np.ndarray, shadow: np.ndarray, sun_direction: np.ndarray) -> np.ndarray:
+def lit(image: np.ndarray, shadow: np.ndarray, sun_direction: np.ndarray, weather: Weather = CLEAR) -> np.ndarray:
     """Return the texture of a painted ground `[h, w, 3]` under sun and shadow (a map of any size over the same area)."""
     part = cv2.resize(shadow, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
     up = np.array([[0.0, 0.0, 1.0]])
-    sunny, shady = light_on(up, sun_direction)[0], light_on(up, sun_direction, 0.0)[0] * 0.93
+    sunny, shady = (light_on(up, sun_direction, share, weather)[0] * weather.ground_gain for share in (1.0, 0.0))
+    shady = shady * 0.93
     for channel in range(3):
         image[..., channel] *= np.float32(sunny[channel]) + part * np.float32(shady[channel] - sunny[channel])
     return ground_bytes(image)
@@ -92,7 +93,13 @@ def strip_mesh(
 
 
 def street_meshes(
-    rng: np.random.Generator, plan: StreetPlan, route: Route, origin_m: float, solid: list[Mesh], sun_direction: np.ndarray
+    rng: np.random.Generator,
+    plan: StreetPlan,
+    route: Route,
+    origin_m: float,
+    solid: list[Mesh],
+    sun_direction: np.ndarray,
+    weather: Weather = CLEAR,
 ) -> list[Mesh]:
     """Build the road, both pavements with their kerbs, the yards behind them and the street that crosses, if any."""
     shadow = shadow_map(plan, route, origin_m, solid, sun_direction)
@@ -102,7 +109,7 @@ def street_meshes(
         return shadow[rows[0] : rows[1]]
 
     half = plan.pavement_half_m
-    texture = lit(paint_street(rng, plan), shadow_between(-half, half), sun_direction)
+    texture = lit(paint_street(rng, plan), shadow_between(-half, half), sun_direction, weather)
     span = (plan.start_m, plan.end_m)
     meshes = [strip_mesh(plan, route, origin_m, texture, span, (-half, half), (0.0, 0.0), (-half, half))]
     crossing, side_half = plan.cross_street_m, plan.cross_half_m
@@ -112,13 +119,13 @@ def street_meshes(
     yards = [span] if crossing is None else [(span[0], crossing - side_pavement), (crossing + side_pavement, span[1])]
     for edges in ((half, plan.yard_half_m), (-plan.yard_half_m, -half)):
         shape = round((edges[1] - edges[0]) * YARD_PIXELS_PER_M), round((span[1] - span[0]) * YARD_PIXELS_PER_M)
-        yard = lit(paint_yard(rng, shape, YARD_PIXELS_PER_M), shadow_between(*edges), sun_direction)
+        yard = lit(paint_yard(rng, shape, YARD_PIXELS_PER_M), shadow_between(*edges), sun_direction, weather)
         meshes += [strip_mesh(plan, route, origin_m, yard, part, edges, (KERB_M, KERB_M), edges) for part in yards]
     if crossing is not None:
         columns = [round((crossing + x - span[0]) * SHADOW_PIXELS_PER_M) for x in (-side_pavement, side_pavement)]
         # along the side street s runs where the main street's d runs, and its left is the main street's backward
         side_shadow = np.ascontiguousarray(shadow[::-1, columns[0] : columns[1]].T)
-        meshes += _side_street(rng, plan, route.across(origin_m + crossing, 60.0), side_shadow, sun_direction)
+        meshes += _side_street(rng, plan, route.across(origin_m + crossing, 60.0), side_shadow, sun_direction, weather)
     return meshes
 
 
@@ -138,13 +145,20 @@ def _pavements(
     return meshes
 
 
+def side_plan(main: StreetPlan) -> StreetPlan:
+    """Return the plan of the street that crosses a main one at its s = 0, from the main one's right to its left."""
+    reach, half = main.yard_half_m, main.cross_half_m + SIDE_PAVEMENT_M
+    lines = single_lane_lines(main.cross_half_m)
+    return StreetPlan(-reach, reach, main.cross_half_m, half, half, (), 0.0, main.road_half_m, 36.0, lines, 2.15, 3.1)
+
+
 def _side_street(
-    rng: np.random.Generator, main: StreetPlan, route: Route, shadow: np.ndarray, sun_direction: np.ndarray
+    rng: np.random.Generator, main: StreetPlan, route: Route, shadow: np.ndarray, sun_direction: np.ndarray, weather: Weather
 ) -> list[Mesh]:
     """Build the crossing street on both sides of the main one, which owns the junction itself."""
-    reach, half = main.yard_half_m, main.cross_half_m + SIDE_PAVEMENT_M
-    plan = StreetPlan(-reach, reach, main.cross_half_m, half, half, (), 0.0, main.road_half_m, 36.0)
-    texture = lit(paint_street(rng, plan), shadow, sun_direction)
+    plan = side_plan(main)
+    reach, half = plan.end_m, plan.pavement_half_m
+    texture = lit(paint_street(rng, plan), shadow, sun_direction, weather)
     origin_m = float(route.arc_m[-1]) / 2
     spans = [(-reach, -main.pavement_half_m), (main.pavement_half_m, reach)]
     meshes = [strip_mesh(plan, route, origin_m, texture, part, (-half, half), (0.0, 0.0), (-half, half)) for part in spans]

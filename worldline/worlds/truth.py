@@ -43,9 +43,8 @@ def projected_extent(corners: np.ndarray, lens: Lens, world_from_camera: np.ndar
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def boxes_at(scene: Scene, lens: Lens, frame: int, time_s: float) -> list[dict[str, Any]]:
-    """Return one row per actor for the table `schemas.tracks.TRUTH_BOXES`."""
-    world_from_camera = scene.world_from_camera(time_s)
+def boxes_at(scene: Scene, lens: Lens, frame: int, time_s: float, world_from_camera: np.ndarray) -> list[dict[str, Any]]:
+    """Return one row per actor for the table `schemas.tracks.TRUTH_BOXES`, as a camera (`[4, 4]`) sees them."""
     rows = []
     for actor in scene.actors:
         pose = actor.motion.world_from_actor(time_s)
