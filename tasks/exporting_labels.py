@@ -24,13 +24,16 @@ from schemas.artifact import Artifact
 from schemas.cameras import CameraPath
 from schemas.canonical import hash_file
 from schemas.clips import Clip
+from schemas.driving import LidarSweeps, RoadMap, Trajectory
 from schemas.errors import WorldlineError
 from schemas.labels import Kinematics, Questions
 from schemas.tracks import Tracks
 from tasks.blurring import BLURRED, Blurring
+from worldline.cameras import scale_intrinsics
 from worldline.label_files.labelled_clip import LABEL_FACTS, Boxes, LabelledClip, boxes_of, of_split, split_folder
 
 _KINDS = frozenset({"Clip", "CameraPath", "Tracks", "Kinematics", "Questions"})
+_LOG_KINDS = frozenset({"Trajectory", "RoadMap", "LidarSweeps"})
 _CRF = 18  # no visible loss
 _FACTS = (
     "Videos are H.264, without visible loss, at the frames' own times. `label_facts.parquet` has a row per label: its window, "
@@ -52,6 +55,8 @@ _ABOUT = {
     "kitti-tracking": f"`label_02`, `calib` and `image_02` as KITTI tracking has them. {_DRIVING}",
     "argoverse2": f"`logs/NAME` holds annotations, ego poses and calibration as feather files. {_DRIVING}",
     "nuscenes": f"`NuScenes(version='v1.0-worldline', dataroot=FOLDER)` opens it: one camera, key frames at 2 Hz. {_DRIVING}",
+    "drivestudio": "`scenes/NAME` is a scene in drivestudio's processed Waymo layout: images, lens, poses, lidar, boxes. Sky and "
+    f"dynamic masks are made by drivestudio's own tools. {_DRIVING}",
     "rerun": "`recordings/NAME.rrd` opens in Rerun: video, camera, boxes, paths, speeds and questions on one timeline. Its bytes "
     f"differ from export to export, its data do not. {_FACTS}",
     "lerobot": "A LeRobot dataset v3.0: an episode per clip at one frame rate, with the camera's pose as its state. "
@@ -82,7 +87,8 @@ class _Written:
 def label_formats(blurring: Blurring | None = None) -> dict[str, Format]:
     """Return the formats of labels by name, for `catalogs.exports.export`; `blurring` is for one export."""
     told = f" {BLURRED}" if blurring else ""
-    return {name: Format(_writing(name, blurring), _KINDS, about + told) for name, about in _ABOUT.items()}
+    kinds = {"drivestudio": _KINDS | _LOG_KINDS}
+    return {name: Format(_writing(name, blurring), kinds.get(name, _KINDS), about + told) for name, about in _ABOUT.items()}
 
 
 def _writing(form: str, blurring: Blurring | None) -> Callable[[Selection, Path], dict[str, int]]:
@@ -197,6 +203,25 @@ def _write_nuscenes(items: Iterator[LabelledClip], folder: Path, name: str, writ
     tables.write(folder)
 
 
+def _write_drivestudio(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
+    from worldline.label_files.drivestudio_scene import write_drivestudio
+
+    def write(item: LabelledClip, boxes: Boxes, number: int) -> tuple[str, int]:
+        scene = folder / "scenes" / item.file
+        dropped: dict[str, int] = {}
+        count, frames = write_drivestudio(item, boxes, scene, dropped)
+        for reason, rows in dropped.items():
+            written.dropped["boxes", reason] = written.dropped.get(("boxes", reason), 0) + rows
+        places = {frame: place for place, frame in enumerate(frames)}
+        for index, frame in enumerate(item.frames):
+            if index in places:
+                _write_jpeg(frame, scene / "images" / f"{places[index]:03d}_0.jpg")
+        _count(item, None, None, written)
+        return f"scenes/{item.file}", count
+
+    _write_driving(_filmed(items, written), folder, written, write)
+
+
 def _write_driving(
     items: Iterator[LabelledClip],
     folder: Path,
@@ -308,14 +333,21 @@ def _clips(selection: Selection, blurring: Blurring | None) -> Iterator[Labelled
         licences = questions[1].licences if questions else member.licences
         made = questions[1].ref.digest if questions else ""
         frames = clip[0] if clip else None
+        given, seen = (path[0] if path else None), (tracks[0] if tracks else None)
+        if frames is not None and given is not None and given.width and (given.width, given.height) != frames.size:
+            given, seen = _in_pixels_of(frames, given, seen)
         if frames is not None and blurring is not None:
             frames = blurring.clip(frames, name)
+        recorded = by_clip.get(name.rpartition("/")[0], [])
         yield LabelledClip(
-            name=name, file=file, split=member.split, clip=frames, path=path[0] if path else None,
-            tracks=tracks[0] if tracks else None, kinematics=kinematics[0] if kinematics else None,
+            name=name, file=file, split=member.split, clip=frames, path=given, tracks=seen,
+            kinematics=kinematics[0] if kinematics else None,
             questions=_accepted(questions[0], selection) if questions else None,
             told={"licence": licences.expression, "attribution": licences.attribution,
                   "clip_digest": member.ref.digest if clip else "", "artifact": made, "producer": producers.get(made, "")},
+            trajectory=_log_part(selection, members, (), Trajectory),
+            road_map=_log_part(selection, members, recorded, RoadMap),
+            lidar=_log_part(selection, members, recorded, LidarSweeps),
         )  # fmt: skip
 
 
@@ -336,6 +368,25 @@ def _only(selection: Selection, members: Iterable[Member], kind: type[_Kind]) ->
     artifact = selection.catalog.load(found[0].ref.digest)
     assert isinstance(artifact, kind)
     return artifact, found[0]
+
+
+def _log_part(selection: Selection, members: Iterable[Member], recorded: Iterable[Member], kind: type[_Kind]) -> _Kind | None:
+    """Return a part of a driving log, of the recorded log where a trajectory that nobody drove has none of its own."""
+    found = _only(selection, members, kind) or _only(selection, recorded, kind)
+    return found[0] if found else None
+
+
+def _in_pixels_of(clip: Clip, path: CameraPath, tracks: Tracks | None) -> tuple[CameraPath, Tracks | None]:
+    """Return a path and tracks that were told in pixels of another size of the clip, in its own: a generated clip is smaller."""
+    factor_x, factor_y = clip.size[0] / path.width, clip.size[1] / path.height
+    intrinsics = scale_intrinsics(path.intrinsics, factor_x, factor_y)
+    path = dataclasses.replace(path, intrinsics=intrinsics, width=clip.size[0], height=clip.size[1])
+    if tracks is None:
+        return path, None
+    samples = tracks.samples
+    for name, factor in (("x0_px", factor_x), ("x1_px", factor_x), ("y0_px", factor_y), ("y1_px", factor_y)):
+        samples = samples.set_column(samples.schema.get_field_index(name), name, pc.multiply(samples[name], factor))
+    return path, dataclasses.replace(tracks, samples=samples.combine_chunks())
 
 
 def _accepted(questions: Questions, selection: Selection) -> Questions:
@@ -401,6 +452,7 @@ _WRITERS: dict[str, Callable[[Iterator[LabelledClip], Path, str, _Written], None
     "kitti-tracking": _write_kitti,
     "argoverse2": _write_argoverse,
     "nuscenes": _write_nuscenes,
+    "drivestudio": _write_drivestudio,
     "rerun": _write_rerun,
     "lerobot": _write_lerobot,
 }

@@ -42,7 +42,7 @@ def add_commands(add: Add) -> None:
         "format", metavar="FORMAT",
         help="parquet; 4D scenes as ply, ply-sequence, compressed-ply, spz, splat, glb, 4dgs or html; camera paths as colmap, "
         "colmap-text, transforms, tum or kitti; labels as llava, sharegpt, videofolder or webdataset; boxes as "
-        "kitti-tracking, argoverse2 or nuscenes; all of it as rerun or lerobot",
+        "kitti-tracking, argoverse2, nuscenes or drivestudio; all of it as rerun or lerobot",
     )  # fmt: skip
     parser.add_argument("destination", type=Path, metavar="DEST")
     parser.add_argument("--licence", metavar="USE", help="only what may be used so: commercial or redistribution")

@@ -3,21 +3,27 @@
 World frame: metres, z up, the axes of the source, moved so that the first frame with a pose has its camera at the origin.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64, UInt8
 
 from schemas.artifact import make_table, rows_to_table
 from schemas.cameras import CameraPath
-from schemas.clips import Clip
+from schemas.clips import Clip, Source
 from schemas.driving import MAP_ELEMENTS, MAP_KINDS, TRAJECTORY_CHECKS, LidarSweeps, RoadMap, Trajectory
 from schemas.errors import WorldlineError
+from schemas.media import Video
 from schemas.tracks import TRUTH_BOXES, Tracks, Truth
+from stages.contract import Progress
 from stages.ingest.ego_poses import Timeline, poses_at
+from stages.ingest.pictures import fitted_size, keep_frame, read_picture, resize, stack_frames
 from stages.ingest.settle_tracks import AnnotatedBoxes, AnnotationRules, settle_tracks
 from stages.ingest.timing import FramePicker, Selection
 
@@ -56,6 +62,21 @@ class EgoBody:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """What lasers measured around one instant, in the source's own world.
+
+    Attributes:
+        time_s: seconds of the clip.
+        origin: `[3]` where the sensor stood, metres.
+        points: `[N, 3]` metres.
+    """
+
+    time_s: float
+    origin: Float64[np.ndarray, "3"]
+    points: Float64[np.ndarray, "N 3"]
+
+
+@dataclass(frozen=True)
 class RecordedLog:
     """A log as its files give it, in the source's own world (metres, z up), one entry per kept frame.
 
@@ -68,7 +89,7 @@ class RecordedLog:
         kept: the frames of the source that the clip shows.
         body: of the vehicle.
         road_map: in the source's world.
-        lidar: in the source's world.
+        sweeps: of the lidar, in any order.
         provenance: kept with the tracks: at least `log` and `format`.
         scale_source: "annotations", or "given" where the log has no boxes.
     """
@@ -81,7 +102,7 @@ class RecordedLog:
     kept: Sequence[int]
     body: EgoBody
     road_map: RoadMap
-    lidar: LidarSweeps
+    sweeps: Sequence[Sweep] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scale_source: str = "annotations"
 
@@ -124,10 +145,7 @@ def assemble_log(log: RecordedLog) -> DrivingLog:
         checks=TRAJECTORY_CHECKS.empty_table(),
     )
     road_map = replace(log.road_map, xyz=log.road_map.xyz - origin)
-    lidar = replace(
-        log.lidar, origins=log.lidar.origins - origin, xyz=(log.lidar.xyz.astype(np.float64) - origin).astype(np.float32)
-    )
-    return clip, path, tracks, trajectory, road_map, lidar, _truth(tracks, path)
+    return clip, path, tracks, trajectory, road_map, _lidar(log.sweeps, -origin), _truth(tracks, path)
 
 
 def pick_frames(times_s: Sequence[float], selection: LogSelection, name: str) -> list[int]:
@@ -144,6 +162,87 @@ def pick_frames(times_s: Sequence[float], selection: LogSelection, name: str) ->
             "check start_s, end_s, max_frames and frames_per_second"
         )
     return kept
+
+
+def read_frames(
+    source: Source,
+    names: Sequence[str],
+    max_side: int | None,
+    progress: Progress,
+    repair: Callable[[UInt8[np.ndarray, "H W 3"]], UInt8[np.ndarray, "H W 3"]] | None = None,
+) -> tuple[Video, tuple[int, int]]:
+    """Return images of one size as a video no larger than `max_side`, and their own width and height in pixels.
+
+    Args:
+        source: holds the images.
+        names: of the images, in order.
+        max_side: longer side of the frames in pixels; None keeps the images as they are.
+        progress: told of every image.
+        repair: what is done to each image at its own size, such as taking out the lens.
+
+    Raises:
+        WorldlineError: if an image cannot be read or sizes differ.
+    """
+    frames: list[np.ndarray] = []
+    original = size = (0, 0)
+    for index, name in enumerate(names):
+        picture = read_picture(source.files[name], f"{source.name}/{name}")
+        if index == 0:
+            original = (picture.shape[1], picture.shape[0])
+            size = fitted_size(*original, max_side)
+        elif picture.shape[1::-1] != original:
+            raise WorldlineError(f"{source.name}/{name} differs in size from {names[0]}: all frames of a log must have one size")
+        keep_frame(frames, resize(repair(picture) if repair else picture, *size), source.name)
+        progress(index + 1, len(names), "frames")
+    return stack_frames(frames), original
+
+
+def without_lens(matrix: Float64[np.ndarray, "3 3"], distortion: Sequence[float]) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return what takes an image of a lens (OpenCV's k1, k2, p1, p2, k3) to that of a pinhole of the same matrix, if needed."""
+    if not any(distortion):
+        return None
+    centred = matrix - [[0.0, 0.0, 0.5], [0.0, 0.0, 0.5], [0.0, 0.0, 0.0]]  # OpenCV counts from pixel centres
+    return lambda picture: np.asarray(cv2.undistort(picture, centred, np.array(distortion, float)))
+
+
+def height_over_road(
+    sweeps: Iterable[tuple[Float64[np.ndarray, "N 3"], Float64[np.ndarray, "3"]]],
+) -> float | None:
+    """Return how far over the road a camera is in the median of some sweeps; None where none shows the road.
+
+    The road is the plane through the points within 10 m that form the densest layer 1 to 3.5 m below the camera.
+
+    Args:
+        sweeps: points in a world with z up, in metres, and where the camera was.
+    """
+    heights = []
+    for points, camera in sweeps:
+        local = points - camera
+        near = local[(np.hypot(local[:, 0], local[:, 1]) < 10.0) & (local[:, 2] < -1.0) & (local[:, 2] > -3.5)]
+        if len(near) < 50:
+            continue
+        counts, edges = np.histogram(near[:, 2], np.arange(-3.5, -0.99, 0.1))
+        plane = np.array([0.0, 0.0, edges[counts.argmax()] + 0.05])
+        for reach in (0.2, 0.1, 0.1):
+            layer = near[np.abs(near[:, 2] - near[:, :2] @ plane[:2] - plane[2]) < reach]
+            plane = np.linalg.lstsq(np.column_stack([layer[:, :2], np.ones(len(layer))]), layer[:, 2], rcond=None)[0]
+        heights.append(-plane[2])
+    return float(np.median(heights)) if heights else None
+
+
+def read_points(path: Path, shown: str, columns: int) -> Float32[np.ndarray, "N C"]:
+    """Return the rows of a file of float32 numbers, `columns` a row; rows with a number that is none are left out.
+
+    Raises:
+        WorldlineError: if the file is no whole number of rows.
+    """
+    numbers = np.frombuffer(path.read_bytes(), np.uint8)
+    if len(numbers) % (4 * columns):
+        raise WorldlineError(
+            f"{shown} is no whole number of rows of {columns} float32 numbers ({len(numbers)} bytes): copy it again"
+        )
+    rows = numbers.view("<f4").reshape(-1, columns)
+    return rows[np.isfinite(rows).all(1)]
 
 
 def road_map(elements: Iterable[tuple[str, np.ndarray]], name: str) -> RoadMap:
@@ -165,17 +264,19 @@ def road_map(elements: Iterable[tuple[str, np.ndarray]], name: str) -> RoadMap:
     return RoadMap(rows_to_table(MAP_ELEMENTS, rows), np.concatenate(points) if points else np.zeros((0, 3)))
 
 
-def lidar_sweeps(sweeps: Iterable[tuple[float, np.ndarray, np.ndarray]]) -> LidarSweeps:
-    """Return sweeps (time in seconds of the clip, origin `[3]`, points `[n, 3]` in the world) in the order of their times."""
-    ordered = sorted(sweeps, key=lambda sweep: sweep[0])
-    if not ordered:
-        return LidarSweeps.none()
-    return LidarSweeps(
-        times_s=np.array([time_s for time_s, _, _ in ordered]),
-        origins=np.array([origin for _, origin, _ in ordered], float).reshape(-1, 3),
-        xyz=np.concatenate([points for _, _, points in ordered]).astype(np.float32).reshape(-1, 3),
-        sweep=np.repeat(np.arange(len(ordered), dtype=np.int32), [len(points) for _, _, points in ordered]),
-    )
+def read_map(source: Source, name: str) -> RoadMap:
+    """Return the map in a JSON file: a list of elements with a `kind` and `points`, each of two or three metres (z is 0 then).
+
+    Raises:
+        WorldlineError: if the file is no such list.
+    """
+    shown = f"{source.name}/{name}"
+    try:
+        elements = [(str(row["kind"]), np.array(row["points"], float)) for row in json.loads(source.files[name].read_bytes())]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise WorldlineError(f'{shown} must be a JSON list of {{"kind": ..., "points": [[x, y, z], ...]}} ({error!r})') from error
+    flat = [(kind, np.pad(xyz, ((0, 0), (0, 1))) if xyz.ndim == 2 and xyz.shape[1] == 2 else xyz) for kind, xyz in elements]
+    return road_map(flat, shown)
 
 
 def outside_body(points: Float64[np.ndarray, "N 3"], world_from_ego: Float64[np.ndarray, "4 4"], body: EgoBody) -> np.ndarray:
@@ -207,6 +308,19 @@ def no_boxes() -> AnnotatedBoxes:
     """Return the boxes of a log that has none."""
     words = pa.array([], pa.string())
     return AnnotatedBoxes(words, words, np.zeros(0, np.int64), np.zeros((0, 3)), "bottom")
+
+
+def _lidar(sweeps: Sequence[Sweep], offset: np.ndarray) -> LidarSweeps:
+    """Return the sweeps in the order of their times, moved."""
+    ordered = sorted(sweeps, key=lambda sweep: sweep.time_s)
+    if not ordered:
+        return LidarSweeps.none()
+    return LidarSweeps(
+        times_s=np.array([sweep.time_s for sweep in ordered]),
+        origins=np.array([sweep.origin for sweep in ordered]) + offset,
+        xyz=np.concatenate([sweep.points + offset for sweep in ordered]).astype(np.float32),
+        sweep=np.repeat(np.arange(len(ordered), dtype=np.int32), [len(sweep.points) for sweep in ordered]),
+    )
 
 
 def _moved(poses: np.ndarray, offset: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What a path holds as a driving log: which layout it is, which files its reader needs, and with what settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,12 @@ from typing import Any
 from schemas.artifact import Files
 from schemas.clips import Source
 from schemas.errors import WorldlineError
-from stages.ingest.pandaset_log import CAMERA
-from stages.ingest.source import describe_source
+from stages.ingest import drivestudio, pandaset_log
+from stages.ingest.source import describe_source, natural_order
 
-LAYOUTS = "a PandaSet scene (camera/front_camera with poses.json)"
+LAYOUTS = (
+    "a PandaSet scene (camera/front_camera with poses.json), a scene processed by drivestudio (images, intrinsics, extrinsics)"
+)
 
 
 def describe_driving_log(path: Path | str) -> tuple[str, Source, Mapping[str, Any]]:
@@ -23,12 +25,35 @@ def describe_driving_log(path: Path | str) -> tuple[str, Source, Mapping[str, An
     path = Path(path)
     if not path.exists():
         raise WorldlineError(f"there is no file or folder {path}: check the path given as source")
-    if (path / "camera" / CAMERA / "poses.json").is_file():
-        return "ingest.pandaset_log", _pandaset(path), {}
+    for recognise in (_pandaset, _drivestudio):
+        found = recognise(path)
+        if found is not None:
+            return found
     raise WorldlineError(f"{path} is no driving log that Worldline knows: give {LAYOUTS}")
 
 
-def _pandaset(path: Path) -> Source:
-    source = describe_source(path, camera=CAMERA)
+_Found = tuple[str, Source, Mapping[str, Any]] | None
+
+
+def _pandaset(path: Path) -> _Found:
+    if not (path / "camera" / pandaset_log.CAMERA / "poses.json").is_file():
+        return None
+    source = describe_source(path, camera=pandaset_log.CAMERA)
     sweeps = sorted(item for item in (path / "lidar").glob("*.npz") if item.stem.isdecimal())
-    return replace(source, files=Files({**source.files, **{f"lidar/{item.name}": item for item in sweeps}}))
+    files = Files({**source.files, **{f"lidar/{item.name}": item for item in sweeps}})
+    return "ingest.pandaset_log", replace(source, files=files), {}
+
+
+def _drivestudio(path: Path) -> _Found:
+    if not all((path / name).is_dir() for name in ("images", "intrinsics", "extrinsics")):
+        return None
+    folders = ("images", "intrinsics", "extrinsics", "ego_pose", "lidar", "lidar_pose")
+    wanted = [drivestudio.INSTANCES, drivestudio.OWN_FILE, drivestudio.MAP_FILE]
+    files = _files(path, wanted, (item for folder in folders for item in (path / folder).glob("*")))
+    return "ingest.drivestudio", Source(files, "drivestudio", path.resolve().name), {}
+
+
+def _files(path: Path, names: Iterable[str], found: Iterator[Path]) -> Files:
+    """Return those of some names that there are, and what was found, hidden files left out, by their names below a path."""
+    there = [item.relative_to(path).as_posix() for item in found if item.is_file() and not item.name.startswith(".")]
+    return Files({name: path / name for name in natural_order([*(n for n in names if (path / n).is_file()), *there])})

@@ -29,9 +29,10 @@ from stages.ingest.driving_log import (
     DrivingLog,
     EgoBody,
     RecordedLog,
+    Sweep,
     assemble_log,
     ego_under_camera,
-    lidar_sweeps,
+    height_over_road,
     no_boxes,
     outside_body,
     pick_frames,
@@ -77,8 +78,8 @@ class PandasetLogConfig:
 
 
 @dataclass(frozen=True)
-class _Sweep:
-    """Points of a sweep in PandaSet's world: the scene's frame, where the sensor stood (None if not told), points, classes."""
+class _Points:
+    """The points of a frame's sweep in PandaSet's world, where the sensor stood if that is told, and which points are road."""
 
     frame: int
     origin: np.ndarray | None
@@ -122,7 +123,10 @@ def ingest_pandaset_log(source: Source, config: PandasetLogConfig, *, seed: int,
     ]
     seconds = [(clock[sweep.frame] - clock[kept[0]]) / 1e9 for sweep in sweeps]
     nearest = [int(np.argmin(np.abs(clip.times_s - time_s))) for time_s in seconds]
-    height = config.camera_height_m or _measured_height(sweeps, poses[nearest]) or _USUAL_HEIGHT_M
+    height = config.camera_height_m or height_over_road(
+        (sweep.points, poses[frame, :3, 3]) for sweep, frame in zip(sweeps, nearest, strict=True)
+    )
+    height = height or _USUAL_HEIGHT_M
     world_from_ego = ego_under_camera(poses, height, config.camera_forward_m)
     boxes = annotated_cuboids(source) if CUBOIDS in source.files else no_boxes()
     log = RecordedLog(
@@ -134,14 +138,14 @@ def ingest_pandaset_log(source: Source, config: PandasetLogConfig, *, seed: int,
         kept=kept,
         body=body,
         road_map=_drivable_area(sweeps, poses[:, :3, 3], world_from_ego, source.name),
-        lidar=lidar_sweeps(
-            (
+        sweeps=[
+            Sweep(
                 time_s,
                 poses[frame, :3, 3] if sweep.origin is None else sweep.origin,
                 sweep.points[outside_body(sweep.points, world_from_ego[frame], body)],
             )
             for sweep, time_s, frame in zip(sweeps, seconds, nearest, strict=True)
-        ),
+        ],
         provenance={
             "format": "pandaset_log",
             "log": source.name,
@@ -161,7 +165,7 @@ def _sweep_files(source: Source) -> list[tuple[int, str]]:
     return sorted((int(match[1]), name) for match, name in found if match)
 
 
-def _read_sweep(source: Source, name: str, frame: int, second_lidar: bool) -> _Sweep:
+def _read_sweep(source: Source, name: str, frame: int, second_lidar: bool) -> _Points:
     """Return the points of a file that lie on surfaces.
 
     Raises:
@@ -181,31 +185,11 @@ def _read_sweep(source: Source, name: str, frame: int, second_lidar: bool) -> _S
             f"{shown} must hold xyz_cm or xyz [N, 3] and may hold semseg [N], sensor [N] and origin [3] ({error!r})"
         ) from error
     used = np.isfinite(points).all(1) & ~np.isin(classes, _NO_SURFACE) & (second_lidar | (sensor == 0))
-    return _Sweep(frame, origin, points[used], np.isin(classes[used], _ROAD))
-
-
-def _measured_height(sweeps: Sequence[_Sweep], cameras: Float64[np.ndarray, "S 4 4"]) -> float | None:
-    """Return how far over the road the cameras of some sweeps are in the median; None where no sweep shows the road.
-
-    The road is the plane through the points within 10 m that form the densest layer 1 to 3.5 m below the camera.
-    """
-    heights = []
-    for sweep, camera in zip(sweeps, cameras, strict=True):
-        local = sweep.points - camera[:3, 3]
-        near = local[(np.hypot(local[:, 0], local[:, 1]) < 10.0) & (local[:, 2] < -1.0) & (local[:, 2] > -3.5)]
-        if len(near) < 50:
-            continue
-        counts, edges = np.histogram(near[:, 2], np.arange(-3.5, -0.99, 0.1))
-        plane = np.array([0.0, 0.0, edges[counts.argmax()] + 0.05])
-        for reach in (0.2, 0.1, 0.1):
-            layer = near[np.abs(near[:, 2] - near[:, :2] @ plane[:2] - plane[2]) < reach]
-            plane = np.linalg.lstsq(np.column_stack([layer[:, :2], np.ones(len(layer))]), layer[:, 2], rcond=None)[0]
-        heights.append(-plane[2])
-    return float(np.median(heights)) if heights else None
+    return _Points(frame, origin, points[used], np.isin(classes[used], _ROAD))
 
 
 def _drivable_area(
-    sweeps: Sequence[_Sweep], cameras: Float64[np.ndarray, "T 3"], world_from_ego: Float64[np.ndarray, "T 4 4"], name: str
+    sweeps: Sequence[_Points], cameras: Float64[np.ndarray, "T 3"], world_from_ego: Float64[np.ndarray, "T 4 4"], name: str
 ) -> RoadMap:
     """Return where points of road lie, as outlines without holes (what stands on the road hides the road under it).
 

@@ -12,6 +12,7 @@ from jaxtyping import Float64, UInt8
 from schemas.artifact import make_table
 from schemas.cameras import CameraPath
 from schemas.clips import Clip
+from schemas.driving import LidarSweeps, RoadMap, Trajectory
 from schemas.labels import Kinematics, Questions
 from schemas.tracks import Tracks
 
@@ -71,6 +72,7 @@ class LabelledClip:
         clip: frames and times; None where there is no video, as with annotated logs.
         path, tracks, kinematics, questions: None where the version has none. There is a clip or a path.
         told: licence, attribution, clip_digest, artifact and producer for `LABEL_FACTS`.
+        trajectory, road_map, lidar: of driving logs, in the world of the path; None where the version has none.
     """
 
     name: str
@@ -82,6 +84,9 @@ class LabelledClip:
     kinematics: Kinematics | None
     questions: Questions | None
     told: Mapping[str, str]
+    trajectory: Trajectory | None = None
+    road_map: RoadMap | None = None
+    lidar: LidarSweeps | None = None
 
     @property
     def times_s(self) -> Float64[np.ndarray, " T"]:
