@@ -1,6 +1,7 @@
 """Draw a 4D scene as it was fitted."""
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,17 +11,38 @@ from schemas.scenes import Scene4D
 from worldline.motion import state_at
 from worldline.motion.native_4d import cut
 from worldline.motion.space_time import join_cuts
-from worldline.splatting import Cameras, rasterize, rasterize_surfels
+from worldline.splatting import Cameras, Rendering, SurfelRendering, rasterize, rasterize_surfels
 
 # Gaussians whose centre is nearer than this share of the scene's typical depth are not drawn: a fit leaves unseen
 # ones there, and a camera that passes through one sees nothing else.
 NEAR_SHARE = 0.02
 
 
+class SceneView(NamedTuple):
+    """What a camera sees of a scene.
+
+    Attributes:
+        colors: `[H, W, 3]` in [0, 1], over the scene's background.
+        opacity: `[H, W]` in [0, 1].
+        depths: `[H, W]` mean depth along the optical axis of what a pixel shows, in the scene's unit; 0 where nothing is.
+    """
+
+    colors: Tensor
+    opacity: Tensor
+    depths: Tensor
+
+
 def draw_scene(
     scene: Scene4D, time_s: float, camera_from_world: np.ndarray, intrinsics: np.ndarray, width: int, height: int
 ) -> Tensor:
-    """Return the image `[H, W, 3]` in [0, 1] that a camera sees at a time.
+    """Return the image `[H, W, 3]` in [0, 1] that a camera sees at a time; see `view_scene`."""
+    return view_scene(scene, time_s, camera_from_world, intrinsics, width, height).colors
+
+
+def view_scene(
+    scene: Scene4D, time_s: float, camera_from_world: np.ndarray, intrinsics: np.ndarray, width: int, height: int
+) -> SceneView:
+    """Return what a camera sees at a time.
 
     Gaussians are drawn in the rasteriser's antialiased mode, like in the fit, so that a scene looks the same at every
     resolution; surfels by the rasteriser of surfels.
@@ -35,18 +57,20 @@ def draw_scene(
     """
     background = torch.from_numpy(scene.background.astype(np.float32))
     if not len(scene.means):
-        return background.expand(height, width, 3).clone()
+        return SceneView(background.expand(height, width, 3).clone(), torch.zeros(height, width), torch.zeros(height, width))
     gaussians = state_at(scene, time_s)
     depths = gaussians.means.double().numpy() @ camera_from_world[2, :3] + camera_from_world[2, 3]
     ahead = depths[depths > 0]
     near = NEAR_SHARE * float(np.median(ahead)) if len(ahead) else 0.01
     camera = Cameras.single(camera_from_world, intrinsics, width, height)
+    drawn: Rendering | SurfelRendering
     with torch.no_grad():
         if scene.primitive == "surfel":
-            colors = rasterize_surfels(gaussians, camera, near_plane=near, backgrounds=background[None]).colors
+            drawn = rasterize_surfels(gaussians, camera, near_plane=near, backgrounds=background[None])
         else:
-            colors = rasterize(gaussians, camera, near_plane=near, backgrounds=background[None], antialiased=True).colors
-    return colors[0].clamp(0.0, 1.0)
+            drawn = rasterize(gaussians, camera, near_plane=near, backgrounds=background[None], antialiased=True, depths=True)
+    assert drawn.depths is not None
+    return SceneView(drawn.colors[0].clamp(0.0, 1.0), drawn.alphas[0, ..., 0], drawn.depths[0, ..., 0])
 
 
 # What is a length in each scene; all else is an angle, a share, a colour or a time.
