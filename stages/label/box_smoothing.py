@@ -121,6 +121,47 @@ def scale_links(xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"]) -> ScaleLin
     return ScaleLinks(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3])
 
 
+def unbroken_stretches(
+    xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"], tolerance_px: float, min_share: float = 0.5, min_lasting: float = 0.25
+) -> list[slice]:
+    """Return the stretches of frames in which the tracks stay on one thing, in order; all frames where nothing breaks.
+
+    Over 5 frames, tracks that sit on one thing mostly last and mostly follow one similarity. Where they do neither for 5
+    frames running, the region went over to something else (one object passed before another).
+
+    Args:
+        xy_px: `[N, F, 2]` positions of the tracks on the region.
+        visible: where they were seen.
+        tolerance_px: how far a track may miss the similarity of the others, beside 5 % of how far it got and 10 % of how far
+            they are spread (walkers are not rigid).
+        min_share: so many must follow it, as a share of those that last,
+        min_lasting: and so many must last. Fewer than 6 tracks tell nothing, and nothing is cut there.
+    """
+    gap, frames = LINK_GAPS[1], visible.shape[1]
+    if frames <= gap:
+        return [slice(0, frames)]
+    holds = np.ones(frames - gap, bool)
+    for first in range(frames - gap):
+        both = visible[:, first] & visible[:, first + gap]
+        count = int(visible[:, first].sum())
+        if count < 6:
+            continue
+        holds[first] = both.sum() >= max(4, min_lasting * count)
+        if holds[first]:
+            before, after = xy_px[both, first].astype(np.float64), xy_px[both, first + gap].astype(np.float64)
+            fit = _fit_similarity(before, after)
+            miss = np.linalg.norm(after - fit.mean_after - fit.factor * (before - fit.mean_before), axis=1)
+            reach = float(np.median(np.linalg.norm(after - before, axis=1)))
+            holds[first] = (miss < tolerance_px + 0.05 * reach + 0.1 * fit.spread_px).mean() >= min_share
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], holds, [False]])))
+    stretches: list[slice] = []
+    for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if stretches and begin < stretches[-1].stop:  # a pause of less than `gap` frames is no break
+            begin = stretches.pop().start
+        stretches.append(slice(begin, end + gap))
+    return stretches
+
+
 def steady_log_rows(
     rows_px: Float64[np.ndarray, " F"], sigma_px: float, links: ScaleLinks
 ) -> tuple[Float64[np.ndarray, " F"], Float64[np.ndarray, " F"]]:

@@ -16,10 +16,10 @@ from schemas.clips import Clip
 from schemas.motion import Masks, PointTracks
 from schemas.tracks import TRACK_OBJECTS, TRACK_SAMPLES, Tracks
 from stages.contract import Progress, no_progress, stage
-from stages.label.box_smoothing import Similarities, frame_similarities, scale_links, smooth_edge
+from stages.label.box_smoothing import Similarities, frame_similarities, scale_links, smooth_edge, unbroken_stretches
 from stages.label.ground_contact import Contact, intersect_ground, steady_contact_rows
 from stages.label.object_appearance import class_and_size, colour_word
-from stages.label.outlines import Outlines, measure_outlines
+from stages.label.outlines import Outlines, cut_outline, measure_outlines
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class ObjectTracksConfig:
         min_samples: so are tracks with fewer samples.
         outline_sigma_px: standard deviation of an outline's edge in one frame (at 960 pixels of width).
         painted_reach_px: `reach_px` of the moving regions: so far at most were they painted beyond the tracked points.
+        break_tolerance_px: tracks that miss the others' similarity over 5 frames by more (at 960 too) sit on something else.
         contact_sigma_px: of the lower edge (at 960 too), where it is put beside the object's changes of scale: its errors
             (shadow, bumper, corners found beside the edge) last for many frames.
         contact_height_sigma: height of that edge over the road (bumper, sill, shoe), in heights of the camera.
@@ -44,8 +45,9 @@ class ObjectTracksConfig:
     min_samples: int = 5
     outline_sigma_px: float = 2.5
     painted_reach_px: float = 6.0
+    break_tolerance_px: float = 1.5
     contact_sigma_px: float = 5.0
-    contact_height_sigma: float = 0.05
+    contact_height_sigma: float = 0.03
     road_slope_sigma: float = 0.004
     max_range_sigma: float = 0.3
     min_travel_sigmas: float = 1.25
@@ -66,7 +68,7 @@ def track_objects(
     progress: Progress = no_progress,
 ) -> Tracks:
     """Turn labelled regions into object tracks; positions are null where ground, pose or contact are missing."""
-    outlines = measure_outlines(clip, masks, point_tracks, config.painted_reach_px)
+    outlines = _one_thing_each(measure_outlines(clip, masks, point_tracks, config.painted_reach_px), clip, config)
     samples: list[dict] = []
     objects: list[dict] = []
     for done, outline in enumerate(outlines, start=1):
@@ -83,6 +85,19 @@ def track_objects(
         scale_sigma=path.scale_sigma,
         gravity_source=path.gravity_source,
     )
+
+
+def _one_thing_each(outlines: list[Outlines], clip: Clip, config: ObjectTracksConfig) -> list[Outlines]:
+    """Cut regions where they go over to something else; the longest part keeps the region's name, others get new ones."""
+    parts, unused = [], max((outline.name for outline in outlines), default=0) + 1
+    for outline in outlines:
+        tolerance_px = config.break_tolerance_px * clip.size[0] / 960
+        stretches = unbroken_stretches(outline.xy_px, outline.point_visible, tolerance_px)
+        stretches.sort(key=lambda stretch: stretch.start - stretch.stop)
+        for place, stretch in enumerate(stretches):
+            parts.append(cut_outline(outline, outline.name if place == 0 else unused, stretch))
+            unused += place > 0
+    return sorted(parts, key=lambda outline: outline.name)
 
 
 def _track_one(

@@ -1,6 +1,6 @@
 """Outlines of labelled regions: box edges that can be seen, share of the object that is visible, colour, own tracks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -147,6 +147,21 @@ def _collect(name: int, frames: np.ndarray, measured: dict, track_label: np.ndar
         road_rgb=_median_known(np.array([value[4] for value in values])),
         xy_px=point_tracks.xy_px[own, span],
         point_visible=point_tracks.visible[own, span],
+    )
+
+
+def cut_outline(outline: Outlines, name: int, stretch: slice) -> Outlines:
+    """Return a stretch of the frames of an outline under a name."""
+    return replace(
+        outline,
+        name=name,
+        frames=outline.frames[stretch],
+        seen=outline.seen[stretch],
+        edges=outline.edges[stretch],
+        clipped_edges=outline.clipped_edges[stretch],
+        visible_share=outline.visible_share[stretch],
+        xy_px=outline.xy_px[:, stretch],
+        point_visible=outline.point_visible[:, stretch],
     )
 
 
