@@ -7,7 +7,7 @@ from schemas.cameras import CameraPath, GroundPlane, PointCloud
 from schemas.clips import Clip
 from schemas.media import Video
 from schemas.motion import Masks, PointTracks
-from stages.label.box_smoothing import frame_similarities, scale_links, smooth_edge, steady_log_rows
+from stages.label.box_smoothing import frame_similarities, scale_links, smooth_edge, steady_log_rows, unbroken_stretches
 from stages.label.ground_contact import intersect_ground
 from stages.label.object_appearance import colour_word
 from stages.label.object_tracks import track_objects
@@ -135,6 +135,38 @@ def test_an_edge_that_was_never_seen_tells_no_contact() -> None:
     assert np.isinf(sigma).all()
 
 
+def test_a_region_that_goes_over_to_another_object_is_cut_there() -> None:
+    _, car, _ = receding(40)
+    # someone walks across in front of it: at frame 22 the car's points are lost, and the region lives on with other ones
+    rng = np.random.default_rng(6)
+    walker = rng.uniform([-60, 0], [-20, 110], (30, 2))[:, None] + np.arange(40)[:, None] * [4.0, 0.0]
+    visible = np.zeros((70, 40), bool)
+    visible[:40, :22] = visible[40:, 22:] = True
+    first, second = unbroken_stretches(np.concatenate([car[:40], walker]), visible, 1.0)
+    assert (first.start, second.stop) == (0, 40)
+    assert 20 <= first.stop <= second.start <= 24
+
+
+def test_two_things_in_one_region_that_part_are_not_followed_any_longer() -> None:
+    together = np.random.default_rng(7).uniform(0, 80, (40, 2))
+    moved = np.repeat(together[:, None], 40, axis=1)
+    moved[:22, 20:, 0] += 6.0 * np.arange(20)
+    moved[22:, 20:, 0] -= 6.0 * np.arange(20)
+    stretches = unbroken_stretches(moved, np.ones((40, 40), bool), 1.0)
+    assert stretches[0].start == 0
+    assert max(stretch.stop for stretch in stretches if stretch.start < 15) <= 24
+
+
+def test_what_bends_a_little_or_has_few_points_is_not_cut() -> None:
+    rng = np.random.default_rng(8)
+    body = rng.uniform([0, 0], [20, 70], (30, 2))[:, None] + np.arange(40)[:, None] * [2.0, 0.0]
+    swing = np.where(rng.uniform(size=30) < 0.4, 1.0, 0.0)[:, None] * 5 * np.sin(np.arange(40) / 3 + rng.uniform(0, 6, (30, 1)))
+    walker = body + np.stack([swing, 0 * swing], axis=2)
+    assert unbroken_stretches(walker, np.ones((30, 40), bool), 1.0) == [slice(0, 40)]
+    jumping = rng.uniform(0, 80, (5, 40, 2))
+    assert unbroken_stretches(jumping, np.ones((5, 40), bool), 1.0) == [slice(0, 40)]
+
+
 def drive(frames: int = 30) -> tuple[Clip, CameraPath, PointTracks, Masks, np.ndarray]:
     """A camera at 6 m/s follows the rear of a 1.8 x 1.5 m box at 9 m/s that starts 15 m ahead and 1 m to the left."""
     times = np.arange(frames) * 0.1
@@ -185,6 +217,18 @@ def test_a_simulated_car_is_recovered_in_metres_with_honest_covariance() -> None
     assert np.abs(y - 1.0).max() < 0.3
     assert (np.diff(sigma) > 0).mean() > 0.8
     assert tracks.samples["yaw_rad"].to_pylist()[15] == pytest.approx(0, abs=0.1)
+
+
+def test_both_parts_of_a_region_that_changed_over_keep_their_own_name_and_time() -> None:
+    clip, path, point_tracks, masks, _ = drive(40)
+    visible = np.ones((160, 40), bool)
+    visible[:80, 20:] = visible[80:, :20] = False
+    twice = PointTracks(point_tracks.times_s, np.tile(point_tracks.xy_px, (2, 1, 1)), visible, np.zeros(160, np.int32))
+    tracks = track_objects(clip, path, POINTS, ROAD, twice, masks)
+    first, second = tracks.objects.to_pylist()
+    assert (first["track_id"], second["track_id"]) == (1, 2)
+    assert first["last_s"] < second["first_s"]
+    assert first["samples"] + second["samples"] == 40
 
 
 def test_without_ground_there_are_boxes_and_no_positions() -> None:
