@@ -233,5 +233,6 @@ CONTENT_TABLES: dict[str, ContentTable] = {
     "cameras": ContentTable("CameraPath", ("artifact", "frame"), schema=_CAMERAS, rows=_camera_rows,
                             parts=("meta.json", "arrays.safetensors")),
     "models": ContentTable("Model", ("artifact",), schema=_MODELS),
+    "cousins": ContentTable("CousinLinks", ("artifact", "trajectory", "frame"), "rows"),
 }  # fmt: skip
 TABLES = (*RECORD_TABLES, *CONTENT_TABLES)

@@ -170,3 +170,38 @@ class Conditions(Artifact):
             "text": self.text,
             "prior_source": self.prior_source,
         }
+
+
+# One row per generated frame.
+COUSINS = pa.schema(
+    [
+        ("trajectory", pa.string()),  # its name
+        ("manoeuvre", pa.string()),
+        ("frame", pa.int32()),  # of the generated clip and of the recorded one: they show the same time
+        ("time_s", pa.float64()),
+        ("recorded", pa.string()),  # digest of the recorded clip
+        ("generated", pa.string()),  # digest of the generated one
+        ("generator", pa.string()),  # stage that made it
+        ("model", pa.string()),  # name or digest of the weights
+        ("seed", pa.int64()),  # of the noise; null where it has none
+        ("forward_m", pa.float64()),  # offset of the ego from where it was
+        ("left_m", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class CousinLinks(Artifact):
+    """Which recorded frame each generated one is a cousin of: the same time, seen from where nobody was.
+
+    Attributes:
+        rows: `COUSINS`, sorted by trajectory and frame.
+    """
+
+    level: ClassVar[int] = 1
+    TABLES: ClassVar = {"rows": COUSINS}
+    rows: pa.Table
+
+    def facts(self) -> dict[str, Any]:
+        """Return the number of trajectories and generated frames."""
+        return {"trajectories": len(set(self.rows["trajectory"].to_pylist())), "generated_frames": self.rows.num_rows}

@@ -15,7 +15,9 @@ class Model(Artifact):
         role: what it does: "street_video" (conditions to frames) or "street_detector" (frames to vehicle boxes and lane lines).
         architecture: name of the class that reads the files.
         parameters: number of trained numbers.
-        training: what it was trained on and for how long: examples, frames, steps, seconds, seed, loss, package versions.
+        training: how it was trained: examples, frames, steps, seed, loss, package versions.
+        name: what a person calls it.
+        trained_on: the examples in words, or the dataset version that holds them.
     """
 
     level: ClassVar[int] = 2
@@ -24,7 +26,10 @@ class Model(Artifact):
     architecture: str
     parameters: int
     training: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+    trained_on: str = ""
 
     def facts(self) -> dict[str, Any]:
-        """Return role, size and the length of the training."""
-        return {"role": self.role, "parameters": self.parameters, **self.training}
+        """Return name, role, size, and how it was trained."""
+        own = {"name": self.name, "role": self.role, "parameters": self.parameters, "trained_on": self.trained_on}
+        return {**self.training, **own}

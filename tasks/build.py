@@ -30,9 +30,11 @@ from schemas.canonical import hash_file, to_plain
 from schemas.clips import Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
+from schemas.models import Model
 from schemas.reports import Lineage, Report
 from stages.contract import STAGES, load_stages, slots
 from stages.fingerprint import fingerprint_stage, list_definitions
+from stages.ingest.log_source import describe_driving_log
 from stages.ingest.source import describe_source
 from stages.ingest.track_source import TrackLog, describe_logs
 from stages.pose.pose_files import describe_pose_files, find_pose_files
@@ -40,8 +42,11 @@ from tasks.causes import explain_difference
 from tasks.configs import make_config, nearest
 from tasks.edge import Work, execute, machine, packages
 from tasks.keys import code_digest, execution_key
+from tasks.models import shipped_model
 from tasks.progress import Display
 from tasks.sources import list_clips
+
+_LOG_ROLES = ("clip", "path", "tracks", "trajectory", "road_map", "lidar", "truth")
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,11 @@ class Build:
                 raise
             self.failures[name] = str(error)
             self.display.say(f"  failed: {error}")
+
+    def say(self, text: str) -> None:
+        """Tell a line of progress, unless only explaining."""
+        if not self.explain:
+            self.display.say(text)
 
     def part_name(self, clip: str, part: str) -> str:
         """Return a name for a part of a clip that no clip of this build has."""
@@ -232,6 +242,44 @@ class Build:
         tracks, path, figures = self.run(log.stage, log.settings, source=origin)
         self._give_rights(origin)
         return tracks, path, figures
+
+    def open_log(self, source: str, settings: Mapping[str, Any] | None = None) -> dict[str, Handle]:
+        """Return a driving log by role: clip, path, tracks, trajectory (as it was driven), road_map, lidar and truth.
+
+        Args:
+            source: `world:street`, `world:LAYOUT` or a path.
+            settings: of the stage that reads it, over those of the recipe.
+
+        Raises:
+            WorldlineError: if the source is no driving log.
+        """
+        scheme, _, rest = source.partition(":")
+        if scheme == "world":
+            made = self.run("ingest.world_log", {"layout": rest, **(settings or {})})
+            origin = made[0]
+        else:
+            stage, given, own = describe_driving_log(Path(source).expanduser())
+            origin = self._given(given)
+            made = self.run(stage, {**own, **(settings or {})}, source=origin)
+        self._give_rights(origin)
+        return dict(zip(_LOG_ROLES, made, strict=True))
+
+    def open_model(self, role: str) -> Handle:
+        """Return the weights that the recipe's `world_model` names: those of the package, or of a dataset that trained some.
+
+        Args:
+            role: "street_video" or "street_detector".
+
+        Raises:
+            WorldlineError: if there are none.
+        """
+        named = self.recipe["world_model"]
+        if named == "shipped":
+            return self._given(shipped_model(role))
+        version = self.catalog.dataset(named)
+        if role not in version.artifacts:
+            raise WorldlineError(f"world_model={named}: {version.reference} holds no {role}; take a version of train_world_model")
+        return Handle(Model.kind, version.artifacts[role])
 
     def open_poses(self, source: str) -> Handle:
         """Return the files that tell the poses of a clip: those of the recipe's `poses`, else those beside its frames.

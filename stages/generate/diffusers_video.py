@@ -8,7 +8,6 @@ import dataclasses
 import difflib
 import inspect
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,25 @@ from schemas.errors import WorldlineError
 from schemas.media import Video
 from schemas.tracks import Truth
 from stages.contract import Progress, stage
+from stages.generate.diffusers_pipeline import (
+    INDEX,
+    default_of,
+    frames_of,
+    load_pipeline,
+    locate_pipeline,
+    resolve_dtype,
+    run_pipeline,
+    step_reports,
+)
 from stages.ingest.pictures import read_picture, resize
 from stages.pretrained import first_line, folder_digest, is_folder, resolve_device
 
-_INDEX = "model_index.json"
 # What pipelines call the number of frames to make; one without any of these makes no video of chosen length.
 _FRAME_COUNT_NAMES = ("num_frames", "video_length", "frames")
 _RATE_NAMES = ("frame_rate", "fps")
 _GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
 _VIDEO_CLASS_MARKS = ("VideoToVideo", "Video2Video", "V2V")
+_NO_MODEL = "generate.diffusers needs a model: give source=diffusers:ID_OR_FOLDER"
 _IMAGE_CLASS_MARKS = ("ImageToVideo", "Image2Video", "I2V", "StableVideoDiffusion")
 
 
@@ -80,14 +89,16 @@ def pin_model(config: DiffusersConfig) -> DiffusersConfig:
     Raises:
         WorldlineError: if the model is not at hand.
     """
-    folder, revision = _locate(config.model, config.revision)
+    if not config.model:
+        raise WorldlineError(_NO_MODEL)
+    folder, revision = locate_pipeline(config.model, config.revision)
     device = resolve_device(config.device)
     return dataclasses.replace(
         config,
         revision=revision or config.revision,
         weights=folder_digest(folder) if is_folder(config.model) else "",
         device=device,
-        dtype=_resolve_dtype(config.dtype, device),
+        dtype=resolve_dtype(config.dtype, device),
     )
 
 
@@ -109,9 +120,11 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
     import diffusers
     import torch
 
+    if not config.model:
+        raise WorldlineError(_NO_MODEL)
     if config.frames_per_second <= 0:
         raise WorldlineError(f"frames_per_second is {config.frames_per_second}: it must be positive")
-    folder, revision = _locate(config.model, config.revision)
+    folder, revision = locate_pipeline(config.model, config.revision)
     pipeline_class = _find_class(folder, config)
     accepted = inspect.signature(pipeline_class.__call__).parameters
     image = _conditioning_image(conditioning, pipeline_class.__name__, accepted)
@@ -121,15 +134,15 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
         raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
 
     device = resolve_device(config.device)
-    dtype = _resolve_dtype(config.dtype, device)
-    pipeline = _load(pipeline_class, folder, config, device, dtype)
+    dtype = resolve_dtype(config.dtype, device)
+    pipeline = load_pipeline(pipeline_class, folder, config, device, dtype)
     if image is not None:
-        height = config.height or _default(accepted, "height")
-        width = config.width or _default(accepted, "width")
+        height = config.height or default_of(accepted, "height")
+        width = config.width or default_of(accepted, "width")
         arguments["image"] = _cover(image, width, height)
     arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
-    arguments |= _step_reports(accepted, pipeline, progress)
-    frames = _to_frames(_run(pipeline, arguments, config.model), config.model)
+    arguments |= step_reports(accepted, pipeline, progress)
+    frames = frames_of(run_pipeline(pipeline, arguments, config.model), config.model)
     clip = Clip(
         frames=Video.from_array(frames),
         times_s=np.arange(len(frames)) / config.frames_per_second,
@@ -144,7 +157,7 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
             "prompt": config.prompt if "prompt" in accepted else "",
             "negative_prompt": config.negative_prompt if "negative_prompt" in arguments else None,
             "conditioning": conditioning.name,
-            "steps": config.steps or _default(accepted, "num_inference_steps"),
+            "steps": config.steps or default_of(accepted, "num_inference_steps"),
             "guidance": config.guidance,
             "options": dict(config.options),
             "seed": seed,
@@ -157,44 +170,13 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
     return clip, Truth.unavailable()
 
 
-def _locate(model: str, revision: str | None) -> tuple[Path, str]:
-    """Return the folder with the model's files, and the commit that they are from ("" for a plain folder)."""
-    if not model:
-        raise WorldlineError("generate.diffusers needs a model: give source=diffusers:ID_OR_FOLDER")
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / _INDEX).is_file():
-            raise WorldlineError(f"the folder {model} holds no {_INDEX}: save the pipeline there with save_pretrained")
-        return folder, ""
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise WorldlineError(f"there is no folder {model}: give a folder in diffusers' format or a repository id OWNER/NAME")
-    import diffusers
-
-    try:
-        try:  # what is cached needs no network, and stays the same
-            found = diffusers.DiffusionPipeline.download(model, revision=revision, use_safetensors=True, local_files_only=True)
-        except Exception:
-            found = diffusers.DiffusionPipeline.download(model, revision=revision, use_safetensors=True)
-    except Exception as error:  # the hub's client raises a dozen unrelated types
-        at = f" at revision {revision}" if revision else ""
-        fetch = f"hf download {model}" + (f" --revision {revision}" if revision else "")
-        raise WorldlineError(
-            f"the model {model}{at} is not in the local cache and cannot be downloaded ({first_line(error)}): connect once and "
-            f"run `{fetch}`, or give a local folder"
-        ) from error
-    snapshot = Path(found)
-    return snapshot, snapshot.name if snapshot.parent.name == "snapshots" else ""
-
-
 def _find_class(folder: Path, config: DiffusersConfig) -> Any:
     import diffusers
 
     try:
-        named = json.loads((folder / _INDEX).read_text()).get("_class_name")
+        named = json.loads((folder / INDEX).read_text()).get("_class_name")
     except (OSError, ValueError) as error:
-        raise WorldlineError(
-            f"{config.model}/{_INDEX} is not readable ({first_line(error)}): download the model again"
-        ) from error
+        raise WorldlineError(f"{config.model}/{INDEX} is not readable ({first_line(error)}): download the model again") from error
     name = config.pipeline_class or named
     found = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
@@ -268,78 +250,6 @@ def _arguments(config: DiffusersConfig, name: str, accepted: Any) -> tuple[dict[
     return arguments | config.options, ignored
 
 
-def _load(pipeline_class: Any, folder: Path, config: DiffusersConfig, device: str, dtype: str) -> Any:
-    import torch
-
-    try:
-        # Only safetensors: pickled weights could run anything.
-        pipeline = pipeline_class.from_pretrained(
-            str(folder), dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise WorldlineError(
-            f"{config.model} does not load as {pipeline_class.__name__} ({first_line(error)}): check that the folder is whole "
-            "and its weights are safetensors"
-        ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    try:
-        if config.cpu_offload:
-            pipeline.enable_model_cpu_offload(device=device)
-        else:
-            pipeline.to(device)
-    except (ImportError, RuntimeError) as error:
-        raise WorldlineError(
-            f"{config.model} does not fit on {device} ({first_line(error)}): set cpu_offload or dtype"
-        ) from error
-    return pipeline
-
-
-def _step_reports(accepted: Any, pipeline: Any, progress: Progress) -> dict[str, Callable[..., Any]]:
-    """Return the argument that makes the pipeline report its steps; empty for pipelines that cannot."""
-
-    def total(step: int) -> int:
-        return max(int(getattr(pipeline, "_num_timesteps", 0) or 0), step + 1)
-
-    def on_step_end(_: Any, step: int, timestep: Any, kept: dict[str, Any]) -> dict[str, Any]:
-        progress(step + 1, total(step), "denoising steps")
-        return kept
-
-    def on_step(step: int, timestep: Any, latents: Any) -> None:
-        progress(step + 1, total(step), "denoising steps")
-
-    if "callback_on_step_end" in accepted:
-        return {"callback_on_step_end": on_step_end}
-    return {"callback": on_step} if "callback" in accepted else {}
-
-
-def _run(pipeline: Any, arguments: dict[str, Any], model: str) -> Any:
-    import torch
-
-    try:
-        with torch.inference_mode():
-            return pipeline(**arguments)
-    except (ValueError, TypeError) as error:
-        raise WorldlineError(f"{model}: the pipeline refuses these settings ({first_line(error)})") from error
-    except torch.OutOfMemoryError as error:
-        raise WorldlineError(f"{model}: out of device memory; lower num_frames, height or width, or set cpu_offload") from error
-
-
-def _to_frames(output: Any, model: str) -> np.ndarray:
-    """Return the first video of a pipeline's output as `[T, H, W, 3]` uint8."""
-    videos = getattr(output, "frames", None)
-    video = (output[0] if videos is None else videos)[0]
-    frames = np.stack([np.asarray(frame) for frame in video])
-    if frames.ndim != 4 or frames.shape[-1] != 3:
-        raise WorldlineError(f"{model} returned an array of shape {list(frames.shape)} and not a video of RGB frames")
-    if frames.dtype != np.uint8:
-        if not np.isfinite(frames).all():
-            raise WorldlineError(f"{model} produced values that are no numbers: try dtype=float32 or bfloat16")
-        frames = np.round(np.clip(frames, 0, 1) * 255).astype(np.uint8)
-    if len(frames) < 2:
-        raise WorldlineError(f"{model} made one frame, and one frame has no motion: raise num_frames")
-    return frames
-
-
 def _cover(picture: np.ndarray, width: int | None, height: int | None) -> Image.Image:
     """Return the middle of a picture in the wanted aspect and size; the picture as it is where none is wanted."""
     if width is None or height is None:
@@ -350,17 +260,3 @@ def _cover(picture: np.ndarray, width: int | None, height: int | None) -> Image.
     left, top = (columns - crop_columns) // 2, (rows - crop_rows) // 2
     middle = picture[top : top + crop_rows, left : left + crop_columns]
     return Image.fromarray(resize(np.ascontiguousarray(middle), width, height))
-
-
-def _default(accepted: Any, name: str) -> Any:
-    """Return the default of a call's parameter; None where it has none."""
-    parameter = accepted.get(name)
-    return None if parameter is None or parameter.default is parameter.empty else parameter.default
-
-
-def _resolve_dtype(dtype: str, device: str) -> str:
-    if dtype == "auto":
-        return "bfloat16" if device.startswith("cuda") else "float32"
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise WorldlineError(f"dtype is {dtype}: it must be auto, float32, bfloat16 or float16")
-    return dtype

@@ -1,0 +1,69 @@
+"""A real log: PandaSet scene 002 along trajectories that nobody drove, with and without generated cousins."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import Figure, figure
+from schemas.errors import WorldlineError
+
+SOURCE = Path(__file__).resolve().parents[2] / "shared" / "data" / "pandaset_002"
+
+
+def measure(folder: Path, quick: bool) -> Sequence[Figure]:
+    """Build the augmented dataset, fit the same log without generated frames, and compare both on the novel paths.
+
+    Raises:
+        WorldlineError: if the scene is not at hand.
+    """
+    if not SOURCE.is_dir():
+        raise WorldlineError(f"there is no {SOURCE}: the case needs PandaSet scene 002")
+    from catalogs.catalog import Catalog
+    from flows.building import run_flow
+    from stages.contract import no_progress
+    from stages.reconstruct.cousin import CousinConfig, fit_cousins
+    from stages.reconstruct.draw_path import DrawPathConfig, draw_path
+    from stages.reconstruct.evaluate_novel import depth_figures
+    from tasks.configs import make_config
+
+    told: dict[str, Any] = {"seed": 0, "progress": no_progress}
+    steps = ["reconstruct.cousin.steps=200", "generate.tune_street_video.steps=20"] if quick else []
+    started = time.monotonic()
+    outcome = run_flow("driving_augmentation", [f"source={SOURCE}", *steps], folder / "home")
+    seconds = time.monotonic() - started
+    catalog = Catalog.open(folder / "home")
+    version = catalog.dataset(outcome["dataset"])
+    novel = sorted(role.rpartition("/")[0] for role in version.artifacts if role.endswith("/generated"))
+    load = {role: version.load(role) for role in ("clip", "path", "points", "tracks", "lidar")}
+    settings = version.recipe["reconstruct"]["cousin"]
+    with tempfile.TemporaryDirectory() as checkpoints:
+        scene, metrics = fit_cousins(
+            load["clip"], load["path"], load["points"], load["tracks"], load["lidar"], (), (),
+            make_config(CousinConfig, settings, "reconstruct.cousin"), checkpoints=Path(checkpoints), **told,
+        )  # fmt: skip
+    original = {row["name"]: row for row in metrics.figures.to_pylist()}
+    cousin = {row["name"]: row for row in version.load("fit_metrics").figures.to_pylist()}
+    errors: dict[str, list[float]] = {"original": [], "cousin": []}
+    for name in novel:
+        path = version.load(f"{name}/path")
+        _, depth = draw_path(scene, path, DrawPathConfig(), **told)
+        for arm, drawn in (("original", depth), ("cousin", version.load(f"{name}/depth"))):
+            errors[arm] += [row["value"] for row in depth_figures(drawn, path, load["lidar"])]
+    where = f"PandaSet 002, {len(load['clip'].frames)} frames of {load['clip'].size[0]}x{load['clip'].size[1]} px"
+    print(f"built {', '.join(novel)} in {seconds:.0f} s", file=sys.stderr)
+    found = [figure("driving.pandaset.trajectories", len(novel), "trajectories", "3 asked", ", ".join(novel)),
+             figure("driving.pandaset.seconds", seconds, "s", "", f"the whole build; {where}")]  # fmt: skip
+    for arm, figures in (("original", original), ("cousin", cousin)):
+        held_out = figures["reconstruct.heldout_psnr_db"]
+        found.append(
+            figure(f"driving.pandaset.{arm}.heldout_psnr_db", held_out["value"], "dB", "", f"{held_out['detail']}; {where}")
+        )
+        error = float(np.mean(errors[arm])) if errors[arm] else None
+        detail = f"median over lidar points from each novel path, mean over {len(errors[arm])} paths; {where}"
+        found.append(figure(f"driving.pandaset.{arm}.lidar_depth_error_m", error, "m", "", detail))
+    return found

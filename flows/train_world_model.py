@@ -1,0 +1,60 @@
+"""The flow `train_world_model`: streets, views of them from where their camera never was, and the models trained on these."""
+
+from typing import Any
+
+from flows.building import begin, flow
+from flows.driving_augmentation import Roles, conditions_of
+from tasks.build import Build, Handle
+
+
+@flow(name="train_world_model")
+def train_world_model(
+    overrides: tuple[str, ...] = (), home: str = "worldline-data", explain: bool = False, quiet: bool = False
+) -> dict[str, Any]:
+    """Build (or with `explain` only plan) one dataset version with its models; see `Build.finish`."""
+    build = begin("train_world_model", overrides, home, explain=explain, quiet=quiet)
+    first, count = build.recipe["streets"]["first"], build.recipe["streets"]["count"]
+    artifacts: Roles = {}
+    logs: list[Roles] = []
+    conditions: list[Handle] = []
+    films: list[Handle] = []
+    for street in range(first, first + count):
+        build.say(f"street {street - first + 1} of {count}")
+        log = build.open_log("world:street", {"street": street})
+        logs.append(log)
+        for name, told, film in film_street(build, log, street):
+            conditions.append(told)
+            films.append(film)
+            artifacts |= {f"street-{street}-{name}/conditions": told, f"street-{street}-{name}/clip": film}
+        artifacts |= {f"street-{street}/{role}": log[role] for role in ("clip", "path", "tracks", "road_map")}
+    model, model_metrics = build.run("generate.train_street_video", conditions=conditions, clips=films)
+    detector, detector_metrics = build.run(
+        "label.train_street_detector", clips=[log["clip"] for log in logs], paths=[log["path"] for log in logs],
+        tracks=[log["tracks"] for log in logs], maps=[log["road_map"] for log in logs],
+    )  # fmt: skip
+    return build.finish(
+        artifacts
+        | {
+            "street_video": model,
+            "street_video_metrics": model_metrics,
+            "street_detector": detector,
+            "street_detector_metrics": detector_metrics,
+        }
+    )
+
+
+def film_street(build: Build, log: Roles, street: int) -> list[tuple[str, Handle, Handle]]:
+    """Return name, conditions and true film of a street along every trajectory that the recipe asks for.
+
+    A trajectory that had to hold is as good as any other here: the world is there to film it.
+    """
+    films = []
+    for asked in build.recipe["trajectories"]:
+        manoeuvre, _, metres = str(asked).partition(":")
+        trajectory, path = build.run(
+            "generate.trajectory", {"manoeuvre": manoeuvre, "target_m": float(metres)}, path=log["path"], tracks=log["tracks"],
+            recorded=log["trajectory"], road_map=log["road_map"],
+        )  # fmt: skip
+        film, _ = build.run("generate.world_view", {**build.settings("ingest.world_log"), "street": street}, path=path)
+        films.append((f"{manoeuvre}-{metres}m", conditions_of(build, log, trajectory, path), film))
+    return films
