@@ -2,7 +2,7 @@
 
 python docs/write_benchmarks.py FILE [FILE ...]
 
-Benches that none of the files holds keep the section that they have.
+Figures that none of the files holds stay as they are, under when and how they were measured.
 """
 
 import json
@@ -33,11 +33,17 @@ def main() -> None:
 
 
 def write_page(documents: Sequence[dict[str, Any]], before: str = "") -> str:
-    """Return the page for the documents of some benches; sections of other benches are taken from the page `before`."""
-    measured = {document["bench"] for document in documents}
-    kept = [part for part in ("\n" + before).split("\n## ")[1:] if part.split("\n", 1)[0] not in measured]
-    sections = [f"## {part.rstrip()}\n" for part in kept] + [describe(document) for document in _joined(documents)]
+    """Return the page for the documents of some benches; figures that none of them measured stay as on the page `before`."""
+    measured = {row["id"] for document in documents for row in document["figures"]}
+    kept = [_without(part, measured) for part in ("\n" + before).split("\n## ")[1:]]
+    sections = [f"## {part.rstrip()}\n" for part in kept if part] + [describe(document) for document in _joined(documents)]
     return INTRODUCTION + "\n".join(sections)
+
+
+def _without(section: str, measured: set[str]) -> str:
+    """Return a section without the rows of figures that were measured again; "" if it has no others."""
+    lines = [line for line in section.split("\n") if not (line.startswith("| `") and line.split("`")[1] in measured)]
+    return "\n".join(lines) if any(line.startswith("| `") for line in lines) else ""
 
 
 def _joined(documents: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

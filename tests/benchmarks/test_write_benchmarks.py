@@ -51,6 +51,19 @@ def test_a_bench_that_was_not_measured_again_keeps_its_section(tmp_path, write_p
     assert page.count("`other.size`") == page.count("`toy.size`") == 1
 
 
+def test_of_a_bench_that_was_measured_again_in_part_the_other_figures_stay_with_their_own_date(tmp_path, write_page):
+    document = run_bench("toy_benches.ways_to_fail", tmp_path, quick=True, only="toy.size")
+    (size,) = document["figures"]
+    case = {**document["cases"][0], "measured_at": 0.0}
+    old = {**document, "cases": [case], "figures": [{**size, "value": 9.0}, {**size, "id": "toy.other"}]}
+    page = write_page([document], before=write_page([old]))
+    first, second = page.split("\n## ")[1:]
+    assert "1970-01-01" in first
+    assert "`toy.other`" in first
+    assert "`toy.size`" not in first
+    assert "| `toy.size` | 10 |" in second
+
+
 def test_a_bar_in_a_text_does_not_break_the_table(tmp_path, write_page):
     document = run_bench("toy_benches.ways_to_fail", tmp_path, only="toy.size")
     document["figures"][0]["detail"] = "a | b\nc"
