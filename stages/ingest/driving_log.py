@@ -52,13 +52,10 @@ class EgoBody:
 
     Attributes:
         length_m, width_m: of its footprint.
-        middle_m: the point on the ground under its middle, in the frame of the poses that the log gives (x forward, y left,
-            z up), in metres.
     """
 
     length_m: float
     width_m: float
-    middle_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,8 @@ class RecordedLog:
         clip: the kept frames.
         world_from_camera: `[T, 4, 4]` OpenCV axes.
         known: `[T]` frames whose pose is known.
-        world_from_ego: `[T, 4, 4]` x forward, y left, z up, on the ground under the vehicle's middle; read where known.
+        world_from_ego: `[T, 4, 4]` x forward, y left, z up, on the ground under the vehicle's middle.
+        ego_known: `[T]` frames in which it is known; None where that is so wherever the camera's pose is.
         boxes: the annotated boxes; their `frame` counts the frames of the source.
         kept: the frames of the source that the clip shows.
         body: of the vehicle.
@@ -105,6 +103,7 @@ class RecordedLog:
     sweeps: Sequence[Sweep] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     scale_source: str = "annotations"
+    ego_known: Bool[np.ndarray, " T"] | None = None
 
 
 def assemble_log(log: RecordedLog) -> DrivingLog:
@@ -137,7 +136,9 @@ def assemble_log(log: RecordedLog) -> DrivingLog:
         name="recorded",
         manoeuvre="recorded",
         times_s=clip.times_s,
-        world_from_ego=_moved(_without_gaps(clip.times_s, log.world_from_ego, log.known), -origin),
+        world_from_ego=_moved(
+            _without_gaps(clip.times_s, log.world_from_ego, log.known if log.ego_known is None else log.ego_known), -origin
+        ),
         length_m=log.body.length_m,
         width_m=log.body.width_m,
         accepted=True,
@@ -294,7 +295,7 @@ def ego_under_camera(
     `camera_forward_m` behind it.
     """
     ahead = world_from_camera[:, :2, 2]
-    ahead = ahead / np.linalg.norm(ahead, axis=1, keepdims=True)
+    ahead = ahead / np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-12)
     poses = np.tile(np.eye(4), (len(ahead), 1, 1))
     poses[:, :2, 0] = ahead
     poses[:, :2, 1] = np.stack([-ahead[:, 1], ahead[:, 0]], -1)

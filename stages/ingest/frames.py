@@ -172,6 +172,17 @@ class FrameTimes:
     first_s: Decimal = Decimal(0)
 
 
+def image_times(source: Source, frames_per_second: float) -> tuple[list[str], FrameTimes]:
+    """Return the images of a folder in natural order, and their times as `ingest.frames` finds them.
+
+    Raises:
+        WorldlineError: if an image is unreadable or a file of times does not parse.
+    """
+    names = natural_order([name for name in source.files if name.lower().endswith(IMAGE_SUFFIXES)])
+    photos = [_read_photo(source.files[name], f"{source.name}/{name}") for name in names]
+    return names, _find_times(source, names, photos, frames_per_second)
+
+
 def _read_photo(path: Path, name: str) -> _Photo:
     try:
         with Image.open(path) as image:

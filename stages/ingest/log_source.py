@@ -8,8 +8,9 @@ from typing import Any
 from schemas.artifact import Files
 from schemas.clips import Source
 from schemas.errors import WorldlineError
-from stages.ingest import drivestudio, pandaset_log
-from stages.ingest.source import describe_source, natural_order
+from stages.ingest import drivestudio, pandaset_log, plain_log
+from stages.ingest.source import describe_source, is_image, natural_order
+from stages.pose.pose_files import describe_pose_files
 
 LAYOUTS = (
     "a PandaSet scene (camera/front_camera with poses.json), a scene processed by drivestudio (images, intrinsics, extrinsics)"
@@ -25,7 +26,7 @@ def describe_driving_log(path: Path | str) -> tuple[str, Source, Mapping[str, An
     path = Path(path)
     if not path.exists():
         raise WorldlineError(f"there is no file or folder {path}: check the path given as source")
-    for recognise in (_pandaset, _drivestudio):
+    for recognise in (_pandaset, _drivestudio, _plain):
         found = recognise(path)
         if found is not None:
             return found
@@ -51,6 +52,26 @@ def _drivestudio(path: Path) -> _Found:
     wanted = [drivestudio.INSTANCES, drivestudio.OWN_FILE, drivestudio.MAP_FILE]
     files = _files(path, wanted, (item for folder in folders for item in (path / folder).glob("*")))
     return "ingest.drivestudio", Source(files, "drivestudio", path.resolve().name), {}
+
+
+def _plain(path: Path) -> _Found:
+    """Return a folder of images that has poses, boxes or a map beside them."""
+    folder = next((item for item in (path / "images", path) if item.is_dir() and any(map(is_image, item.iterdir()))), None)
+    beside = [name for name in (*plain_log.BOX_FILES, plain_log.MAP_FILE) if (path / name).is_file()]
+    if folder is None:
+        return None
+    try:
+        poses = describe_pose_files(path)
+    except WorldlineError:
+        if beside:
+            raise
+        return None
+    images = describe_source(folder).files
+    sweeps = [item for item in (path / "lidar").glob("*") if item.suffix in (".npz", ".bin")]
+    files = {f"{plain_log.FRAMES}/{name}": item for name, item in images.items()}
+    files |= {f"{plain_log.POSES}/{name}": item for name, item in poses.files.items()}
+    files |= _files(path, beside, iter(sweeps))
+    return "ingest.plain_log", Source(Files(files), "plain_log", path.resolve().name), {}
 
 
 def _files(path: Path, names: Iterable[str], found: Iterator[Path]) -> Files:

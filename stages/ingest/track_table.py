@@ -1,5 +1,6 @@
 """Our own table of tracks, Parquet or CSV: one row per object and instant, as docs/tracks.md describes it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Bool, Float64
 
 from schemas.cameras import CameraPath
 from schemas.clips import Source
@@ -61,28 +63,16 @@ def ingest_track_table(
             raise WorldlineError(f"{source.name} has no column log to choose log={config.log} from: leave the setting empty")
         table = table.filter(pc.equal(table["log"].cast(pa.string()), config.log))
     progress(1, 2, f"{table.num_rows} rows")
-    ids = pc.utf8_trim_whitespace(table["track_id"].cast(pa.string())).combine_chunks()
-    classes = _column(table, "class_name").cast(pa.string())
+    ids = _ids(table)
     frame, times, epoch_ns, backwards, unsorted = _frames(table, ids)
-    is_ego = pc.fill_null(pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(classes)), EGO_CLASS), False).to_numpy(
-        zero_copy_only=False
-    )
-    position = np.stack([_numbers(table, "x"), _numbers(table, "y"), _numbers(table, "z", default=0.0)], -1)
-    yaw = _numbers(table, "yaw_rad") if "yaw_rad" in table.column_names else None
-    poses, known = _ego(np.flatnonzero(is_ego & (frame >= 0)), frame, position, yaw, len(times))
-    kept = np.flatnonzero(~is_ego)
-    boxes = AnnotatedBoxes(
-        source_id=ids.take(pa.array(kept)),
-        source_class=classes.take(pa.array(kept)),
-        frame=frame[kept],
-        position=position[kept],
-        position_is=config.position,
-        size=_stacked(table, ("length", "width", "height"), kept),
-        yaw_rad=None if yaw is None else yaw[kept],
-        boxes_px=_stacked(table, ("x0_px", "y0_px", "x1_px", "y1_px"), kept),
-        moving=_flags(table)[kept] if "moving" in table.column_names else None,
-        covariance=_stacked(table, ("cov_xx", "cov_xy", "cov_yy", "cov_zz"), kept),
-        dropped={"time_backwards": backwards[kept]},
+    is_ego = ego_rows(table)
+    poses, known = ego_poses_of_rows(table, np.flatnonzero(is_ego & (frame >= 0)), frame, len(times))
+    boxes = boxes_of_rows(
+        table,
+        np.flatnonzero(~is_ego),
+        frame,
+        config.position,
+        dropped={"time_backwards": backwards},
         notes=(
             ("tracks.broken_lines", broken, "lines", f"of {name} with another number of fields than the header"),
             ("tracks.unsorted_rows", unsorted, "rows", "earlier than the row before: the table was sorted by time"),
@@ -207,11 +197,69 @@ def _instants(table: pa.Table) -> tuple[np.ndarray, np.ndarray, float, int | Non
     return np.where(known, values - origin, 0), known, 1e9, origin if known.any() else None
 
 
-def _ego(
-    rows: np.ndarray, frame: np.ndarray, position: np.ndarray, yaw: np.ndarray | None, frames: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the observer's pose per frame and which are known; without a heading it looks along the world's x."""
+def ego_poses_of_rows(
+    table: pa.Table, rows: np.ndarray, frame: np.ndarray, frames: int
+) -> tuple[Float64[np.ndarray, "F 4 4"], Bool[np.ndarray, " F"]]:
+    """Return the observer's upright pose per frame and which are known; without a heading it looks along the world's x.
+
+    Args:
+        table: as `read_tracks` returns it.
+        rows: those of the observer that belong to a frame.
+        frame: of every row of the table.
+        frames: how many there are.
+    """
     poses, known = np.tile(np.eye(4), (frames, 1, 1)), np.zeros(frames, bool)
-    heading = np.zeros(len(rows)) if yaw is None else yaw[rows]
-    poses[frame[rows]], known[frame[rows]] = heading_poses(position[rows], heading)
+    heading = _numbers(table, "yaw_rad")[rows] if "yaw_rad" in table.column_names else np.zeros(len(rows))
+    poses[frame[rows]], known[frame[rows]] = heading_poses(_positions(table)[rows], heading)
     return poses, known
+
+
+def ego_rows(table: pa.Table) -> Bool[np.ndarray, " N"]:
+    """Return which rows tell where the observer was."""
+    classes = _column(table, "class_name").cast(pa.string())
+    named = pc.equal(pc.utf8_lower(pc.utf8_trim_whitespace(classes)), EGO_CLASS)
+    found: np.ndarray = pc.fill_null(named, False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def boxes_of_rows(
+    table: pa.Table,
+    rows: np.ndarray,
+    frame: np.ndarray,
+    position_is: str,
+    dropped: Mapping[str, np.ndarray],
+    notes: Sequence[tuple[str, float, str, str]],
+) -> AnnotatedBoxes:
+    """Return the boxes in some rows of a table.
+
+    Args:
+        table: as `read_tracks` returns it.
+        rows: which of its rows.
+        frame: of every row of the table, -1 where it belongs to none.
+        position_is: "bottom" or "centre".
+        dropped: masks over all rows of the table, by reason.
+        notes: what else was found.
+    """
+    yaw = _numbers(table, "yaw_rad")[rows] if "yaw_rad" in table.column_names else None
+    return AnnotatedBoxes(
+        source_id=_ids(table).take(pa.array(rows)),
+        source_class=_column(table, "class_name").cast(pa.string()).take(pa.array(rows)),
+        frame=frame[rows],
+        position=_positions(table)[rows],
+        position_is=position_is,
+        size=_stacked(table, ("length", "width", "height"), rows),
+        yaw_rad=yaw,
+        boxes_px=_stacked(table, ("x0_px", "y0_px", "x1_px", "y1_px"), rows),
+        moving=_flags(table)[rows] if "moving" in table.column_names else None,
+        covariance=_stacked(table, ("cov_xx", "cov_xy", "cov_yy", "cov_zz"), rows),
+        dropped={name: mask[rows] for name, mask in dropped.items()},
+        notes=notes,
+    )
+
+
+def _ids(table: pa.Table) -> pa.Array:
+    return pc.utf8_trim_whitespace(table["track_id"].cast(pa.string())).combine_chunks()
+
+
+def _positions(table: pa.Table) -> np.ndarray:
+    return np.stack([_numbers(table, "x"), _numbers(table, "y"), _numbers(table, "z", default=0.0)], -1)

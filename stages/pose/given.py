@@ -83,6 +83,19 @@ def take_given_poses(
     """
     total = READING + MAPPING
     progress(0, total, f"poses of {poses.name}")
+    path, points = read_given_poses(clip, poses, config)
+    if len(points.xyz) == 0 and path.verdict == "moving":
+        points = triangulate(clip, path, config.colmap, seed, lambda done, note: progress(done, total, note))
+    progress(total, total, f"{int(path.registered.sum())} of {len(clip.frames)} frames have a pose")
+    return dataclasses.replace(path, reprojection_error_px=_mean_error(points)), points
+
+
+def read_given_poses(clip: Clip, poses: Source, config: GivenConfig) -> tuple[CameraPath, PointCloud]:
+    """Return the camera path of a clip as files tell it, and the points that they hold, if any: nothing is triangulated.
+
+    Raises:
+        WorldlineError: if a file is damaged, no frame or only one finds its pose, or the lens is not told.
+    """
     given = _read(clip, poses, config)
     if len(given.frames) < 2:
         raise WorldlineError(
@@ -92,11 +105,7 @@ def take_given_poses(
     up = np.eye(3) if config.up == "unknown" else rotation_between(np.array(_UP[config.up]), np.array([0.0, 0.0, 1.0]))
     turned = Similarity(1.0, up, np.zeros(3))
     path = dataclasses.replace(_path(clip, given, turned, config), strategy=f"given by {poses.name}")
-    points = dataclasses.replace(given.points, xyz=turned.points(given.points.xyz))
-    if len(points.xyz) == 0 and path.verdict == "moving":
-        points = triangulate(clip, path, config.colmap, seed, lambda done, note: progress(done, total, note))
-    progress(total, total, f"{len(given.frames)} of {len(clip.frames)} frames have a pose")
-    return dataclasses.replace(path, reprojection_error_px=_mean_error(points)), points
+    return path, dataclasses.replace(given.points, xyz=turned.points(given.points.xyz))
 
 
 def triangulate(clip: Clip, path: CameraPath, config: ColmapConfig, seed: int, on_step: Callable[[int, str], None]) -> PointCloud:
