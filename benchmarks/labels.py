@@ -20,7 +20,14 @@ CASES = (
         ),
         measured_by("labels_noise", "measure_noise"),
     ),
-    Case("coverage", ("labels.coverage90.distance", "labels.coverage90.speed"), measured_by("labels_noise", "measure_coverage")),
+    Case(
+        "coverage",
+        (
+            *(f"labels.coverage90.{name}" for name in ("distance", "speed", "half_width")),
+            *(f"labels.noise.{kind}.coverage90" for kind in FITTED_KINDS),
+        ),
+        measured_by("labels_noise", "measure_coverage"),
+    ),
     Case("evaluator", ("labels.evaluator_right",), measured_by("labels_answers", "measure_evaluator")),
     Case("exports", ("labels.exports_loaded",), measured_by("labels_exports", "measure_exports")),
     Case(

@@ -186,7 +186,7 @@ def rows_of(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.nd
 def noise_sigma(windows: dict[str, np.ndarray], quantity: str, scale_sigma: float) -> np.ndarray:
     """Return the standard deviation of a quantity without the share of the scale, which all tracks have in common."""
     total = (windows[f"{quantity}_p95"] - windows[f"{quantity}_p5"]) / _Z90
-    common = scale_sigma * windows[f"{quantity}_p50"]
+    common = 2 * np.sinh(_Z90 / 2 * scale_sigma) / _Z90 * windows[f"{quantity}_p50"]  # the scale's draws are log-normal
     return np.sqrt(np.maximum(total**2 - common**2, (0.1 * total) ** 2))
 
 

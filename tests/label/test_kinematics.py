@@ -127,7 +127,8 @@ def test_the_scale_error_is_in_the_interval_and_leaves_the_median_alone():
     rows = [windows(measure(camera_path(TIMES, scale_sigma=sigma), {1: straight((5, 2), (6, 8))}))[2] for sigma in (0.0, 0.1)]
     assert rows[1]["distance_p50"] == pytest.approx(30.0, rel=0.01)
     assert rows[0]["distance_p95"] - rows[0]["distance_p5"] < 0.1
-    assert rows[1]["distance_p95"] - rows[1]["distance_p5"] == pytest.approx(3.29 * 0.1 * 30, rel=0.1)
+    for name, quantile in (("p5", -1.645), ("p95", 1.645)):
+        assert rows[1][f"distance_{name}"] == pytest.approx(30.0 * np.exp(0.1 * quantile), rel=0.005)
 
 
 def test_speed_and_acceleration_of_braking_are_found_on_the_grid():

@@ -107,7 +107,7 @@ def test_distances_states_and_intervals_survive_the_noise_on_closed_form_motions
         assert np.median(np.abs(found["naive"] / np.maximum(found["true"], 1e-9) - 1)[moving]) > 0.2
 
 
-@pytest.mark.parametrize("kind", ["independent", "dropouts", "heavy_tails", "short_memory", "changing"])
+@pytest.mark.parametrize("kind", ["independent", "dropouts", "heavy_tails", "short_memory", "changing", "sway"])
 def test_intervals_of_tracks_that_state_no_noise_hold_the_truth(kind):
     clean, path = procedural_tracks()
     found = against_truth(clean, path, kind, 0.3, states_noise=False)
@@ -115,6 +115,14 @@ def test_intervals_of_tracks_that_state_no_noise_hold_the_truth(kind):
     inside = ((found["distance_p5"] <= found["true"]) & (found["true"] <= found["distance_p95"]))[moving]
     assert 0.85 <= np.mean(inside) <= 0.99
     assert np.median((found["distance_p95"] - found["distance_p5"])[moving] / found["true"][moving]) < 0.25  # and are of use
+
+
+def test_intervals_of_tracks_that_drift_and_do_not_say_so_hold_the_truth_four_times_in_five():
+    clean, path = procedural_tracks()
+    found = against_truth(clean, path, "drift", 0.3, states_noise=False)  # 3 s of memory in 10 s: much of it looks like motion
+    moving = found["true"] > 0.6 * 3.0
+    inside = ((found["distance_p5"] <= found["true"]) & (found["true"] <= found["distance_p95"]))[moving]
+    assert 0.78 <= np.mean(inside) <= 0.95
 
 
 def test_windows_in_which_a_track_goes_on_as_another_object_are_refused():

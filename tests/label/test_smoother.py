@@ -19,14 +19,49 @@ def test_the_compiled_smoother_draws_what_its_twin_draws(noise):
     values = generator.normal(size=(rows, steps, axes)).cumsum(axis=1)
     white, drift = np.full(values.shape, 0.05), np.full(values.shape, 0.02)
     normals = generator.standard_normal((rows, steps, axes, draws, 3))
-    uniforms = generator.random((rows, axes, draws))
+    uniforms = generator.random((rows, 1 + axes, draws))
+    change, spread = np.full((rows, axes), 0.1), np.linspace(0.3, 1.0, rows * axes).reshape(rows, axes)
     wanted = generator.random((rows, steps)) > 0.5
     wanted[2, -5], wanted[2, -4:] = True, False
     normals[2, -1] = normals[2, -5]  # the twin draws the last instant at the last step of the padding
     of_track = [lambda length, row=row: normals[row, :length] for row in range(rows)]
-    found = draw_paths(times, observed, wanted, values, white, drift, noise, of_track, uniforms)
-    every = reference.draw_paths(times, observed, values, white, drift, noise, normals, uniforms)
+    found = draw_paths(times, observed, wanted, values, white, drift, change, spread, noise, of_track, uniforms)
+    every = reference.draw_paths(times, observed, values, white, drift, change, spread, noise, normals, uniforms)
     np.testing.assert_allclose(found, every[wanted], rtol=0, atol=1e-4)
+
+
+def wandering(times, generator):
+    """Noise of 0.3 m that comes and goes within 4 s, `[R, S, 3]`."""
+    phase = generator.uniform(0, 6, (len(times), 1, 3))
+    return 0.4 * np.sin(1.6 * times[..., None] + phase)
+
+
+def spread_along(height):
+    """Spread of the 3 s that 20 cars drive along a road under slow noise, when this is what their height does."""
+    generator = np.random.default_rng(5)
+    rows, steps, draws = 20, 81, 200
+    times = np.tile(np.arange(steps) * 0.1, (rows, 1))
+    values = 0.1 * generator.standard_normal((rows, steps, 3)) + wandering(times, generator)
+    values[..., 0] += 8.0 * times
+    values[..., 2] = 0.1 * generator.standard_normal((rows, steps)) + height(times, generator)
+    white, seen = np.full(values.shape, 0.01), np.ones((rows, steps), bool)
+    wanted = np.isin(np.arange(steps), (25, 55)) & seen
+    numbers = [lambda length: np.random.default_rng(6).standard_normal((length, 3, draws, 3))] * rows
+    change, spread = np.tile([0.1, 0.03, 0.005], (rows, 1)), np.tile([1.0, 1.0, 0.35], (rows, 1))
+    uniforms = generator.random((rows, 4, draws))
+    found = draw_paths(times, seen, wanted, values, white, white, change, spread, unknown_noise(), numbers, uniforms)
+    along = found[:, 0, :, 0].reshape(rows, 2, draws)
+    return np.median((along[:, 1] - along[:, 0]).std(axis=1))
+
+
+def test_a_height_that_wanders_tells_that_the_way_along_the_road_is_unsure():
+    steady = spread_along(lambda times, generator: 0.0)
+    assert spread_along(lambda times, generator: wandering(times, generator)[..., 2]) > 1.15 * steady
+
+
+def test_a_road_that_rises_steadily_tells_nothing_of_the_noise():
+    steady = spread_along(lambda times, generator: 0.0)
+    assert spread_along(lambda times, generator: 0.4 * times) == pytest.approx(steady, rel=0.1)
 
 
 def test_the_white_level_follows_noise_that_falls_and_ignores_motion():

@@ -11,6 +11,8 @@ def draw_paths(
     values: np.ndarray,
     white: np.ndarray,
     drift: np.ndarray,
+    change: np.ndarray,
+    spread: np.ndarray,
     noise: NoiseModels,
     normals: np.ndarray,
     uniforms: np.ndarray,
@@ -20,7 +22,7 @@ def draw_paths(
     values = np.where(observed[..., None], values, 0.0)
     origin = values[np.arange(rows), np.argmax(observed, axis=1)]
     values = np.where(observed[..., None], values - origin[:, None], 0.0)
-    density, position_prior, velocity_prior, of_model = hypotheses(times_s, observed, values, white, noise)
+    density, prior, position_prior, velocity_prior, of_model = hypotheses(times_s, observed, values, white, change, spread, noise)
     white_scale, drift_scale, seconds = noise.white[of_model], noise.drift[of_model], noise.seconds[of_model]
     intervals = np.diff(times_s, axis=1)
     mean = np.zeros((rows, axes, len(of_model), 3))
@@ -28,7 +30,7 @@ def draw_paths(
     covariance[..., 0, 0] = position_prior[..., None]
     covariance[..., 1, 1] = velocity_prior[..., None]
     covariance[..., 2, 2] = 1.0
-    likelihood = np.zeros(mean.shape[:-1]) + np.log(noise.weight[of_model])
+    likelihood = prior.copy()
     means, covariances = [], []
     for step in range(steps):
         if step:
@@ -44,12 +46,34 @@ def draw_paths(
         covariance = covariance - gain[..., :, None] * cross[..., None, :]
         means.append(mean)
         covariances.append(covariance)
-    weight = np.exp(likelihood - likelihood.max(-1, keepdims=True))
-    cumulative = np.cumsum(weight / weight.sum(-1, keepdims=True), axis=-1)
-    choice = np.minimum((uniforms[..., None] > cumulative[:, :, None, :]).sum(-1), len(of_model) - 1)
+    choice = np.stack([_choose(likelihood[row], of_model, noise, uniforms[row]) for row in range(rows)])
     draws = _sample_backwards(means, covariances, intervals, density, seconds, normals, choice)
     draws[..., 0] += origin[:, None, :, None]
     return draws
+
+
+def _choose(logs: np.ndarray, of_model: np.ndarray, noise: NoiseModels, uniforms: np.ndarray) -> np.ndarray:
+    """Draw hypotheses `[A, D]`: the colour that all axes have, or that each has its own; then each axis given that."""
+    colours = sorted(set(zip(noise.drift.tolist(), noise.seconds.tolist(), strict=True)))
+    groups = [np.flatnonzero((noise.drift[of_model] == d) & (noise.seconds[of_model] == s)) for d, s in colours]
+    groups.append(np.arange(len(of_model)))
+    weight = np.exp(logs - logs.max(-1, keepdims=True))
+    share = []
+    for (drift, seconds), group in zip(colours, groups, strict=False):
+        prior = noise.weight[(noise.drift == drift) & (noise.seconds == seconds)].sum()
+        share.append(noise.common * prior * np.prod([weight[axis, group].sum() / prior for axis in range(len(logs))]))
+    share.append((1 - noise.common) * np.prod(weight.sum(-1)))
+    result = np.empty((len(logs), uniforms.shape[1]), int)
+    for draw in range(uniforms.shape[1]):
+        group = groups[_pick(np.array(share), uniforms[0, draw])]
+        for axis in range(len(logs)):
+            result[axis, draw] = group[_pick(weight[axis, group], uniforms[1 + axis, draw])]
+    return result
+
+
+def _pick(weight: np.ndarray, uniform: float) -> int:
+    """Return the index that a uniform number picks with probability proportional to `weight`."""
+    return int(min((uniform * weight.sum() >= np.cumsum(weight)).sum(), len(weight) - 1))
 
 
 def _predict(

@@ -7,9 +7,13 @@ spline in disguise, Wahba 1978) seen through white noise plus an Ornstein-Uhlenb
 
 A Kalman filter gives the likelihood of every q on a grid, and of every model of the noise where the track states none;
 forward filtering with backward sampling (Carter and Kohn 1994) gives draws of the whole path, with q and the noise drawn
-from their likelihood. So the amount of smoothing follows each track's own noise: what a fixed window of 0.9 s does for
+from their posterior. So the amount of smoothing follows each track's own noise: what a fixed window of 0.9 s does for
 0.1 m of noise at 10 Hz, without its fake motion of parked objects at larger noise. Sums over noisy steps are biased; sums
 over posterior draws are not.
+
+Slow noise along the path looks like motion. Two things tell them apart: a prior of q by what objects do (things on the
+ground hardly change their vertical velocity, so what sways up and down is noise), and that the axes of a track have
+the same sensor and tracker behind them, so that the colour of the noise, which one axis shows, is expected of the others.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +25,7 @@ import numpy as np
 from worldline.threads import map_pieces
 
 DENSITY_STEPS = 10.0 ** np.linspace(-6.0, 1.0, 8)  # of q, relative to a rough upper value from the data
-# What moves changes its velocity by about this share of it in a second. Where the drift is large the data cannot tell
-# changes of velocity from drift; without this floor under q they would then pass for drift, with too narrow intervals.
-VELOCITY_CHANGE = 0.1
+_TAIL_DEGREES = 3.0  # of freedom of the prior of log q: emergency stops are rare, not impossible
 
 
 @dataclass(frozen=True)
@@ -33,31 +35,42 @@ class NoiseModels:
     Attributes:
         white: `[K]` factor on the white variance.  drift: `[K]` factor on the drift's variance.
         seconds: `[K]` correlation time of the drift.  weight: `[K]` prior probability.
+        common: prior probability that drift and seconds, the colour of the noise, are the same on all axes of a track.
     """
 
     white: np.ndarray
     drift: np.ndarray
     seconds: np.ndarray
     weight: np.ndarray
+    common: float
+
+    @property
+    def colour(self) -> np.ndarray:
+        """Number of each model's pair of drift and seconds, `[K]`."""
+        return np.unique(np.stack([self.drift, self.seconds], 1), axis=0, return_inverse=True)[1].ravel()
 
 
 def stated_noise(drift_seconds: float) -> NoiseModels:
     """Return the one model of tracks that state their noise."""
     one = np.ones(1)
-    return NoiseModels(one, one, np.array([drift_seconds]), one)
+    return NoiseModels(one, one, np.array([drift_seconds]), one, common=1.0)
 
 
 def unknown_noise() -> NoiseModels:
     """Return models for tracks that state nothing.
 
-    The white level lies within a factor of two of what neighbouring samples tell (`white_level`); drift, which neighbours
-    cannot see, has none to 64 times its variance and is forgotten within half a second to 4.5 s.
-    Half of the prior has no drift: without that, motion that is seen well would be doubted.
+    Relative to what neighbouring samples tell (`white_level`): white noise of about that level, or drift, which neighbours
+    hardly see, of 2 to 32 times its variance that is forgotten within 0.15 to 3 s, beside white noise of a fifth of the
+    level (neighbours take the steps of a fast drift for white noise) or more. The prior leans to drift, the more the larger
+    it is: white noise shows within 8 s and is believed then, drift often does not, and intervals that leave it out are
+    far too narrow.
     """
-    rows = [(white, 0.0, 1.0, 0.5) for white in (0.5, 1.0, 2.0)]
-    rows += [(w, d, s, 0.5 / 12) for w in (0.5, 1.0, 2.0) for d in (1.0, 4.0, 16.0, 64.0) for s in (0.5, 1.5, 4.5)]
+    rows = [(white, 0.0, 1.0, 0.02 / 3) for white in (0.75, 1.0, 1.3)]
+    slow = [(w, d, s, np.sqrt(d * s)) for w in (0.2, 0.6, 1.2) for d in (2.0, 8.0, 32.0) for s in (0.15, 0.7, 3.0)]
+    total = sum(row[3] for row in slow)
+    rows += [(white, drift, seconds, 0.98 * weight / total) for white, drift, seconds, weight in slow]
     white, drift, seconds, weight = np.array(rows).T
-    return NoiseModels(white, drift, seconds, weight / weight.sum())
+    return NoiseModels(white, drift, seconds, weight, common=0.5)
 
 
 def white_share(
@@ -162,6 +175,8 @@ def draw_paths(
     values: np.ndarray,
     white: np.ndarray,
     drift: np.ndarray,
+    change: np.ndarray,
+    spread: np.ndarray,
     noise: NoiseModels,
     normals: Sequence[Callable[[int], np.ndarray]],
     uniforms: np.ndarray,
@@ -175,10 +190,12 @@ def draw_paths(
         values: `[R, S, A]` samples; read where observed.
         white: `[R, S, A]` variance of the white part of the noise.
         drift: `[R, S, A]` variance of the time-correlated part.
+        change: `[R, A]` by how much velocity usually changes in a second, as a share of the track's mean speed.
+        spread: `[R, A]` how far the square of that may be from the truth, in powers of ten.
         noise: what is tried for the noise.
         normals: for each track, gives standard normal numbers `[s, A, D, 3]` for its s steps and D draws; called when the
             track is drawn, so that only the numbers of the tracks at work are held.
-        uniforms: `[R, A, D]` uniform numbers.
+        uniforms: `[R, 1 + A, D]` uniform numbers: of the colour of the noise, and of the axes.
 
     Returns:
         `[K, A, D, 2]` position and velocity of each draw at each of the K wanted steps, in the order of `np.nonzero(wanted)`.
@@ -187,20 +204,21 @@ def draw_paths(
     values = np.where(observed[..., None], values, 0.0)
     origin = values[np.arange(rows), np.argmax(observed, axis=1)]
     values = np.where(observed[..., None], values - origin[:, None], 0.0)
-    density, position_prior, velocity_prior, of_model = hypotheses(times_s, observed, values, white, noise)
-    scales = np.stack([noise.white[of_model], noise.drift[of_model], noise.seconds[of_model], np.log(noise.weight[of_model])], 1)
+    density, prior, position_prior, velocity_prior, of_model = hypotheses(times_s, observed, values, white, change, spread, noise)
+    scales = np.stack([noise.white[of_model], noise.drift[of_model], noise.seconds[of_model]], 1)
     lengths = values.shape[1] - np.argmax((observed | wanted)[:, ::-1], axis=1)
+    colour = noise.colour[of_model]
+    of_colour = np.bincount(noise.colour, noise.weight)
     first = np.concatenate([[0], np.cumsum(wanted.sum(axis=1))])
-    draws = np.empty((first[-1], axes, uniforms.shape[2], 2))
+    draws = np.empty((first[-1], axes, uniforms.shape[-1], 2))
 
     def draw(row: int) -> None:
         steps = slice(lengths[row])
         numbers = normals[row](lengths[row])
-        for axis in range(axes):
-            _draw_axis(
+        of_axis = [
+            (
                 times_s[row, steps],
                 observed[row, steps],
-                wanted[row, steps],
                 np.ascontiguousarray(values[row, steps, axis]),
                 np.ascontiguousarray(white[row, steps, axis]),
                 np.ascontiguousarray(drift[row, steps, axis]),
@@ -208,27 +226,53 @@ def draw_paths(
                 scales,
                 position_prior[row, axis],
                 velocity_prior[row, axis],
-                numbers[:, axis],
-                uniforms[row, axis],
-                draws[first[row] : first[row + 1], axis],
             )
+            for axis in range(axes)
+        ]
+        logs = prior[row] + [_likelihoods(*known) for known in of_axis]
+        choice = _choose(logs, colour, of_colour, noise.common, uniforms[row])
+        for axis, known in enumerate(of_axis):
+            _draw_axis(*known, wanted[row, steps], numbers[:, axis], choice[axis], draws[first[row] : first[row + 1], axis])
         draws[first[row] : first[row + 1], ..., 0] += origin[row][:, None]
 
     map_pieces(draw, rows)
     return draws
 
 
+def _choose(logs: np.ndarray, colour: np.ndarray, of_colour: np.ndarray, common: float, uniforms: np.ndarray) -> np.ndarray:
+    """Draw a hypothesis per axis and draw, `[A, D]`, from their joint posterior.
+
+    Either one colour holds for all axes (prior `common`) or each axis has its own; given that, axes are independent.
+
+    Args:
+        logs: `[A, H]` log of prior times likelihood.
+        colour: `[H]` colour of each hypothesis.
+        of_colour: `[C]` prior of each colour.
+        common: prior probability that all axes have the same.
+        uniforms: `[1 + A, D]`.
+    """
+    colours, count = len(of_colour), len(colour)
+    weight = np.exp(logs - logs.max(axis=1, keepdims=True))
+    posterior = np.stack([np.bincount(colour, row, colours) for row in weight])  # [A, C]
+    same = common * of_colour * (posterior / of_colour).prod(axis=0)
+    apart = (1 - common) * posterior.sum(axis=1).prod()
+    cumulative = np.cumsum(np.append(same, apart))
+    chosen = np.minimum(np.searchsorted(cumulative, uniforms[0] * cumulative[-1], side="right"), colours)  # the last is apart
+    allowed = np.concatenate([colour == np.arange(colours)[:, None], np.ones((1, count), bool)])
+    result = np.empty((len(logs), uniforms.shape[1]), np.int64)
+    for axis, row in enumerate(weight):
+        of_hypothesis = np.cumsum(row * allowed, axis=1)[chosen]  # [D, H]
+        result[axis] = (uniforms[1 + axis][:, None] * of_hypothesis[:, -1:] >= of_hypothesis).sum(axis=1)
+    return np.minimum(result, count - 1)
+
+
 @numba.njit(nogil=True, cache=True)
 def _draw_axis(  # type: ignore[no-untyped-def]
-    times, observed, wanted, values, white, drift, density, scales, position_prior, velocity_prior, normals, uniforms, result
+    times, observed, values, white, drift, density, scales, position_prior, velocity_prior, wanted, normals, choice, result
 ):
-    """Draw one axis of one track into `result` `[K, D, 2]`, at the wanted steps."""
-    steps, count = len(times), len(density)
+    """Draw one axis of one track into `result` `[K, D, 2]`, at the wanted steps, each draw under the hypothesis chosen."""
+    steps = len(times)
     means, covariances = np.empty((steps, 3)), np.empty((steps, 3, 3))
-    weight = scales[:, 3] + _likelihoods(times, observed, values, white, drift, density, scales, position_prior, velocity_prior)
-    weight = np.exp(weight - weight.max())
-    cumulative = np.cumsum(weight / weight.sum())
-    choice = np.minimum(np.searchsorted(cumulative, uniforms), count - 1)
     for index in np.unique(choice):
         _filter(
             times,
@@ -428,13 +472,19 @@ def _root(matrix, root):  # type: ignore[no-untyped-def]
 
 
 def hypotheses(
-    times_s: np.ndarray, observed: np.ndarray, values: np.ndarray, white: np.ndarray, noise: NoiseModels
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    times_s: np.ndarray,
+    observed: np.ndarray,
+    values: np.ndarray,
+    white: np.ndarray,
+    change: np.ndarray,
+    spread: np.ndarray,
+    noise: NoiseModels,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return what is tried for each track and axis: every density q with every model of the noise.
 
     Returns:
-        Densities `[R, A, H]`, wide prior variances of position and of velocity `[R, A]` from the data's own size, and the
-        index of each hypothesis' model of the noise `[H]`.
+        Densities `[R, A, H]`, the log of their prior `[R, A, H]`, wide prior variances of position and of velocity `[R, A]`
+        from the data's own size, and the index of each hypothesis' model of the noise `[H]`.
     """
     weight = observed.astype(float)
     level = (white * weight[..., None]).sum(1) / weight.sum(1)[:, None]
@@ -458,8 +508,13 @@ def hypotheses(
     duration = np.maximum(times_s[:, -1] - times_s[:, 0], 0.1)[:, None]
     highest = 4 * acceleration + level + np.where(known.any(1), 0.0, (extent / duration**2) ** 2)
     speed = 10 * extent / duration + 10 * np.sqrt(level)
-    floor = (VELOCITY_CHANGE * np.linalg.norm(extent, axis=1, keepdims=True) / duration) ** 2
-    density = np.maximum(highest[..., None] * DENSITY_STEPS, floor[..., None])
+    squared_speed = (extent**2 + level).sum(1, keepdims=True) / duration**2
+    usual = change**2 * squared_speed
+    density = np.maximum(highest, usual)[..., None] * DENSITY_STEPS
+    decades = np.log10(density / usual[..., None]) / spread[..., None]
+    prior = (1 + decades**2 / _TAIL_DEGREES) ** (-(_TAIL_DEGREES + 1) / 2)
     models = len(noise.white)
-    every = np.tile(density, (1, 1, models))
-    return every, (10 * extent) ** 2 + 100 * level, speed**2, np.repeat(np.arange(models), len(DENSITY_STEPS))
+    logs = np.tile(np.log(prior / prior.sum(-1, keepdims=True)), (1, 1, models))
+    logs += np.repeat(np.log(noise.weight), len(DENSITY_STEPS))
+    of_model = np.repeat(np.arange(models), len(DENSITY_STEPS))
+    return np.tile(density, (1, 1, models)), logs, (10 * extent) ** 2 + 100 * level, speed**2, of_model
