@@ -1,7 +1,7 @@
 """Vehicles and lane lines in street frames, found by a small network of ours."""
 
 from worldline.detection.network import StreetDetector, detect_vehicles, encoder_features, segment_lanes
-from worldline.detection.weights import load_detector, save_detector, shipped_detector_files
+from worldline.detection.weights import load_detector, save_detector
 
 __all__ = [
     "StreetDetector",
@@ -10,5 +10,4 @@ __all__ = [
     "load_detector",
     "save_detector",
     "segment_lanes",
-    "shipped_detector_files",
 ]

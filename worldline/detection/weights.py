@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +54,3 @@ def load_detector(files: Mapping[str, Path], device: str = "cpu") -> StreetDetec
             f"{files[CONFIG].parent} holds no street detector ({said}): give the files that label.train_street_detector made"
         ) from error
     return network.to(device).eval()
-
-
-def shipped_detector_files() -> dict[str, Path]:
-    """Return the files of the detector that comes with the package, trained on procedural streets."""
-    folder = Path(str(resources.files("worldline"))) / "pretrained" / "street_detector"
-    return {name: folder / name for name in (CONFIG, WEIGHTS)}
