@@ -51,7 +51,7 @@ class TrainStreetVideoConfig(TrainingSettings):
         layers: residual blocks of the network on each level.
     """
 
-    channels: tuple[int, int, int] = (96, 128, 160)
+    channels: tuple[int, int, int] = (64, 96, 128)
     layers: Annotated[int, Field(ge=1)] = 1
 
 

@@ -40,9 +40,7 @@ class StreetVideoNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """
 
     @register_to_config
-    def __init__(
-        self, channels: tuple[int, ...] = (96, 128, 160), layers: int = 1, token_width: int = 64, heads: int = 4
-    ) -> None:
+    def __init__(self, channels: tuple[int, ...] = (64, 96, 128), layers: int = 1, token_width: int = 64, heads: int = 4) -> None:
         super().__init__()
         self.unet: Any = UNetSpatioTemporalConditionModel(
             in_channels=(3 + PLANES) * _PATCH**2,

@@ -34,12 +34,12 @@ class TrainingSettings:
     """
 
     steps: Annotated[int, Field(ge=1)] = 3000
-    rate: Annotated[float, Field(gt=0)] = 4e-4
+    rate: Annotated[float, Field(gt=0)] = 8e-4
     batch: Annotated[int, Field(ge=1)] = 1
     window: Annotated[int, Field(ge=2)] = 8
     crop_width: Annotated[int, Field(ge=16, multiple_of=16)] = 128
     crop_height: Annotated[int, Field(ge=16, multiple_of=16)] = 96
-    pure_noise: Annotated[float, Field(ge=0, le=1)] = 0.3
+    pure_noise: Annotated[float, Field(ge=0, le=1)] = 0.5
     drop_text: Annotated[float, Field(ge=0, le=1)] = 0.1
     average: Annotated[float, Field(ge=0, lt=1)] = 0.995
     checkpoint_every: Annotated[int, Field(ge=1)] = 200

@@ -1,5 +1,6 @@
 """Windows: some frames of a clip with all that is known of them, read, augmented and turned into planes of numbers."""
 
+import re
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -187,8 +188,11 @@ def to_targets(windows: Sequence[Window]) -> Float[Tensor, "B F 3 H W"]:
 
 
 def number_words(text: str) -> list[int]:
-    """Return the numbers of the first words, 1 to 255 by their checksum (words may share one), and 0 where there is none."""
-    numbers = [1 + zlib.crc32(word.encode()) % 255 for word in text.lower().split()[:TEXT_LENGTH]]
+    """Return the numbers of the first words, 1 to 255 by their checksum (words may share one), and 0 where there is none.
+
+    Figures in the text are passed over: offsets are told apart from it.
+    """
+    numbers = [1 + zlib.crc32(word.encode()) % 255 for word in re.findall("[a-z]+", text.lower())[:TEXT_LENGTH]]
     return numbers + [0] * (TEXT_LENGTH - len(numbers))
 
 
