@@ -10,10 +10,12 @@ inertial sensors through the Mercator projection of the raw data's development k
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool, Float64
 from pydantic import PositiveFloat
 from scipy.spatial.transform import Rotation
 
@@ -52,6 +54,40 @@ class KittiTrackingConfig:
     rules: AnnotationRules = field(default_factory=AnnotationRules)
 
 
+@dataclass(frozen=True)
+class KittiSequence:
+    """One sequence in a world with x east, y north, z up and its origin at the first camera; one entry per frame.
+
+    Attributes:
+        times_s: `[F]` seconds.
+        time_source, epoch_ns: where they come from, and the absolute time of the first in Unix nanoseconds where dates are told.
+        world_from_imu, world_from_camera, world_from_lidar: `[F, 4, 4]` poses of the inertial sensor, of the left colour camera
+            (OpenCV axes) and of the lidar; the first and last have x forward, y left, z up.
+        known: `[F]` frames whose pose is known.
+        intrinsics: `[3, 3]` of the left colour camera, pixel centres at +0.5.
+        boxes: the labels.
+    """
+
+    times_s: Float64[np.ndarray, " F"]
+    time_source: str
+    epoch_ns: int | None
+    world_from_imu: Float64[np.ndarray, "F 4 4"]
+    world_from_camera: Float64[np.ndarray, "F 4 4"]
+    world_from_lidar: Float64[np.ndarray, "F 4 4"]
+    known: Bool[np.ndarray, " F"]
+    intrinsics: Float64[np.ndarray, "3 3"]
+    boxes: AnnotatedBoxes
+
+
+class _Calibration(NamedTuple):
+    """Rectified camera 0 from the inertial sensor, from the lidar and from camera 2 `[4, 4]`, and camera 2's matrix `[3, 3]`."""
+
+    rectified_from_imu: np.ndarray
+    rectified_from_lidar: np.ndarray
+    rectified_from_camera: np.ndarray
+    intrinsics: np.ndarray
+
+
 @stage("ingest.kitti_tracking", version=1)
 def ingest_kitti_tracking(
     source: Source, config: KittiTrackingConfig, *, seed: int, progress: Progress
@@ -65,18 +101,38 @@ def ingest_kitti_tracking(
     Raises:
         WorldlineError: if a file is missing or holds no usable line.
     """
+    sequence = read_sequence(source, config.frames_per_second)
+    progress(1, 2, f"{len(sequence.boxes.frame)} labels")
+    width, height = _image_size(source)
+    timeline = Timeline(sequence.times_s, sequence.world_from_camera, sequence.known, sequence.intrinsics, width, height)
+    provenance = {
+        "format": "kitti_tracking",
+        "log": source.name,
+        "source": content_digest(source),
+        "camera": "image_02",
+        "time_source": sequence.time_source,
+        "epoch_ns": sequence.epoch_ns,
+    }
+    progress(2, 2, "tracks")
+    return settle_tracks(sequence.boxes, timeline, config.rules, provenance)
+
+
+def read_sequence(source: Source, frames_per_second: float) -> KittiSequence:
+    """Read labels, calibration and poses of one sequence.
+
+    Raises:
+        WorldlineError: if a file is missing or holds no usable line.
+    """
     label, calibration, oxts = (_file(source, folder) for folder in ("label_02", "calib", "oxts"))
     rows, broken = read_words(source.files[label], f"{source.name}/{label}", _LABEL_COLUMNS)
-    progress(1, 3, f"{rows.num_rows} labels")
-    camera_from_imu, intrinsics, rectified_from_camera = _calibration(source, calibration)
+    calibrated = _calibration(source, calibration)
     world_from_imu, known, speed = _poses(source, oxts)
-    progress(2, 3, f"{len(known)} poses")
-    times, time_source, epoch_ns = _times(source, len(known), config.frames_per_second)
+    times, time_source, epoch_ns = _times(source, len(known), frames_per_second)
 
-    world_from_rectified = world_from_imu @ np.linalg.inv(camera_from_imu)
-    world_from_camera = world_from_rectified @ rectified_from_camera
+    world_from_rectified = world_from_imu @ np.linalg.inv(calibrated.rectified_from_imu)
+    world_from_camera = world_from_rectified @ calibrated.rectified_from_camera
     origin = world_from_camera[np.argmax(known), :3, 3] if known.any() else np.zeros(3)
-    for poses in (world_from_rectified, world_from_camera):
+    for poses in (world_from_imu, world_from_rectified, world_from_camera):
         poses[:, :3, 3] -= origin
     column = {name: numbers(rows[name]) for name in _LABEL_COLUMNS if name != "class"}
     given = np.nan_to_num(column["frame"], nan=-1.0)
@@ -102,18 +158,17 @@ def ingest_kitti_tracking(
             *_rate_of_driving(world_from_imu, known, speed),
         ),
     )
-    width, height = _image_size(source)
-    timeline = Timeline(times, world_from_camera, known, intrinsics, width, height)
-    provenance = {
-        "format": "kitti_tracking",
-        "log": source.name,
-        "source": content_digest(source),
-        "camera": "image_02",
-        "time_source": time_source,
-        "epoch_ns": epoch_ns,
-    }
-    progress(3, 3, "tracks")
-    return settle_tracks(boxes, timeline, config.rules, provenance)
+    return KittiSequence(
+        times_s=times,
+        time_source=time_source,
+        epoch_ns=epoch_ns,
+        world_from_imu=world_from_imu,
+        world_from_camera=world_from_camera,
+        world_from_lidar=world_from_rectified @ calibrated.rectified_from_lidar,
+        known=known,
+        intrinsics=calibrated.intrinsics,
+        boxes=boxes,
+    )
 
 
 def _file(source: Source, folder: str) -> str:
@@ -125,8 +180,7 @@ def _file(source: Source, folder: str) -> str:
     return found[0]
 
 
-def _calibration(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rectified camera 0 from the inertial sensor, the matrix of camera 2, and rectified camera 0 from camera 2."""
+def _calibration(source: Source, name: str) -> _Calibration:
     found: dict[str, np.ndarray] = {}
     for line in source.files[name].read_text(errors="replace").splitlines():
         key, *values = line.replace(":", " ").split()[:13] or [""]
@@ -157,7 +211,7 @@ def _calibration(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.
     rectified_from_camera = np.eye(4)
     rectified_from_camera[:3, 3] = -np.linalg.solve(intrinsics, projection[:3, 3])
     intrinsics[:2, 2] += 0.5  # KITTI puts pixel centres at whole numbers
-    return camera_from_imu, intrinsics, rectified_from_camera
+    return _Calibration(camera_from_imu, rectify @ camera_from_lidar, rectified_from_camera, intrinsics)
 
 
 def _poses(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -65,7 +65,7 @@ def ingest_nuscenes(
     tables = {name: read_table(source, name) for name in NEEDED}
     tables |= {name: read_table(source, name) if _has(source, name) else [] for name in OPTIONAL}
     scene = find_scene(tables["scene"], config.scene, source.name)
-    samples = _in_order(scene, [row for row in tables["sample"] if row.get("scene_token") == scene["token"]])
+    samples = ordered_samples(scene, [row for row in tables["sample"] if row.get("scene_token") == scene["token"]])
     place = {row["token"]: index for index, row in enumerate(samples)}
     microseconds = [_whole(row.get("timestamp")) for row in samples]
     told = [value for value in microseconds if value is not None]
@@ -78,18 +78,18 @@ def ingest_nuscenes(
     categories = {row["token"]: str(row.get("name", "")) for row in tables["category"]}
     attributes = {row["token"]: row.get("name") for row in tables["attribute"]}
     classes = [categories.get(instances.get(row.get("instance_token")), "") for row in rows]
-    rotation, upright = rigid_poses(_vectors(rows, "rotation", 4), np.zeros((len(rows), 3)))
+    rotation, upright = rigid_poses(vectors(rows, "rotation", 4), np.zeros((len(rows), 3)))
     yaw = turned_yaw(rotation[:, :3, :3], np.tile([1.0, 0, 0], (len(rows), 1)))
-    width, length, height = _vectors(rows, "size", 3).T
+    width, length, height = vectors(rows, "size", 3).T
     boxes = AnnotatedBoxes(
         source_id=pa.array([row.get("instance_token") for row in rows], pa.string()),
         source_class=pa.array(classes, pa.string()),
         frame=np.array([place[row["sample_token"]] for row in rows], np.int64),
-        position=_vectors(rows, "translation", 3),
+        position=vectors(rows, "translation", 3),
         position_is="centre",
         size=np.stack([length, width, height], -1),
         yaw_rad=np.where(upright, yaw, np.nan),
-        moving=np.array([_moving(row.get("attribute_tokens"), attributes) for row in rows], float),
+        moving=np.array([annotated_motion(row.get("attribute_tokens"), attributes) for row in rows], float),
     )
     timeline = _timeline(tables, times, place, config.camera)
     provenance = {
@@ -146,7 +146,7 @@ def _has(source: Source, name: str) -> bool:
     return any(PurePosixPath(file).name == f"{name}.json" for file in source.files)
 
 
-def _in_order(scene: Record, samples: list[Record]) -> list[Record]:
+def ordered_samples(scene: Record, samples: list[Record]) -> list[Record]:
     """Return samples by the chain of `next` from the scene's first, then those that it does not reach."""
     by_token = {row["token"]: row for row in samples}
     ordered: dict[str, Record] = {}
@@ -162,7 +162,7 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) and abs(value) < 2**62 else None
 
 
-def _vectors(rows: list[Record], name: str, length: int) -> np.ndarray:
+def vectors(rows: list[Record], name: str, length: int) -> np.ndarray:
     """Return `[N, length]` numbers, NaN for a row that has none there."""
     nothing = [np.nan] * length
 
@@ -174,7 +174,7 @@ def _vectors(rows: list[Record], name: str, length: int) -> np.ndarray:
     return np.array([vector(row) for row in rows], float).reshape(len(rows), length)
 
 
-def _moving(tokens: Any, attributes: dict[str, Any]) -> float:
+def annotated_motion(tokens: Any, attributes: dict[str, Any]) -> float:
     """Return 1 or 0 where an attribute says that the object moves or does not, else NaN."""
     for token in tokens if isinstance(tokens, list) else []:
         name = attributes.get(token) if isinstance(token, str) else None
@@ -203,14 +203,14 @@ def _timeline(tables: dict[str, list[Record]], times: np.ndarray, place: dict[st
         if row.get("ego_pose_token") in poses:
             by_frame.setdefault(place[row["sample_token"]], poses[row["ego_pose_token"]])
     rows = [by_frame.get(index, {}) for index in range(len(times))]
-    world_from_ego, known = rigid_poses(_vectors(rows, "rotation", 4), _vectors(rows, "translation", 3))
+    world_from_ego, known = rigid_poses(vectors(rows, "rotation", 4), vectors(rows, "translation", 3))
     return Timeline(times, world_from_ego @ ego_from_camera, known, intrinsics, *size)
 
 
 def _lens(sensor: Record, data: list[Record]) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
     """Return the car from the camera, its matrix and image size; looking forward where any of them is missing."""
-    pose, usable = rigid_poses(_vectors([sensor], "rotation", 4), _vectors([sensor], "translation", 3))
-    matrix = _vectors([{"row": row} for row in sensor.get("camera_intrinsic") or []], "row", 3)
+    pose, usable = rigid_poses(vectors([sensor], "rotation", 4), vectors([sensor], "translation", 3))
+    matrix = vectors([{"row": row} for row in sensor.get("camera_intrinsic") or []], "row", 3)
     size = [_whole(data[0].get(name)) or 0 for name in ("width", "height")] if data else [0, 0]
     if not usable[0] or matrix.shape != (3, 3) or not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or min(size) <= 0:
         return EGO_FROM_FORWARD_CAMERA, None, (0, 0)
