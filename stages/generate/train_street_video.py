@@ -120,11 +120,12 @@ def train(
     examples = list(zip(conditions, clips, strict=True))
     held_out = [number for number in range(len(examples)) if config.hold_out_every and (number + 1) % config.hold_out_every == 0]
     training = [example for number, example in enumerate(examples) if number not in held_out]
-    recent: list[float] = []
+    recent: list[tuple[float, float]] = []
 
-    def report(done: int, loss: float) -> None:
-        recent[:] = [*recent[-99:], loss]
-        progress(done, settings.steps, f"loss {np.mean(recent):.4f}")
+    def report(done: int, loss: float, of_prior: float) -> None:
+        recent[:] = [*recent[-199:], (loss, of_prior)]
+        own, untrained = np.mean(recent, axis=0)
+        progress(done, settings.steps, f"loss {own:.4f}, of the prior alone {untrained:.4f}")
 
     losses = train_network(network, training, settings, seed=seed, checkpoints=checkpoints, after_step=report)
     model = Model(
@@ -141,7 +142,8 @@ def train(
             "windows_per_step": settings.batch,
             "frames_per_window": settings.window,
             "seed": seed,
-            "loss": float(np.mean(losses[-200:])),
+            "loss": float(np.mean(losses[-200:, 0])),
+            "loss_of_prior": float(np.mean(losses[-200:, 1])),
             "device": settings.device,
             "dtype": settings.dtype,
             "torch": torch.__version__,
@@ -152,7 +154,7 @@ def train(
 
 
 def _measure(
-    model: Model, held_out: Sequence[tuple[Conditions, Clip]], settings: TrainingSettings, losses: Sequence[float], seed: int
+    model: Model, held_out: Sequence[tuple[Conditions, Clip]], settings: TrainingSettings, losses: np.ndarray, seed: int
 ) -> Metrics:
     """Measure the model as it was saved on examples that it has not seen, beside its input and its mean prediction."""
     from worldline.diffusion.devices import torch_threads
@@ -184,7 +186,11 @@ def _measure(
                     frames=frames,
                 )
             found[name].add(made, truth, places)
-    rows = [("street_video.loss", float(np.mean(losses[-200:])), "", f"mean of the last {min(200, len(losses))} steps")]
+    last = f"mean of the last {min(200, len(losses))} steps"
+    rows = [
+        ("street_video.loss", float(np.mean(losses[-200:, 0])), "", last),
+        ("street_video.prior_loss", float(np.mean(losses[-200:, 1])), "", f"of the filled prior, {last}"),
+    ]
     says = {
         "prior": "of the prior with its holes filled smoothly, which is the model's input",
         "mean": "of the model's prediction from noise in one step",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -40,9 +40,9 @@ def train_network(
     *,
     seed: int,
     checkpoints: Path,
-    after_step: Callable[[int, float], None] = lambda done, loss: None,
-) -> list[float]:
-    """Train the network in place, leave the running mean of its weights in it, and return the loss of every step.
+    after_step: Callable[[int, float, float], None] = lambda done, loss, of_prior: None,
+) -> Float64[np.ndarray, "steps 2"]:
+    """Train the network in place and leave the running mean of its weights in it.
 
     Args:
         network: as it starts; on return it is on the CPU, ready to be asked.
@@ -50,7 +50,10 @@ def train_network(
         settings: with device, dtype and threads resolved.
         seed: of all randomness but the network's own start.
         checkpoints: folder to continue from and to leave checkpoints in.
-        after_step: called with the number of steps taken and the loss of the last one.
+        after_step: called with the number of steps taken, the loss of the last one and what the filled prior would have lost.
+
+    Returns:
+        The loss of every step, and that of the filled prior on the same windows.
 
     Raises:
         WorldlineError: if there are no examples, sizes do not go together, or the loss is no number.
@@ -68,17 +71,17 @@ def train_network(
         for step in range(len(losses), settings.steps):
             for group in optimizer.param_groups:
                 group["lr"] = settings.rate * _rate_share(step, settings.steps)
-            loss = _step(network, optimizer, examples, settings, np.random.default_rng([seed, step]))
+            loss, of_prior = _step(network, optimizer, examples, settings, np.random.default_rng([seed, step]))
             if not math.isfinite(loss):
                 raise WorldlineError(f"the training came apart at step {step + 1}: its loss is no number; lower rate")
             average.step(network.parameters())
-            losses.append(loss)
-            after_step(step + 1, loss)
+            losses.append((loss, of_prior))
+            after_step(step + 1, loss, of_prior)
             if (step + 1) % settings.checkpoint_every == 0 and step + 1 < settings.steps:
                 _save(checkpoints, network, optimizer, average, losses)
         average.copy_to(network.parameters())
         network.to("cpu").eval()
-    return losses
+    return np.array(losses)
 
 
 def _step(
@@ -87,8 +90,8 @@ def _step(
     examples: Sequence[tuple[Conditions, Clip]],
     settings: TrainingSettings,
     rng: np.random.Generator,
-) -> float:
-    """Take one step and return the loss before it."""
+) -> tuple[float, float]:
+    """Take one step and return the loss before it, and that of the filled prior."""
     windows = [draw_window(examples, settings, rng) for _ in range(settings.batch)]
     inputs, targets = to_inputs(windows), to_targets(windows)
     pure = rng.random(settings.batch) < settings.pure_noise
@@ -106,7 +109,7 @@ def _step(
     loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimizer.step()
-    return float(loss.detach())
+    return float(loss.detach()), float(_loss(filled, targets, inputs))
 
 
 def draw_window(examples: Sequence[tuple[Conditions, Clip]], settings: TrainingSettings, rng: np.random.Generator) -> Window:
@@ -140,7 +143,11 @@ def _rate_share(step: int, steps: int) -> float:
 
 
 def _save(
-    folder: Path, network: StreetVideoNetwork, optimizer: torch.optim.Optimizer, average: EMAModel, losses: list[float]
+    folder: Path,
+    network: StreetVideoNetwork,
+    optimizer: torch.optim.Optimizer,
+    average: EMAModel,
+    losses: list[tuple[float, float]],
 ) -> None:
     """Write the whole state; a kill at any moment leaves the old file or the new one."""
     arrays = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -156,7 +163,9 @@ def _save(
     temporary.replace(folder / _CHECKPOINT)
 
 
-def _load(folder: Path, network: StreetVideoNetwork, optimizer: torch.optim.Optimizer, average: EMAModel) -> list[float]:
+def _load(
+    folder: Path, network: StreetVideoNetwork, optimizer: torch.optim.Optimizer, average: EMAModel
+) -> list[tuple[float, float]]:
     """Put the state of a whole checkpoint into place, and return the losses so far; none where there is no checkpoint."""
     try:
         arrays = load_file(folder / _CHECKPOINT)
@@ -171,6 +180,6 @@ def _load(folder: Path, network: StreetVideoNetwork, optimizer: torch.optim.Opti
         for index in range(len(average.shadow_params))
     }
     optimizer.load_state_dict(state)
-    losses: list[float] = arrays["losses"].tolist()
+    losses = [(own, of_prior) for own, of_prior in arrays["losses"].tolist()]
     average.optimization_step = len(losses)
     return losses
