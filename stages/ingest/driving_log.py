@@ -1,6 +1,7 @@
 """What every reader of driving logs ends with: the seven artifacts of a log, in one world frame.
 
 World frame: metres, z up, the axes of the source, moved so that the first frame with a pose has its camera at the origin.
+Frames: sides are multiples of 16 pixels, as the world models need them; what is over is cut off evenly on both sides.
 """
 
 import json
@@ -29,6 +30,7 @@ from stages.ingest.timing import FramePicker, Selection
 
 DrivingLog = tuple[Clip, CameraPath, Tracks, Trajectory, RoadMap, LidarSweeps, Truth]
 
+SIDE_MULTIPLE = 16
 # Frames are picked before the boxes are settled, so that no pause may split the log again.
 _RULES = AnnotationRules(max_pause_s=1e9)
 _MOTION_WINDOW_S, _MOVING_MPS = 0.5, 0.3
@@ -118,9 +120,9 @@ def assemble_log(log: RecordedLog) -> DrivingLog:
     Raises:
         WorldlineError: if no frame has a pose, or the boxes cannot be settled.
     """
-    clip, name = log.clip, log.clip.name
+    clip = _cropped(log.clip)
     if not log.known.any():
-        raise WorldlineError(f"{name}: no frame has a usable pose of the camera: check the poses of the log")
+        raise WorldlineError(f"{clip.name}: no frame has a usable pose of the camera: check the poses of the log")
     assert clip.intrinsics is not None
     origin = log.world_from_camera[np.argmax(log.known), :3, 3]
     world_from_camera = _moved(log.world_from_camera, -origin)
@@ -309,6 +311,21 @@ def no_boxes() -> AnnotatedBoxes:
     """Return the boxes of a log that has none."""
     words = pa.array([], pa.string())
     return AnnotatedBoxes(words, words, np.zeros(0, np.int64), np.zeros((0, 3)), "bottom")
+
+
+def _cropped(clip: Clip) -> Clip:
+    """Return a clip whose sides are multiples of 16 pixels: its middle; one that is smaller than that stays as it is."""
+    width, height = (side - side % SIDE_MULTIPLE or side for side in clip.size)
+    if (width, height) == clip.size or clip.intrinsics is None:
+        return clip
+    left, top = (clip.size[0] - width) // 2, (clip.size[1] - height) // 2
+    frames = clip.frames.array()[:, top : top + height, left : left + width]
+    return replace(
+        clip,
+        frames=Video.from_array(np.ascontiguousarray(frames)),
+        intrinsics=clip.intrinsics - [[0, 0, left], [0, 0, top], [0, 0, 0]],
+        provenance={**clip.provenance, "cut_left_px": left, "cut_top_px": top},
+    )
 
 
 def _lidar(sweeps: Sequence[Sweep], offset: np.ndarray) -> LidarSweeps:

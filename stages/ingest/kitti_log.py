@@ -44,7 +44,8 @@ class KittiLogConfig:
         rate_hz: of the frames where no file of timestamps lies beside them; the benchmark states 10.
         start_s, end_s: span in seconds from the first frame; None goes to the end.
         max_frames: stop after this many frames.
-        max_side: longer side of the frames in pixels; larger ones are shrunk, None keeps them.
+        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
+            them.
         frames_per_second: keep at most this many frames per second; None keeps all.
         length_m, width_m: of the car (a VW Passat estate).
         middle_m: the point on the ground under its middle, in the frame of the inertial sensor (x forward, y left, z up), which

@@ -56,8 +56,8 @@ class PandasetLogConfig:
     Attributes:
         start_s, end_s: span in seconds from the first frame; None goes to the end.
         max_frames: stop after this many frames.
-        max_side: longer side of the frames in pixels; larger ones are shrunk. 960 keeps the shared scene as it is; 256 gives
-            256x144, whose sides are multiples of 16, as the stages of `generate` need.
+        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
+            them. 256 gives 256x144 of PandaSet's 16:9, nothing cut.
         frames_per_second: keep at most this many frames per second; None keeps all.
         camera_height_m: height of the front camera over the road; None measures it by the lidar (2.07 m where there is none).
         camera_forward_m: how far the camera stands before the car's middle.

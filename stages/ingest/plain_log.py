@@ -62,7 +62,8 @@ class PlainLogConfig:
         rate_hz: of the frames, where neither a file of times nor EXIF tells theirs.
         start_s, end_s: span in seconds from the first frame; None goes to the end.
         max_frames: stop after this many frames.
-        max_side: longer side of the frames in pixels; larger ones are shrunk, None keeps them.
+        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
+            them.
         frames_per_second: keep at most this many frames per second; None keeps all.
         intrinsics: (fx, fy, cx, cy) in pixels of the images, pixel centres at +0.5; needed with TUM and KITTI trajectories.
         up: axis of the poses' world that points up. Boxes, map and lidar are in the same world, so only "z" goes with them.
@@ -198,7 +199,10 @@ def _pinhole_clip(clip: Clip, path: CameraPath, source: Source) -> Clip:
 def _table(
     source: Source, name: str, times: FrameTimes, kept: Sequence[int], position: str
 ) -> tuple[AnnotatedBoxes, Float64[np.ndarray, "T 4 4"], Bool[np.ndarray, " T"]]:
-    """Return the boxes of a table, and the vehicle's pose in the kept frames of which the table tells it."""
+    """Return the boxes of a table, and the vehicle's pose in the kept frames of which the table tells it.
+
+    Boxes in pixels are those of the 3D boxes, as for every log: the table's own would be of frames of another size.
+    """
     table, broken = read_tracks(source.files[name], f"{source.name}/{name}")
     count = len(times.seconds)
     if "frame" in table.column_names:
@@ -212,7 +216,7 @@ def _table(
         )
     is_ego = ego_rows(table)
     note = ("tracks.broken_lines", broken, "lines", f"of {name} with another number of fields than the header")
-    boxes = boxes_of_rows(table, np.flatnonzero(~is_ego), frame, position, {}, (note,))
+    boxes = replace(boxes_of_rows(table, np.flatnonzero(~is_ego), frame, position, {}, (note,)), boxes_px=None)
     poses, known = ego_poses_of_rows(table, np.flatnonzero(is_ego & (frame >= 0)), frame, count)
     return boxes, poses[kept], known[kept]
 

@@ -143,10 +143,10 @@ def test_images_are_freed_of_their_lens(tmp_path: Path) -> None:
     assert np.linalg.norm(seen + 0.5 - ideal) > 0.8  # the lens moved it
 
 
-def test_a_span_at_half_the_size_keeps_its_own_boxes_and_sweeps(tmp_path: Path) -> None:
+def test_a_span_at_half_the_size_keeps_its_own_boxes_and_sweeps_and_is_cut_to_sixteens(tmp_path: Path) -> None:
     clip, path, tracks, _, _, lidar, _ = ingest(made_scene(tmp_path / "scene", "waymo"), start_s=0.15, end_s=0.45, max_side=32)
-    assert clip.size == (32, 24)
-    assert np.allclose(path.intrinsics[:2], [[30, 0, 15.5], [0, 31, 12.5]])
+    assert clip.size == (32, 16)
+    assert np.allclose(path.intrinsics[:2], [[30, 0, 15.5], [0, 31, 12.5 - 4]])
     assert tracks.samples["frame"].to_pylist() == [0, 2]  # frames 2 and 4 of the scene
     assert np.allclose(lidar.times_s, [0, 0.1, 0.2])
 

@@ -51,12 +51,12 @@ def test_the_scene_comes_out_in_the_world_of_its_first_camera(tmp_path: Path) ->
         made_folder(tmp_path, scene), start_s=0.25, max_frames=4, max_side=62
     )
     assert clip.name == "0004"
-    assert (clip.size, clip.frames.array()[:, 0, 0, 0].tolist()) == ((62, 18), [24, 32, 40, 48])
+    assert (clip.size, clip.frames.array()[:, 0, 0, 0].tolist()) == ((48, 16), [24, 32, 40, 48])
     expected = cameras[3:7].copy()
     expected[:, :3, 3] -= origin
     assert np.allclose(path.world_from_camera, expected, atol=2e-6)
     scale = np.array([62 / WIDTH, 18 / HEIGHT])
-    assert np.allclose(path.intrinsics[[0, 1], [2, 2]], (P2[:2, 2] + 0.5) * scale)
+    assert np.allclose(path.intrinsics[[0, 1], [2, 2]], (P2[:2, 2] + 0.5) * scale - [7, 1])
     rows = [row for row in tracks.samples.to_pylist() if row["track_id"] == 1]
     assert [row["frame"] for row in rows] == [0, 1, 2, 3]
     car = scene.things[3].bottom[3:7] - origin

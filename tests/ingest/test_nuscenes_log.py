@@ -95,13 +95,13 @@ def ingest(path: Path, **settings: object) -> DrivingLog:
 def test_images_between_key_frames_have_their_own_poses_and_boxes_on_the_line_between(tmp_path: Path) -> None:
     scene = make_scene(tilt=0.03, origin=(900.0, -300.0, 12.0))
     clip, path, tracks, trajectory, _, lidar, _ = ingest(made_release(tmp_path, scene))
-    assert (clip.name, clip.size, len(clip.times_s)) == ("scene-0001", (160, 90), 31)
+    assert (clip.name, clip.size, len(clip.times_s)) == ("scene-0001", (160, 80), 31)
     assert np.allclose(clip.times_s, scene.times_s, atol=1e-6)
     expected = scene.world_from_ego @ EGO_FROM_CAMERA
     origin = expected[0, :3, 3].copy()
     expected[:, :3, 3] -= origin
     assert np.allclose(path.world_from_camera, expected, atol=1e-6)
-    assert np.allclose(path.intrinsics, np.array([[126.6, 0, 81.6], [0, 126.6, 49.1], [0, 0, 1]]))
+    assert np.allclose(path.intrinsics, np.array([[126.6, 0, 81.6], [0, 126.6, 49.1 - 5], [0, 0, 1]]))
     rows = tracks.samples.to_pylist()
     car = [row for row in rows if row["track_id"] == 1]
     assert [row["frame"] for row in car] == list(range(31))

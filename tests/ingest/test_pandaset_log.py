@@ -121,7 +121,7 @@ def test_a_scene_without_lidar_and_boxes_still_is_a_log(tmp_path: Path) -> None:
     for file in (*scene.glob("lidar/*"), scene / "cuboids.csv.gz"):
         file.unlink()
     _, path, tracks, trajectory, road_map, lidar, _ = ingest(scene, max_side=64)
-    assert (path.width, path.height, tracks.samples.num_rows, road_map.elements.num_rows, len(lidar.xyz)) == (64, 36, 0, 0, 0)
+    assert (path.width, path.height, tracks.samples.num_rows, road_map.elements.num_rows, len(lidar.xyz)) == (64, 32, 0, 0, 0)
     assert np.allclose(trajectory.world_from_ego[:, 2, 3], -2.07)
 
 

@@ -138,7 +138,7 @@ def test_a_column_of_frames_counts_all_images_also_in_a_part_of_them(tmp_path: P
     clip, _, tracks, _, _, lidar, _ = ingest(
         made_folder(tmp_path / "drive", table=table), start_s=0.25, max_frames=3, max_side=40
     )
-    assert clip.size == (40, 24)
+    assert clip.size == (32, 16)
     assert tracks.samples["frame"].to_pylist() == [0, 1, 2]
     assert np.allclose(tracks.samples["x"].to_numpy(), [row["x"] - camera(3)[0, 3] for row in table[2:5]])
     assert np.allclose(lidar.times_s, [TIMES_S[4] - TIMES_S[3]])
