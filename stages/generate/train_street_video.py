@@ -117,9 +117,10 @@ def train(
             f"there are {len(conditions)} conditions and {len(clips)} clips: give one clip for each conditions, in the same order"
         )
     settings = pin_machine(config)
-    examples = list(zip(conditions, clips, strict=True))
-    held_out = [number for number in range(len(examples)) if config.hold_out_every and (number + 1) % config.hold_out_every == 0]
-    training = [example for number, example in enumerate(examples) if number not in held_out]
+    names = list(dict.fromkeys(clip.name for clip in clips))
+    unseen = set(names[config.hold_out_every - 1 :: config.hold_out_every]) if config.hold_out_every else set()
+    training = [(told, clip) for told, clip in zip(conditions, clips, strict=True) if clip.name not in unseen]
+    held_out = [(told, clip) for told, clip in zip(conditions, clips, strict=True) if clip.name in unseen]
     recent: list[tuple[float, float]] = []
 
     def report(done: int, loss: float, of_prior: float) -> None:
@@ -150,7 +151,7 @@ def train(
             "diffusers": diffusers.__version__,
         },
     )
-    return model, _measure(model, [examples[number] for number in held_out], settings, losses, seed)
+    return model, _measure(model, held_out, settings, losses, seed)
 
 
 def _measure(

@@ -25,7 +25,8 @@ class TrainingSettings:
         drop_text: share of the windows whose words are kept from the network, so that it can do without.
         average: decay of the running mean of the weights, which is what is kept.
         checkpoint_every: steps between checkpoints.
-        hold_out_every: every so many-th example is measured and not trained on; 0 trains on all and measures none.
+        hold_out_every: clips of every so many-th name (one street has one name, from wherever it is filmed) are measured and
+            not trained on; 0 trains on all and measures none.
         held_out_frames: the first frames of a held out example, which are measured.
         sampling_steps: from noise to frames, where they are measured.
         device: "cpu", "cuda", "cuda:1", ..., or "auto" (CUDA where there is one).
@@ -33,7 +34,7 @@ class TrainingSettings:
         threads: of torch on the processor, which decide how sums are cut; 0 takes all.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 3000
+    steps: Annotated[int, Field(ge=1)] = 4000
     rate: Annotated[float, Field(gt=0)] = 8e-4
     batch: Annotated[int, Field(ge=1)] = 1
     window: Annotated[int, Field(ge=2)] = 8
@@ -43,7 +44,7 @@ class TrainingSettings:
     drop_text: Annotated[float, Field(ge=0, le=1)] = 0.1
     average: Annotated[float, Field(ge=0, lt=1)] = 0.995
     checkpoint_every: Annotated[int, Field(ge=1)] = 200
-    hold_out_every: Annotated[int, Field(ge=0)] = 20
+    hold_out_every: Annotated[int, Field(ge=0)] = 12
     held_out_frames: Annotated[int, Field(ge=1)] = 16
     sampling_steps: Annotated[int, Field(ge=1)] = 4
     device: str = "auto"
