@@ -5,7 +5,7 @@ regions, tied together by the tracked points (`box_smoothing`), lower edge on th
 from there to the middle of the footprint by half the object's extent along the viewing ray.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from schemas.tracks import TRACK_OBJECTS, TRACK_SAMPLES, Tracks
 from stages.contract import Progress, no_progress, stage
 from stages.label.box_smoothing import Similarities, frame_similarities, scale_links, smooth_edge, unbroken_stretches
 from stages.label.ground_contact import Contact, intersect_ground, steady_contact_rows
+from stages.label.hidden_feet import hidden_share
 from stages.label.object_appearance import class_and_size, colour_word
 from stages.label.outlines import Outlines, cut_outline, measure_outlines
 
@@ -68,11 +69,13 @@ def track_objects(
     progress: Progress = no_progress,
 ) -> Tracks:
     """Turn labelled regions into object tracks; positions are null where ground, pose or contact are missing."""
-    outlines = _one_thing_each(measure_outlines(clip, masks, point_tracks, config.painted_reach_px), clip, config)
+    regions, background = measure_outlines(clip, masks, point_tracks, config.painted_reach_px)
+    outlines = _one_thing_each(regions, clip, config)
+    behind = point_tracks.xy_px[background], point_tracks.visible[background]
     samples: list[dict] = []
     objects: list[dict] = []
     for done, outline in enumerate(outlines, start=1):
-        rows = _track_one(outline, clip, path, ground, config)
+        rows = _track_one(outline, behind, clip, path, ground, config)
         if rows:
             samples.extend(rows[0])
             objects.append(rows[1])
@@ -101,7 +104,12 @@ def _one_thing_each(outlines: list[Outlines], clip: Clip, config: ObjectTracksCo
 
 
 def _track_one(
-    outline: Outlines, clip: Clip, path: CameraPath, ground: GroundPlane, config: ObjectTracksConfig
+    outline: Outlines,
+    behind: tuple[np.ndarray, np.ndarray],
+    clip: Clip,
+    path: CameraPath,
+    ground: GroundPlane,
+    config: ObjectTracksConfig,
 ) -> tuple[list[dict], dict] | None:
     """Samples and object row of one region, or None where it has too little support."""
     seen = np.flatnonzero(outline.seen)
@@ -111,7 +119,12 @@ def _track_one(
     outline_sigma_px = config.outline_sigma_px * clip.size[0] / 960
     motion = frame_similarities(outline.xy_px, outline.point_visible)
     box, sigma = _smooth_box(outline, motion, outline_sigma_px)
-    placed = _place_on_ground(outline, box, sigma, path, ground, config)
+    hidden = hidden_share(box[seen], outline.frames[seen], *behind)
+    if np.isfinite(hidden):
+        hidden_px = hidden * (box[:, 3] - box[:, 1])
+        box[:, 3] += hidden_px
+        outline = replace(outline, edges=outline.edges + hidden_px[:, None] * [0, 0, 0, 1])
+    placed = _place_on_ground(outline, box, sigma, path, ground, config) if np.isfinite(hidden) else None
     if placed is not None and not _really_moves(placed, times_s, path, ground, outline.frames, config):
         return None
     size = class_and_size(box, placed, times_s, path, outline.frames)

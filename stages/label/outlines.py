@@ -10,6 +10,8 @@ from schemas.clips import Clip
 from schemas.motion import Masks, PointTracks
 from stages.label.region_masks import painted_reach
 
+LEAST_FRAMES = 8  # of a track of the background
+
 
 @dataclass(frozen=True)
 class Outlines:
@@ -39,8 +41,10 @@ class Outlines:
     point_visible: Bool[np.ndarray, "N F"]
 
 
-def measure_outlines(clip: Clip, masks: Masks, point_tracks: PointTracks, painted_reach_px: float) -> list[Outlines]:
-    """Measure all objects in one pass over frames and masks, in order of their label.
+def measure_outlines(
+    clip: Clip, masks: Masks, point_tracks: PointTracks, painted_reach_px: float
+) -> tuple[list[Outlines], np.ndarray]:
+    """Measure all objects in one pass over frames and masks, in order of their label; and which tracks `[N]` lie on none.
 
     Args:
         clip: frames.
@@ -67,7 +71,9 @@ def measure_outlines(clip: Clip, masks: Masks, point_tracks: PointTracks, painte
         frames = np.arange(min(measured[name]), max(measured[name]) + 1)
         outlines.append(_collect(name, frames, measured[name], track_label, point_tracks))
     assert all(outline.frames[-1] < frame_count for outline in outlines)
-    return outlines
+    seen = point_tracks.visible.sum(axis=1)
+    # what comes and goes is dragged along by an edge, or was never there
+    return outlines, (seen >= LEAST_FRAMES) & ((track_label > 0).sum(axis=1) <= 0.2 * seen)
 
 
 def _measure(
