@@ -6,16 +6,18 @@ most corners where they were; a camera that only turns moves them by K R K^-1, a
 Zisserman, Multiple View Geometry, 8.4); everything else is worth a reconstruction.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from schemas.media import Video
 from worldline.cameras import nearest_rotation
 
 WORKING_SIDE_PX = 640  # larger frames are reduced to this; all thresholds below are pixels at this size
 _CORNERS = 400
+_LOOKED_AT, _COMPARED = 12, 24  # frames whose texture is judged, and that are compared with the first
 _WINDOW, _LEVELS = (21, 21), 4
 
 
@@ -72,8 +74,14 @@ class Footage:
 def working_images(frames: Iterable[np.ndarray], size: tuple[int, int]) -> tuple[list[np.ndarray], float]:
     """Return grey images at the working size, and the factor from working pixels to full pixels."""
     factor = max(max(size) / WORKING_SIDE_PX, 1.0)  # small frames stay as they are
+    return [working_image(frame, size) for frame in frames], factor
+
+
+def working_image(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the grey image of an RGB frame at the working size."""
+    factor = max(max(size) / WORKING_SIDE_PX, 1.0)
     small = (max(1, round(size[0] / factor)), max(1, round(size[1] / factor)))
-    return [cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), small, interpolation=cv2.INTER_AREA) for f in frames], factor
+    return np.asarray(cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), small, interpolation=cv2.INTER_AREA))
 
 
 def find_corners(image: np.ndarray, strength: float) -> np.ndarray:
@@ -110,36 +118,42 @@ def track(first: np.ndarray, second: np.ndarray, corners: np.ndarray, guess: np.
     return there, found & returned & inside & same
 
 
-def pair_frames(images: list[np.ndarray], strength: float, on_frame: Callable[[int], None]) -> list[tuple[int, int, np.ndarray]]:
-    """Track every frame against an anchor frame before it.
+def pair_frames(
+    images: Iterable[np.ndarray], strength: float, on_frame: Callable[[int], None]
+) -> list[tuple[int, int, np.ndarray]]:
+    """Track every frame against an anchor frame before it; three images are held at a time.
 
     Returns:
         One `(anchor, frame, corners [N, 2, 2])` per frame after the first, where corners holds (anchor, frame) positions of the
         survivors in working pixels.
     """
     pairs: list[tuple[int, int, np.ndarray]] = []
-    anchor, corners = 0, find_corners(images[0], strength)
+    coming = iter(images)
+    anchor, anchor_image = 0, next(coming)
+    before = anchor_image
+    corners = find_corners(anchor_image, strength)
     guess, alive = corners.copy(), np.ones(len(corners), bool)
-    for index in range(1, len(images)):
+    for index, image in enumerate(coming, 1):
         on_frame(index)
         for attempt in range(2):
             if not len(corners):
                 break
-            guess, alive = track(images[anchor], images[index], corners, guess)
+            guess, alive = track(anchor_image, image, corners, guess)
             # a new anchor one frame back, once: where even that loses half, the scene is simply hard to track
             if alive.mean() >= 0.5 or anchor == index - 1 or attempt:
                 break
-            anchor, corners = index - 1, find_corners(images[index - 1], strength)
+            anchor, anchor_image, corners = index - 1, before, find_corners(before, strength)
             guess = corners.copy()
         pairs.append((anchor, index, np.stack([corners[alive], guess[alive]], axis=1)))
         if len(corners) < 8 and anchor != index:
-            anchor, corners = index, find_corners(images[index], strength)
+            anchor, anchor_image, corners = index, image, find_corners(image, strength)
             guess, alive = corners.copy(), np.ones(len(corners), bool)
+        before = image
     return pairs
 
 
-def is_static(images: list[np.ndarray], config: FootageConfig) -> bool:
-    """Whether most of the first image is still in place in most sampled frames, the last among them.
+def is_static(images: Sequence[np.ndarray], config: FootageConfig) -> bool:
+    """Whether most of the first image is still in place in most of some images spread over a clip, the last among them.
 
     Frames that differ are allowed in between (a bus passes before the tripod); a car that waits and then drives ends
     elsewhere and is not static.
@@ -148,8 +162,8 @@ def is_static(images: list[np.ndarray], config: FootageConfig) -> bool:
     if len(corners) < config.min_corners:
         return False
     in_place = []
-    for index in np.unique(np.linspace(1, len(images) - 1, 24).round().astype(int)):
-        there, alive = track(images[0], images[index], corners, corners)
+    for image in images[1:]:
+        there, alive = track(images[0], image, corners, corners)
         moved = np.linalg.norm(there - corners, axis=1)[alive]
         in_place.append(alive.mean() > 0.3 and np.median(moved) < config.static_px)
     return bool(in_place[-1]) and float(np.mean(in_place)) >= config.static_share
@@ -214,31 +228,39 @@ def find_rotation(
 
 
 def classify_footage(
-    frames: Iterable[np.ndarray],
+    frames: Video | Sequence[np.ndarray],
     size: tuple[int, int],
     intrinsics: np.ndarray,
     focal_known: bool,
     config: FootageConfig,
     on_frame: Callable[[int], None] = lambda index: None,
 ) -> Footage:
-    """Say what kind of camera motion `frames` (RGB, `[T]` of `[H, W, 3]`) show.
+    """Say what kind of camera motion `frames` (RGB, `[T]` of `[H, W, 3]`) show; a few of them are held at a time.
 
     Args:
-        frames: the clip.
+        frames: the clip, read twice.
         size: width and height in pixels.
         intrinsics: pinhole matrix, or a guess of it.
         focal_known: whether the focal length is calibrated; else a rotation estimates it.
         config: thresholds.
         on_frame: called with the index of the frame being looked at.
     """
-    images, factor = working_images(frames, size)
-    if len(images) < 2:
+    count = len(frames)
+    if count < 2:
         return Footage("failed")
-    sampled = np.unique(np.linspace(0, len(images) - 1, 12).round().astype(int))
-    if np.median([len(find_corners(images[i], config.corner_strength)) for i in sampled]) < config.min_corners:
+    looked_at, compared = spread(0, count - 1, _LOOKED_AT), [0, *spread(1, count - 1, _COMPARED)]
+    wanted = {*looked_at, *compared}
+    seen = {index: working_image(frame, size) for index, frame in enumerate(frames) if index in wanted}
+    if np.median([len(find_corners(seen[index], config.corner_strength)) for index in looked_at]) < config.min_corners:
         return Footage("textureless")
-    if is_static(images, config):
+    if is_static([seen[index] for index in compared], config):
         return Footage("static")
-    tracked = pair_frames(images, config.corner_strength, on_frame)
+    tracked = pair_frames((working_image(frame, size) for frame in frames), config.corner_strength, on_frame)
+    factor = max(max(size) / WORKING_SIDE_PX, 1.0)
     pairs = [FramePair(a, b, (c[:, 0] + 0.5) * factor, (c[:, 1] + 0.5) * factor) for a, b, c in tracked]
-    return find_rotation(pairs, len(images), intrinsics, focal_known, factor, config) or Footage("moving")
+    return find_rotation(pairs, count, intrinsics, focal_known, factor, config) or Footage("moving")
+
+
+def spread(first: int, last: int, number: int) -> list[int]:
+    """Return at most `number` indices spread evenly from `first` to `last`."""
+    return [int(index) for index in np.unique(np.linspace(first, last, number).round())]

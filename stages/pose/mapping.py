@@ -26,9 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from stages.pose.pairs import Pairs, alike_pairs, exhaustive_pairs, loop_pairs, pairs_around, sequential_pairs
+from stages.pose.pairs import Pairs, alike_pairs, exhaustive_pairs, loop_gap, loop_pairs, pairs_around, sequential_pairs
 from stages.pose.retrieval import image_signatures
-from stages.pose.windows import Piece, join_poses
+from stages.pose.window_model import adjust, judge_pairs, model_of_windows, verified_pairs
+from stages.pose.windows import Piece, join_poses, joint_between
 from worldline.cameras import invert_rigid, rigid
 
 _EXTRACT, _MATCH, _MAP = 35, 30, 35  # shares of the work, for progress
@@ -289,6 +290,8 @@ def global_options(pycolmap: Any, request: MapRequest, frames: range) -> Any:
         part.random_seed = request.seed
     # a few hundred long tracks per view fix the cameras; the others are triangulated afterwards. Twice as fast as all
     options.mapper.track_required_tracks_per_view = request.tracks_per_view
+    # COLMAP drops tracks of more than 100 views, and with them all that ties a camera that stood to where it went afterwards
+    options.mapper.track_max_num_views_per_track = len(frames)
     options.mapper.global_positioning.use_gpu = False
     adjustment = options.mapper.bundle_adjustment
     adjustment.ceres.use_gpu = False
@@ -384,45 +387,86 @@ def reconstruct(
 def reconstruct_windows(
     pycolmap: Any, folder: Path, database: Path, request: MapRequest, report: Callable[[float, str], None]
 ) -> tuple[Any, str]:
-    """Map a long clip window by window, join the windows, and adjust all; one window's points are held at a time.
+    """Map a long clip window by window, join the windows, and adjust all; one window's matches are held at a time.
 
     What the first window finds of the lens holds for those after it; the last adjustment refines it where it is not known.
+    """
+    pieces, hows = map_windows(pycolmap, folder, database, request, lambda done, note: report(0.8 * done, note))
+    if not pieces:
+        return None, "none"
+    report(0.8, f"joining {len(pieces)} windows")
+    joined = join_poses(pieces)
+    pairs = verified_pairs(pycolmap, folder / "colmap.db")
+    model, features = model_of_windows(pycolmap, folder / "colmap.db", pieces, joined, pairs)
+    report(0.85, f"adjusting {len(joined.frames)} frames of {len(joined.members)} windows")
+    adjust(pycolmap, model, request.calibrated)
+    report(0.95, "holding the path against the matches")
+    gap = loop_gap(request.frames, request.overlap)
+    agreement = judge_pairs(pycolmap, folder / "colmap.db", model, features, pairs, gap)
+    left_out = sorted(set(joined.frames.tolist()) - set(agreement.kept.tolist()))
+    for frame in left_out:
+        model.deregister_frame(model.image(frame + 1).frame_id)
+    mixed = "; ".join(sorted({hows[index] for index in joined.members}))
+    parts = [f"{mixed} in {len(request.windows)} windows, {len(joined.members)} of them joined and adjusted as one"]
+    if left_out:
+        parts.append(f"{len(left_out)} frames left out because matches contradict where they would lie")
+    if agreement.contradicted:
+        parts.append(f"{agreement.contradicted} of {agreement.returns} returns to the same place contradict the path")
+    return model, ", ".join(parts)
+
+
+def map_windows(
+    pycolmap: Any, folder: Path, database: Path, request: MapRequest, report: Callable[[float, str], None]
+) -> tuple[list[Piece], list[str]]:
+    """Map every window by itself, in order, and return those that could be mapped, and how.
+
+    Two neighbours that contradict each other on the frames that they share cannot both be right: the later one is mapped
+    incrementally, then the earlier one.
     """
     pieces: list[Piece] = []
     hows: list[str] = []
     count = len(request.windows)
-    for number, (start, stop) in enumerate(request.windows):
 
-        def of_window(done: float, note: str, number: int = number) -> None:
-            report(0.8 * (number + done) / count, f"window {number + 1}/{count}: {note}")
+    def solve(number: int, mapper: str) -> tuple[Piece, str] | None:
+        def of_window(done: float, note: str) -> None:
+            report((number + done) / count, f"window {number + 1}/{count}: {note}")
 
-        held = request if not pieces else dataclasses.replace(request, calibrated=True)
-        model, how = reconstruct(pycolmap, folder, database, held, range(start, stop), of_window)
+        held = dataclasses.replace(request, mapper=mapper, calibrated=request.calibrated or bool(pieces))
+        model, how = reconstruct(pycolmap, folder, database, held, range(*request.windows[number]), of_window)
         if model is None:
-            continue
+            return None
         arrays = arrays_of(model, request)
         if not pieces:
             for path in {folder / "colmap.db", database}:
                 hold_camera(pycolmap, path, arrays["camera_params"])
-        pieces.append(
-            Piece(
-                arrays["frames"],
-                arrays["world_from_camera"],
-                arrays["xyz"],
-                arrays["observation_frame"],
-                arrays["observation_feature"],
-                arrays["observation_point"],
-            )
-        )
-        hows.append(how)
-    if not pieces:
-        return None, "none"
-    report(0.8, f"joining {len(pieces)} windows")
-    frames, poses, members = join_poses(pieces)
-    report(0.85, f"adjusting {len(frames)} frames of {len(members)} windows")
-    model = adjust_all(pycolmap, folder, request, frames, poses)
-    mixed = "; ".join(sorted({hows[index] for index in members}))
-    return model, f"{mixed} in {count} windows, {len(members)} of them joined and adjusted as one"
+        return Piece(**{item.name: arrays[item.name] for item in dataclasses.fields(Piece)}), how
+
+    numbers: list[int] = []
+    for number in range(count):
+        found = solve(number, request.mapper)
+        if found is None:
+            continue
+        earlier = None
+        if request.mapper == "auto" and numbers and numbers[-1] == number - 1 and not fit(pieces[-1], found[0]):
+            again = solve(number, "incremental")
+            if again is not None and fit(pieces[-1], again[0]):
+                found = again
+            else:
+                earlier = solve(number - 1, "incremental")
+                if earlier is not None and (len(pieces) == 1 or fit(pieces[-2], earlier[0])):
+                    later = next((one for one in (found, again) if one is not None and fit(earlier[0], one[0])), None)
+                    if later is not None:
+                        found, (pieces[-1], hows[-1]) = later, earlier
+        pieces.append(found[0])
+        hows.append(found[1])
+        numbers.append(number)
+    return pieces, hows
+
+
+def fit(first: Piece, second: Piece) -> bool:
+    """Whether two windows agree on the frames that they share."""
+    joint = joint_between(first, second)
+    return joint is not None and joint.holds
 
 
 def hold_camera(pycolmap: Any, path: Path, params: np.ndarray) -> None:
@@ -453,21 +497,6 @@ def triangulate(pycolmap: Any, folder: Path, request: MapRequest, frames: np.nda
         return model
     output = str(_empty(folder / "triangulated"))
     return pycolmap.triangulate_points(model, str(folder / "colmap.db"), str(folder / "images"), output, True, options, False)
-
-
-def adjust_all(pycolmap: Any, folder: Path, request: MapRequest, frames: np.ndarray, world_from_camera: np.ndarray) -> Any:
-    """Triangulate all matches from given poses, and adjust poses, points and (where it is not known) the lens together."""
-    model = triangulate(pycolmap, folder, request, frames, world_from_camera)
-    adjustment = pycolmap.BundleAdjustmentOptions()
-    adjustment.print_summary = False
-    adjustment.refine_focal_length = adjustment.refine_extra_params = not request.calibrated
-    adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.HUBER
-    adjustment.ceres.auto_select_solver_type = True
-    adjustment.ceres.solver_options.num_threads = 1
-    adjustment.ceres.solver_options.max_num_iterations = 30
-    pycolmap.bundle_adjustment(model, adjustment)
-    model.update_point_3d_errors()
-    return model
 
 
 def arrays_of(model: Any, request: MapRequest) -> dict[str, np.ndarray]:

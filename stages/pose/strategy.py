@@ -63,8 +63,8 @@ class StrategyConfig:
     loop_neighbours: int = 3
     exhaustive_up_to: int = 80
     photo_neighbours: int = 20
-    window: int = 400
-    window_overlap: int = 60
+    window: int = 200
+    window_overlap: int = 50
 
 
 def measure_continuity(frames: Video, size: tuple[int, int], corner_strength: float) -> float:

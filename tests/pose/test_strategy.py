@@ -50,12 +50,12 @@ def test_what_is_asked_for_is_done_whatever_the_footage() -> None:
 
 def test_ten_thousand_frames_are_planned_without_reading_any() -> None:
     strategy = choose_strategy(10_000, 0.9, 8, StrategyConfig())
-    assert len(strategy.windows) == 30
-    assert max(stop - start for start, stop in strategy.windows) <= 400
+    assert len(strategy.windows) == 67
+    assert max(stop - start for start, stop in strategy.windows) <= 200
     near = len(sequential_pairs(10_000, 8))
     assert near < strategy.pairs < 3 * near  # the rest is room for loops
 
 
 def test_a_clip_that_fits_one_window_is_solved_at_once() -> None:
-    assert choose_strategy(400, 0.9, 8, StrategyConfig()).windows == ((0, 400),)
+    assert choose_strategy(200, 0.9, 8, StrategyConfig()).windows == ((0, 200),)
     assert choose_strategy(5000, 0.0, 8, StrategyConfig()).windows == ((0, 5000),)  # photos have no order to cut
