@@ -103,6 +103,7 @@ def adjust(pycolmap: Any, model: Any, calibrated: bool) -> None:
     options.ceres.auto_select_solver_type = True
     options.ceres.solver_options.num_threads = 1
     options.ceres.solver_options.max_num_iterations = 30
+    options.ceres.solver_options.function_tolerance = 1e-5  # as global mapping does; by default there is none
     pycolmap.bundle_adjustment(model, options)
     pycolmap.ObservationManager(model).filter_all_points3D(_MAX_ERROR_PX, 0.0)
     model.update_point_3d_errors()
