@@ -39,7 +39,7 @@ def measure(folder: Path, quick: bool) -> Sequence[Figure]:
     catalog = Catalog.open(folder / "home")
     version = catalog.dataset(outcome["dataset"])
     novel = sorted(role.rpartition("/")[0] for role in version.artifacts if role.endswith("/generated"))
-    load = {role: version.load(role) for role in ("clip", "path", "points", "tracks", "lidar")}
+    load: dict[str, Any] = {role: version.load(role) for role in ("clip", "path", "points", "tracks", "lidar")}
     settings = version.recipe["reconstruct"]["cousin"]
     with tempfile.TemporaryDirectory() as checkpoints:
         scene, metrics = fit_cousins(
@@ -47,12 +47,14 @@ def measure(folder: Path, quick: bool) -> Sequence[Figure]:
             make_config(CousinConfig, settings, "reconstruct.cousin"), checkpoints=Path(checkpoints), **told,
         )  # fmt: skip
     original = {row["name"]: row for row in metrics.figures.to_pylist()}
-    cousin = {row["name"]: row for row in version.load("fit_metrics").figures.to_pylist()}
+    fitted: Any = version.load("fit_metrics")
+    cousin = {row["name"]: row for row in fitted.figures.to_pylist()}
     errors: dict[str, list[float]] = {"original": [], "cousin": []}
     for name in novel:
-        path = version.load(f"{name}/path")
+        path: Any = version.load(f"{name}/path")
         _, depth = draw_path(scene, path, DrawPathConfig(), **told)
-        for arm, drawn in (("original", depth), ("cousin", version.load(f"{name}/depth"))):
+        with_cousins: Any = version.load(f"{name}/depth")
+        for arm, drawn in (("original", depth), ("cousin", with_cousins)):
             errors[arm] += [row["value"] for row in depth_figures(drawn, path, load["lidar"])]
     where = f"PandaSet 002, {len(load['clip'].frames)} frames of {load['clip'].size[0]}x{load['clip'].size[1]} px"
     print(f"built {', '.join(novel)} in {seconds:.0f} s", file=sys.stderr)

@@ -103,40 +103,49 @@ def plan(build: Build, log: Roles) -> dict[str, Roles]:
 
 
 def generate(build: Build, log: Roles, novel: dict[str, Roles], points: Handle, real: bool) -> None:
-    """Add conditions and generated frames to every novel trajectory, by the recipe's generator."""
+    """Add conditions and generated frames to every novel trajectory, by the recipe's generator.
+
+    The world model is told what a scene fitted to the recorded frames alone shows of a view, and what those frames show of it
+    when they are warped there: its work is to make one good picture of both.
+    """
     for roles in novel.values():
         roles["conditions"] = conditions_of(build, log, roles["trajectory"], roles["path"])
     generator = build.recipe["generator"]
-    if generator == "auto":
-        generator = "tuned" if real else "street_video"
     if generator == "controlled_video":
         for roles in novel.values():
             (roles["generated"],) = build.run("generate.controlled_video", conditions=roles["conditions"], path=roles["path"])
         return
+    tuned = generator == "tuned" or (generator == "auto" and real)
+    scene = recorded_scene(build, log, points, build.recipe["underfit"] if tuned else {})
     model = build.open_model("street_video")
-    if generator == "tuned" and novel:
-        model = tune(build, log, novel, points, model)
+    if tuned and novel:
+        model = tune(build, log, scene, model)
     for roles in novel.values():
-        (roles["generated"],) = build.run("generate.street_video", conditions=roles["conditions"], model=model)
-
-
-def tune(build: Build, log: Roles, novel: dict[str, Roles], points: Handle, model: Handle) -> Handle:
-    """Train the world model further to repair drawings of this log (ReconDreamer's recipe), and draw the novel views' priors.
-
-    An under-fitted scene is drawn along the recorded path, where the frames tell what each drawing should have been. Every
-    second frame was not fitted: those drawings look as a novel view's do.
-    """
-    scene, _ = build.run(
-        "reconstruct.cousin", build.recipe["underfit"], clip=log["clip"], path=log["path"], points=points,
-        tracks=log["tracks"], lidar=log["lidar"], novel_clips=[], novel_paths=[],
-    )  # fmt: skip
-    seen = conditions_of(build, log, log["trajectory"], log["path"], build.recipe["unseen"])
-    (drawn,) = build.run("generate.scene_prior", scene=scene, conditions=seen, novel_path=log["path"])
-    for roles in novel.values():
-        (roles["conditions"],) = build.run(
+        (roles["drawn_conditions"],) = build.run(
             "generate.scene_prior", scene=scene, conditions=roles["conditions"], novel_path=roles["path"]
         )
-    return build.run("generate.tune_street_video", model=model, conditions=[drawn], clips=[log["clip"]])[0]
+        (roles["generated"],) = build.run(
+            "generate.street_video", conditions=roles["conditions"], drawn=roles["drawn_conditions"], model=model
+        )
+
+
+def recorded_scene(build: Build, log: Roles, points: Handle, settings: dict[str, Any]) -> Handle:
+    """Return a scene fitted to the recorded frames alone."""
+    return build.run(
+        "reconstruct.cousin", settings, clip=log["clip"], path=log["path"], points=points, tracks=log["tracks"],
+        lidar=log["lidar"], novel_clips=[], novel_paths=[],
+    )[0]  # fmt: skip
+
+
+def tune(build: Build, log: Roles, scene: Handle, model: Handle) -> Handle:
+    """Train the world model further to repair drawings of this log (ReconDreamer's recipe).
+
+    An under-fitted scene is drawn along the recorded path, where the frames tell what each drawing should have been. Every
+    second frame was not fitted, and no frame is warped into its own view: what is told looks as a novel view's does.
+    """
+    seen = conditions_of(build, log, log["trajectory"], log["path"], build.recipe["unseen"])
+    (drawn,) = build.run("generate.scene_prior", scene=scene, conditions=seen, novel_path=log["path"])
+    return build.run("generate.tune_street_video", model=model, conditions=[seen], drawn=[drawn], clips=[log["clip"]])[0]
 
 
 def conditions_of(build: Build, log: Roles, trajectory: Handle, path: Handle, settings: dict[str, Any] | None = None) -> Handle:

@@ -54,12 +54,13 @@ def measure_frames(recorded: Clip, remade: Clip) -> float:
     pin=pin_machine,
 )
 def generate_street_video(
-    conditions: Conditions, model: Model, config: StreetVideoConfig, *, seed: int, progress: Progress
+    conditions: Conditions, drawn: Conditions, model: Model, config: StreetVideoConfig, *, seed: int, progress: Progress
 ) -> Clip:
     """Make the frames.
 
     Args:
-        conditions: of the view, both sides multiples of 16 pixels.
+        conditions: of the view, with recorded frames warped into it as prior; both sides multiples of 16 pixels.
+        drawn: the same with a drawing of a scene fitted to the recorded frames as prior.
         model: of role "street_video".
         config: how.
         seed: of the noise, which is drawn on the CPU: it means the same on every device.
@@ -78,13 +79,14 @@ def generate_street_video(
 
     if config.overlap >= config.window:
         raise WorldlineError(f"overlap is {config.overlap} frames: it must be less than window ({config.window} frames)")
-    check_size(conditions)
+    check_size(conditions, drawn)
     pinned = pin_machine(config)
     network = open_network(model).to(pinned.device)
     with torch_threads(pinned.threads):
         frames = sample_frames(
             network,
             conditions,
+            drawn,
             steps=config.steps,
             window=config.window,
             overlap=config.overlap,
@@ -107,6 +109,6 @@ def generate_street_video(
             "window": config.window,
             "overlap": config.overlap,
             "text": conditions.text,
-            "prior_source": conditions.prior_source,
+            "prior_sources": [drawn.prior_source, conditions.prior_source],
         },
     )

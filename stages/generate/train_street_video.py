@@ -1,8 +1,9 @@
 """Stage `generate.train_street_video`: train the world model on views whose true frames are known.
 
 The examples are conditions of trajectories that nobody drove and the frames that a procedural world shows along them: the
-model learns to repair what recorded frames, warped into a view, show of it, and to draw what the boxes and the lines of the
-road say. Some examples are held out, and both the model and its input are measured on them.
+model learns to make one picture of what a scene fitted to the recorded frames shows of a view and of those frames warped into
+it, and to draw what the boxes and the lines of the road say. Some examples are held out, and both the model and what it is
+told are measured on them.
 """
 
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ class TrainStreetVideoConfig(TrainingSettings):
 )
 def train_street_video(
     conditions: tuple[Conditions, ...],
+    drawn: tuple[Conditions, ...],
     clips: tuple[Clip, ...],
     config: TrainStreetVideoConfig,
     *,
@@ -74,7 +76,8 @@ def train_street_video(
     """Train a model of streets from nothing.
 
     Args:
-        conditions: of the examples' views.
+        conditions: of the examples' views, with recorded frames warped into them as prior.
+        drawn: the same with a drawing of a scene fitted to the recorded frames as prior, in the same order.
         clips: the true frames of the same views, in the same order.
         config: what is trained and how.
         seed: of the network's first weights and of all draws.
@@ -93,12 +96,13 @@ def train_street_video(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = StreetVideoNetwork(channels=config.channels, layers=config.layers)
-    return train(network, conditions, clips, config, seed, progress, checkpoints)
+    return train(network, conditions, drawn, clips, config, seed, progress, checkpoints)
 
 
 def train(
     network: "StreetVideoNetwork",
     conditions: Sequence[Conditions],
+    drawn: Sequence[Conditions],
     clips: Sequence[Clip],
     config: TrainingSettings,
     seed: int,
@@ -112,15 +116,17 @@ def train(
     from worldline.diffusion.network import ROLE, save_network
     from worldline.diffusion.training import train_network
 
-    if len(conditions) != len(clips):
+    if not len(conditions) == len(drawn) == len(clips):
         raise WorldlineError(
-            f"there are {len(conditions)} conditions and {len(clips)} clips: give one clip for each conditions, in the same order"
+            f"there are {len(conditions)} conditions, {len(drawn)} drawn ones and {len(clips)} clips: give one of each for every "
+            "example, in the same order"
         )
     settings = pin_machine(config)
     names = list(dict.fromkeys(clip.name for clip in clips))
     unseen = set(names[config.hold_out_every - 1 :: config.hold_out_every]) if config.hold_out_every else set()
-    training = [(told, clip) for told, clip in zip(conditions, clips, strict=True) if clip.name not in unseen]
-    held_out = [(told, clip) for told, clip in zip(conditions, clips, strict=True) if clip.name in unseen]
+    examples = list(zip(conditions, drawn, clips, strict=True))
+    training = [example for example in examples if example[2].name not in unseen]
+    held_out = [example for example in examples if example[2].name in unseen]
     recent: list[tuple[float, float]] = []
 
     def report(done: int, loss: float, of_prior: float) -> None:
@@ -136,7 +142,7 @@ def train(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         training={
             "examples": len(training),
-            "frames": sum(len(clip.times_s) for _, clip in training),
+            "frames": sum(len(clip.times_s) for *_, clip in training),
             "width_px": clips[0].size[0],
             "height_px": clips[0].size[1],
             "steps": settings.steps,
@@ -155,16 +161,20 @@ def train(
 
 
 def _measure(
-    model: Model, held_out: Sequence[tuple[Conditions, Clip]], settings: TrainingSettings, losses: np.ndarray, seed: int
+    model: Model,
+    held_out: Sequence[tuple[Conditions, Conditions, Clip]],
+    settings: TrainingSettings,
+    losses: np.ndarray,
+    seed: int,
 ) -> Metrics:
     """Measure the model as it was saved on examples that it has not seen, beside its input and its mean prediction."""
     from worldline.diffusion.devices import torch_threads
     from worldline.diffusion.network import open_network
-    from worldline.diffusion.sampling import draw_prior, sample_frames
+    from worldline.diffusion.sampling import draw_priors, sample_frames
 
     network = open_network(model).to(settings.device)
-    found = {name: Squares() for name in ("prior", "sample", "mean")}
-    for conditions, clip in held_out:
+    found = {name: Squares() for name in ("prior", "warped", "sample", "mean")}
+    for conditions, drawn, clip in held_out:
         frames = min(settings.held_out_frames, len(clip.times_s))
         truth = clip.frames.at(range(frames))
         places = {
@@ -172,12 +182,14 @@ def _measure(
             "hole_": conditions.known.at(range(frames)) == 0,
             "box_": conditions.boxes.at(range(frames)).any(axis=-1),
         }
-        found["prior"].add(draw_prior(conditions, frames), truth, places)
+        for name, own in zip(("prior", "warped"), draw_priors(conditions, drawn, frames), strict=True):
+            found[name].add(own, truth, places)
         for name, steps in (("mean", 1), ("sample", settings.sampling_steps)):
             with torch_threads(settings.threads):
                 made = sample_frames(
                     network,
                     conditions,
+                    drawn,
                     steps=steps,
                     window=settings.window,
                     overlap=settings.window // 2,
@@ -193,7 +205,8 @@ def _measure(
         ("street_video.prior_loss", float(np.mean(losses[-200:, 1])), "", f"of the filled prior, {last}"),
     ]
     says = {
-        "prior": "of the prior with its holes filled smoothly, which is the model's input",
+        "prior": "of the drawing of a scene fitted to the recorded frames, which is the model's input",
+        "warped": "of the recorded frames warped into the view, which are the model's other input",
         "mean": "of the model's prediction from noise in one step",
         "sample": f"of frames made in {settings.sampling_steps} steps",
     }

@@ -38,6 +38,7 @@ class TuneStreetVideoConfig(TrainingSettings):
 def tune_street_video(
     model: Model,
     conditions: tuple[Conditions, ...],
+    drawn: tuple[Conditions, ...],
     clips: tuple[Clip, ...],
     config: TuneStreetVideoConfig,
     *,
@@ -49,7 +50,8 @@ def tune_street_video(
 
     Args:
         model: where it starts.
-        conditions: of the examples' views.
+        conditions: of the examples' views, with recorded frames warped into them as prior: not those of the same time.
+        drawn: the same with a drawing of an under-fitted scene as prior, in the same order.
         clips: the true frames of the same views, in the same order.
         config: how it is trained.
         seed: of all draws.
@@ -61,5 +63,5 @@ def tune_street_video(
     """
     from worldline.diffusion.network import open_network
 
-    tuned, metrics = train(open_network(model), conditions, clips, config, seed, progress, checkpoints)
+    tuned, metrics = train(open_network(model), conditions, drawn, clips, config, seed, progress, checkpoints)
     return Model(**{**vars(tuned), "training": {**tuned.training, "started_from": model.training}}), metrics

@@ -68,7 +68,7 @@ class CousinConfig(DriveSettings):
     gaussians_per_agent: Annotated[int, Field(ge=1)] = 300
     minimum_travel_m: NonNegativeFloat = 1.0
     batch: Annotated[int, Field(ge=1)] = 2
-    steps: Annotated[int, Field(ge=1)] = 900
+    steps: Annotated[int, Field(ge=1)] = 600
     depth_weight: NonNegativeFloat = 0.1
     pairing: bool = True
     novel_weight: NonNegativeFloat = 1.0

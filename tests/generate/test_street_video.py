@@ -11,6 +11,7 @@ from schemas.artifact import Files
 from schemas.codec import content_digest
 from schemas.driving import Conditions
 from schemas.errors import WorldlineError
+from schemas.media import Video
 from schemas.models import Model
 from stages.contract import no_progress
 from stages.generate.street_video import StreetVideoConfig, generate_street_video
@@ -18,7 +19,7 @@ from stages.generate.train_street_video import TrainStreetVideoConfig, train_str
 from stages.generate.tune_street_video import TuneStreetVideoConfig, tune_street_video
 from tests.generate.small_streets import slide
 from worldline.diffusion.network import StreetVideoNetwork, open_network, save_network
-from worldline.diffusion.sampling import draw_prior
+from worldline.diffusion.sampling import draw_priors
 
 SMALL = TrainStreetVideoConfig(
     channels=(32, 32, 32), steps=4, window=4, crop_width=48, crop_height=32, hold_out_every=0, threads=1, dtype="float32"
@@ -41,11 +42,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def train(folder: Path, config: TrainStreetVideoConfig, progress=no_progress) -> Model:
     views, clips = zip(*(slide(seed) for seed in range(2)), strict=True)
-    return train_street_video(views, clips, config, seed=3, progress=progress, checkpoints=folder)[0]
+    return train_street_video(views, views, clips, config, seed=3, progress=progress, checkpoints=folder)[0]
 
 
 def make(conditions: Conditions, model: Model, config: StreetVideoConfig = MAKE, seed: int = 0) -> np.ndarray:
-    clip = generate_street_video(conditions, model, config, seed=seed, progress=no_progress)
+    clip = generate_street_video(conditions, conditions, model, config, seed=seed, progress=no_progress)
     return clip.frames.array().astype(int)
 
 
@@ -54,7 +55,19 @@ def test_an_untrained_model_returns_the_prior_where_something_is_known(untrained
     known = conditions.known.array() > 0
     difference = np.abs(make(conditions, untrained) - conditions.prior.array())
     assert difference[known].max() <= 1
-    assert np.abs(make(conditions, untrained) - draw_prior(conditions, 6)).max() <= 1
+    assert np.abs(make(conditions, untrained) - draw_priors(conditions, conditions, 6)[0]).max() <= 1
+
+
+def test_an_untrained_model_returns_the_mean_of_what_is_drawn_and_what_is_warped(untrained):
+    conditions, _ = slide()
+    brighter = np.minimum(conditions.prior.array().astype(int) + 20, 255).astype(np.uint8)
+    everywhere = Video.from_array(np.full(conditions.known.shape, 255, np.uint16))
+    drawn = dataclasses.replace(conditions, prior=Video.from_array(brighter), known=everywhere)
+    made = generate_street_video(conditions, drawn, untrained, MAKE, seed=5, progress=no_progress).frames.array().astype(int)
+    seen = conditions.known.array() > 0
+    between = (brighter.astype(int) + conditions.prior.array()) / 2
+    assert np.abs(made - between)[seen].max() <= 1
+    assert np.abs(made - brighter)[~seen].max(initial=0) <= 1
 
 
 def test_a_clip_made_twice_with_one_seed_is_the_same_and_with_another_it_is_not(trained):
@@ -70,7 +83,7 @@ def test_a_model_of_any_window_makes_clips_of_any_length(trained):
 
 def test_the_clip_says_what_made_it(trained):
     conditions, _ = slide()
-    clip = generate_street_video(conditions, trained, MAKE, seed=5, progress=no_progress)
+    clip = generate_street_video(conditions, conditions, trained, MAKE, seed=5, progress=no_progress)
     assert clip.provenance["model"] == content_digest(trained)
     assert clip.provenance["seed"] == 5
     assert clip.provenance["text"] == conditions.text
@@ -104,20 +117,20 @@ def test_an_interrupted_training_ends_in_the_same_bytes(trained, tmp_path):
 def test_training_learns_what_the_prior_lacks(tmp_path):
     views, clips = zip(*(slide(seed) for seed in range(2)), strict=True)
     config = dataclasses.replace(SMALL, steps=80, rate=3e-3, hold_out_every=0, drop_text=0.0)
-    model, _ = train_street_video(views, clips, config, seed=0, progress=no_progress, checkpoints=tmp_path)
+    model, _ = train_street_video(views, views, clips, config, seed=0, progress=no_progress, checkpoints=tmp_path)
     truth = clips[0].frames.array().astype(int)
     box = views[0].boxes.array().any(axis=-1)
-    made, prior = make(views[0], model), draw_prior(views[0], 6).astype(int)
+    made, prior = make(views[0], model), draw_priors(views[0], views[0], 6)[0].astype(int)
     assert np.square(made - truth)[box].mean() < np.square(prior - truth)[box].mean() / 4
 
 
 def test_all_views_of_a_held_out_street_are_measured_beside_the_models_input(tmp_path):
     views, clips = zip(*(slide(seed) for seed in (0, 1, 1)), strict=True)
     config = dataclasses.replace(SMALL, steps=1, hold_out_every=2, held_out_frames=5)
-    model, metrics = train_street_video(views, clips, config, seed=0, progress=no_progress, checkpoints=tmp_path)
+    model, metrics = train_street_video(views, views, clips, config, seed=0, progress=no_progress, checkpoints=tmp_path)
     figures = metrics.facts()
     assert model.training["examples"] == 1
-    error = (draw_prior(views[1], 5).astype(float) - clips[1].frames.array()[:5]) / 255
+    error = (draw_priors(views[1], views[1], 5)[0].astype(float) - clips[1].frames.array()[:5]) / 255
     assert figures["street_video.prior_psnr_db"] == pytest.approx(-10 * np.log10(np.square(error).mean()))
     assert {"street_video.sample_psnr_db", "street_video.mean_hole_psnr_db", "street_video.sample_box_psnr_db"} <= set(figures)
 
@@ -125,7 +138,9 @@ def test_all_views_of_a_held_out_street_are_measured_beside_the_models_input(tmp
 def test_tuning_starts_from_the_given_model_and_says_so(trained, tmp_path):
     conditions, clip = slide(7)
     config = TuneStreetVideoConfig(steps=2, rate=1e-9, window=4, crop_width=48, crop_height=32, threads=1, dtype="float32")
-    tuned, _ = tune_street_video(trained, (conditions,), (clip,), config, seed=0, progress=no_progress, checkpoints=tmp_path)
+    tuned, _ = tune_street_video(
+        trained, (conditions,), (conditions,), (clip,), config, seed=0, progress=no_progress, checkpoints=tmp_path
+    )
     assert tuned.training["started_from"] == trained.training
     for before, after in zip(open_network(trained).parameters(), open_network(tuned).parameters(), strict=True):
         assert torch.allclose(before, after, atol=1e-4)
@@ -158,4 +173,4 @@ def test_sides_that_are_no_multiples_of_16_are_refused(trained):
 def test_a_clip_of_another_size_than_its_conditions_is_refused(tmp_path):
     (conditions, _), (_, clip) = slide(), slide(width=64)
     with pytest.raises(WorldlineError, match=r"slide 0 has 6 frames of 64 x 32 px and its conditions 6 of 48 x 32 px"):
-        train_street_video((conditions,), (clip,), SMALL, seed=0, progress=no_progress, checkpoints=tmp_path)
+        train_street_video((conditions,), (conditions,), (clip,), SMALL, seed=0, progress=no_progress, checkpoints=tmp_path)

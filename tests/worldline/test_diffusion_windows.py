@@ -37,14 +37,14 @@ def test_a_view_of_which_nothing_is_known_becomes_grey():
 
 def test_a_mirrored_window_mirrored_again_is_the_same():
     conditions, clip = slide()
-    window = read_window(conditions, range(4), clip)
+    window = read_window(conditions, conditions, range(4), clip)
     for before, after in zip(window, mirror(mirror(window)), strict=True):
         assert np.array_equal(before, after)
 
 
 def test_the_mirror_exchanges_left_and_right():
     conditions, clip = slide()
-    window = read_window(conditions, range(4), clip)
+    window = read_window(conditions, conditions, range(4), clip)
     mirrored = mirror(window)
     assert mirrored.text == "the ego vehicle changes to the right lane"
     assert np.array_equal(mirrored.offset_m, window.offset_m * [1, -1])
@@ -54,7 +54,7 @@ def test_the_mirror_exchanges_left_and_right():
 
 def test_a_crop_knows_where_in_the_frame_it_lies():
     conditions, clip = slide()
-    window = read_window(conditions, range(4), clip)
+    window = read_window(conditions, conditions, range(4), clip)
     part = crop(window, 16, 16, np.random.default_rng(0))
     left, top = np.flatnonzero(window.columns == part.columns[0])[0], np.flatnonzero(window.rows == part.rows[0])[0]
     assert np.array_equal(part.target, window.target[:, top : top + 16, left : left + 16])
@@ -63,12 +63,12 @@ def test_a_crop_knows_where_in_the_frame_it_lies():
 
 def test_a_worse_prior_never_touches_the_truth_and_lost_patches_are_marked():
     conditions, clip = slide()
-    window = read_window(conditions, range(4), clip)
+    window = read_window(conditions, conditions, range(4), clip)
     worse = [degrade(window, np.random.default_rng(seed)) for seed in range(40)]
     assert all(np.array_equal(item.target, window.target) for item in worse)
-    assert all(not item.prior[item.known == 0].any() for item in worse)
-    assert sum(np.array_equal(item.prior, window.prior) for item in worse) > 10
-    assert any(item.known.sum() < window.known.sum() for item in worse)
+    assert all(not item.warped[item.warped_known == 0].any() for item in worse)
+    assert sum(np.array_equal(item.warped, window.warped) for item in worse) > 10
+    assert any(item.warped_known.sum() < window.warped_known.sum() for item in worse)
 
 
 def test_words_are_numbered_the_same_everywhere_and_padded():
@@ -81,7 +81,7 @@ def test_words_are_numbered_the_same_everywhere_and_padded():
 
 def test_the_network_is_told_the_prior_in_the_first_three_planes():
     conditions, _ = slide()
-    inputs = to_inputs([read_window(conditions, range(4))])
+    inputs = to_inputs([read_window(conditions, conditions, range(4))])
     known = torch.from_numpy(conditions.known.array()[:4].astype(np.int64)) > 0
     prior = torch.from_numpy(conditions.prior.array()[:4]).float() / 127.5 - 1
     assert torch.allclose(inputs.planes[0, :, :3].permute(0, 2, 3, 1)[known], prior[known])

@@ -1,7 +1,8 @@
 """The network: the spatio-temporal UNet of Stable Video Diffusion, small, over patches of pixels instead of a latent space.
 
-It is told the noisy difference between the frames and the filled prior, and predicts the clean difference. Its last layer
-starts at zero: before training the frames are the prior.
+It is told the noisy difference between the frames and the filled prior, and predicts the clean difference: a share of the
+difference between warped frames and prior, pixel by pixel, and a correction. Its last layer starts at zero: before training
+the frames are the mean of the two.
 """
 
 import json
@@ -18,7 +19,7 @@ from torch.nn import functional
 from schemas.artifact import Files
 from schemas.errors import WorldlineError
 from schemas.models import Model
-from worldline.diffusion.windows import PLANES, Inputs
+from worldline.diffusion.windows import PLANES, PRIOR, WARPED, Inputs
 
 ROLE = "street_video"
 # Differences are learnt enlarged: in [-1, 1] their spread is about 0.15, and the noise that covers them is of spread 1.
@@ -44,7 +45,7 @@ class StreetVideoNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         super().__init__()
         self.unet: Any = UNetSpatioTemporalConditionModel(
             in_channels=(3 + PLANES) * _PATCH**2,
-            out_channels=3 * _PATCH**2,
+            out_channels=4 * _PATCH**2,
             block_out_channels=tuple(channels),
             layers_per_block=layers,
             down_block_types=("DownBlockSpatioTemporal",) * len(channels),
@@ -73,7 +74,9 @@ class StreetVideoNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         patches = functional.pixel_unshuffle(torch.cat([noisy, inputs.planes], dim=2), _PATCH)
         tokens = torch.cat([self.words(inputs.words), self.pieces(inputs.first_frame).flatten(2).transpose(1, 2)], dim=1)
         found = self.unet(patches, level * _LEVEL_SCALE, tokens, added_time_ids=inputs.offset_m * _CENTIMETRES).sample
-        return functional.pixel_shuffle(found, _PATCH).float()
+        correction, share = functional.pixel_shuffle(found, _PATCH).float().split((3, 1), dim=2)
+        apart = inputs.planes[:, :, WARPED] - inputs.planes[:, :, PRIOR]
+        return correction + DIFFERENCE_GAIN * share.sigmoid() * apart
 
 
 def save_network(network: StreetVideoNetwork, folder: Path) -> Files:

@@ -12,12 +12,13 @@ from torch import Tensor
 from schemas.driving import Conditions
 from worldline.diffusion.devices import autocast
 from worldline.diffusion.network import DIFFERENCE_GAIN, StreetVideoNetwork
-from worldline.diffusion.windows import Inputs, read_window, to_inputs
+from worldline.diffusion.windows import PRIOR, WARPED, Inputs, read_window, to_inputs
 
 
 def sample_frames(
     network: StreetVideoNetwork,
     conditions: Conditions,
+    drawn: Conditions,
     *,
     steps: int,
     window: int,
@@ -36,7 +37,8 @@ def sample_frames(
 
     Args:
         network: on `device`.
-        conditions: of the view.
+        conditions: of the view, with recorded frames warped into it as prior.
+        drawn: the same with a scene's drawing as prior; the conditions themselves where there is none.
         steps: from noise to frames; one gives the mean of what the network holds possible.
         window: frames that the network sees at once.
         overlap: frames that two windows share.
@@ -49,7 +51,7 @@ def sample_frames(
     count = min(len(conditions.times_s), frames or len(conditions.times_s))
     starts = window_starts(count, window, overlap)
     window = min(window, count)
-    parts = [to_inputs([read_window(conditions, range(start, start + window))]) for start in starts]
+    parts = [to_inputs([read_window(conditions, drawn, range(start, start + window))]) for start in starts]
     filled = _joined(parts, starts, count)
     noise = torch.randn(filled.shape, generator=torch.Generator().manual_seed(seed))
     with torch.inference_mode():
@@ -57,9 +59,12 @@ def sample_frames(
     return _to_frames(filled + difference / DIFFERENCE_GAIN)
 
 
-def draw_prior(conditions: Conditions, frames: int) -> UInt8[np.ndarray, "T H W 3"]:
-    """Return the first frames of the prior with its holes filled, as the network is given them."""
-    return _to_frames(to_inputs([read_window(conditions, range(frames))]).planes[0, :, :3])
+def draw_priors(
+    conditions: Conditions, drawn: Conditions, frames: int
+) -> tuple[UInt8[np.ndarray, "T H W 3"], UInt8[np.ndarray, "T H W 3"]]:
+    """Return the first frames of the filled prior and of the warped frames, as the network is given them."""
+    planes = to_inputs([read_window(conditions, drawn, range(frames))]).planes[0]
+    return _to_frames(planes[:, PRIOR]), _to_frames(planes[:, WARPED])
 
 
 def denoise(
@@ -103,9 +108,9 @@ def window_starts(count: int, window: int, overlap: int) -> list[int]:
 
 
 def _joined(parts: list[Inputs], starts: list[int], count: int) -> Float[Tensor, "T 3 H W"]:
-    filled = torch.zeros(count, *parts[0].planes.shape[2:])[:, :3]
+    filled = torch.zeros(count, *parts[0].planes.shape[2:])[:, PRIOR]
     for start, inputs in zip(starts, parts, strict=True):
-        filled[start : start + inputs.planes.shape[1]] = inputs.planes[0, :, :3]
+        filled[start : start + inputs.planes.shape[1]] = inputs.planes[0, :, PRIOR]
     return filled
 
 

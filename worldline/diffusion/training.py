@@ -23,19 +23,31 @@ from schemas.errors import WorldlineError
 from worldline.diffusion.devices import autocast, torch_threads
 from worldline.diffusion.network import DIFFERENCE_GAIN, StreetVideoNetwork
 from worldline.diffusion.settings import TrainingSettings
-from worldline.diffusion.windows import Inputs, Window, check_size, crop, degrade, mirror, read_window, to_inputs, to_targets
+from worldline.diffusion.windows import (
+    BOXES,
+    PRIOR,
+    Inputs,
+    Window,
+    check_size,
+    crop,
+    degrade,
+    mirror,
+    read_window,
+    to_inputs,
+    to_targets,
+)
 
+Example = tuple[Conditions, Conditions, Clip]  # with warped frames as prior, with a scene's drawing as prior, and the truth
 _CHECKPOINT = "training.safetensors"
 _BOX_WEIGHT, _HOLE_WEIGHT, _EDGE_WEIGHT = 1.0, 2.0, 0.25
-# Of a difference, in [-1, 1]: below it the loss is square, above it straight. Under a loss that is straight from the start
-# the prior itself is the best guess wherever it is blurred but not biased, and 300 steps changed nothing.
+# Of a difference, in [-1, 1]: below it the loss is square, as the figure by which frames are measured is, above it straight.
 _SMALL = 0.2
 _WARM_UP = 50  # steps
 
 
 def train_network(
     network: StreetVideoNetwork,
-    examples: Sequence[tuple[Conditions, Clip]],
+    examples: Sequence[Example],
     settings: TrainingSettings,
     *,
     seed: int,
@@ -46,7 +58,7 @@ def train_network(
 
     Args:
         network: as it starts; on return it is on the CPU, ready to be asked.
-        examples: conditions of views and the clips that are to be made of them.
+        examples: conditions of views, warped and drawn, and the clips that are to be made of them.
         settings: with device, dtype and threads resolved.
         seed: of all randomness but the network's own start.
         checkpoints: folder to continue from and to leave checkpoints in.
@@ -60,8 +72,8 @@ def train_network(
     """
     if not examples:
         raise WorldlineError("there is nothing to train on: give at least one clip with its conditions that is not held out")
-    for conditions, clip in examples:
-        check_size(conditions, clip)
+    for conditions, drawn, clip in examples:
+        check_size(conditions, drawn, clip)
     with torch_threads(settings.threads):
         network.to(settings.device).train()
         optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=1e-2)
@@ -87,7 +99,7 @@ def train_network(
 def _step(
     network: StreetVideoNetwork,
     optimizer: torch.optim.Optimizer,
-    examples: Sequence[tuple[Conditions, Clip]],
+    examples: Sequence[Example],
     settings: TrainingSettings,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
@@ -99,7 +111,7 @@ def _step(
     noise = torch.from_numpy(rng.standard_normal(targets.shape, dtype=np.float32))
     inputs = inputs.to(settings.device)
     targets, level, noise = (item.to(settings.device) for item in (targets, level, noise))
-    filled = inputs.planes[:, :, :3]
+    filled = inputs.planes[:, :, PRIOR]
     spread = level[:, None, None, None, None]
     noisy = (1 - spread) * (targets - filled) * DIFFERENCE_GAIN + spread * noise
     with autocast(settings.device, settings.dtype):
@@ -112,12 +124,12 @@ def _step(
     return float(loss.detach()), float(_loss(filled, targets, inputs))
 
 
-def draw_window(examples: Sequence[tuple[Conditions, Clip]], settings: TrainingSettings, rng: np.random.Generator) -> Window:
-    """Return a random window of the examples: cropped, mirrored half of the time, its prior made worse half of the time."""
-    conditions, clip = examples[int(rng.integers(len(examples)))]
+def draw_window(examples: Sequence[Example], settings: TrainingSettings, rng: np.random.Generator) -> Window:
+    """Return a random window of the examples: cropped, mirrored or not, its warped frames made worse or not."""
+    conditions, drawn, clip = examples[int(rng.integers(len(examples)))]
     length = min(settings.window, len(clip.times_s))
     first = int(rng.integers(len(clip.times_s) - length + 1))
-    window = read_window(conditions, range(first, first + length), clip)
+    window = read_window(conditions, drawn, range(first, first + length), clip)
     window = degrade(crop(window, settings.crop_width, settings.crop_height, rng), rng)
     if rng.random() < 0.5:
         window = mirror(window)
@@ -126,7 +138,7 @@ def draw_window(examples: Sequence[tuple[Conditions, Clip]], settings: TrainingS
 
 def _loss(frames: Float[Tensor, "B F 3 H W"], targets: Float[Tensor, "B F 3 H W"], inputs: Inputs) -> Float[Tensor, ""]:
     """Return how far frames are from the truth: pixels, weighted where boxes and holes are, and their edges."""
-    known, boxes = inputs.planes[:, :, 3:4], inputs.planes[:, :, 4:7].amax(2, keepdim=True)
+    known, boxes = inputs.planes[:, :, 7:8], inputs.planes[:, :, BOXES].amax(2, keepdim=True)
     weight = 1 + _BOX_WEIGHT * (boxes > 0) + _HOLE_WEIGHT * (1 - known)
     error = frames - targets
     edges = sum(_robust(error.diff(dim=axis)).mean() for axis in (-1, -2))

@@ -262,7 +262,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap_scenes(
-    values: Float[np.ndarray, "S K"], figure: Callable[[np.ndarray], float], *, samples: int = 10_000, seed: int = 0
+    values: Float[np.ndarray, "S K"], figure: Callable[[np.ndarray], np.ndarray | float], *, samples: int = 10_000, seed: int = 0
 ) -> Interval:
     """Return a figure of several methods' means over scenes, with its 95 % interval paired by scene.
 
