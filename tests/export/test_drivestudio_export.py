@@ -23,6 +23,7 @@ from stages.contract import no_progress
 from stages.ingest.drivestudio import DrivestudioConfig, ingest_drivestudio
 from stages.ingest.driving_log import DrivingLog
 from stages.ingest.log_source import describe_driving_log
+from stages.ingest.nuscenes_log import NuscenesLogConfig, ingest_nuscenes_log
 
 FRAMES, WIDTH, HEIGHT = 8, 64, 48
 TIMES_S = np.cumsum([0.0, 0.1, 0.1, 0.12, 0.1, 0.1, 0.08, 0.1])
@@ -233,6 +234,25 @@ def test_nuscenes_tables_hold_the_trajectory_that_nobody_drove(published: Catalo
         assert np.allclose(found, path_of(egos(2.0)).world_from_camera[frame], atol=1e-9)
     boxes = [row for row in tables["sample_annotation"] if row["sample_token"] in samples]
     assert len(boxes) == 2 * 3 - 1  # key frames at 0 and 0.5 s; the pedestrian is not there at first
+
+
+def test_nuscenes_tables_come_back_as_a_driving_log(published: Catalog, tmp_path: Path) -> None:
+    write(published, "nuscenes", tmp_path / "out")
+    stage, source, given = describe_driving_log(tmp_path / "out", part="left")
+    assert (stage, given["scene"]) == ("ingest.nuscenes_log", "left")
+    clip, path, tracks, *_ = ingest_nuscenes_log(source, NuscenesLogConfig(**given), seed=0, progress=no_progress)
+    last = 6  # images more than 60 ms after the last key frame, at 0.5 s, are beyond what is annotated
+    assert np.allclose(clip.times_s, TIMES_S[:last], atol=1e-6)
+    ego = egos(2.0)
+    expected = path_of(ego).world_from_camera[:last]
+    shift = expected[0, :3, 3].copy()
+    expected[:, :3, 3] -= shift
+    assert np.allclose(path.world_from_camera, expected, atol=1e-9)
+    truck = [row for row in tracks.samples.to_pylist() if row["length"] == 8.0]
+    assert [row["frame"] for row in truck] == list(range(last))
+    true = [row for row in made_tracks().samples.to_pylist() if row["track_id"] == 1 and row["frame"] < last]
+    for mine, own in zip(truck, true, strict=True):
+        assert np.allclose([mine[axis] for axis in "xyz"], np.array([own[axis] for axis in "xyz"]) - shift, atol=1e-5)
 
 
 def as_matrix(row: dict[str, Any]) -> np.ndarray:

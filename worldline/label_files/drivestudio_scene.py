@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from schemas.driving import LidarSweeps, RoadMap
@@ -128,11 +129,14 @@ def _write_lidar(
     own: dict[int, int] = {}
     for sweep in np.argsort(-np.abs(times_s[nearest_frame] - lidar.times_s), kind="stable"):  # of several, the nearest stays
         own[int(nearest_frame[sweep])] = int(sweep)
+    still: dict[int, np.ndarray] = {}  # by sweep, and which of its points are in no box
     for place, pose in enumerate(poses):
         sweep = own.get(place, int(np.abs(lidar.times_s - times_s[place]).argmin()))
         points = lidar.xyz[lidar.sweep == sweep].astype(np.float64)
         if place not in own and boxes is not None:
-            points = points[~_in_boxes(points, boxes, int(frames[nearest_frame[sweep]]))]
+            if sweep not in still:
+                still[sweep] = ~_in_boxes(points, boxes, int(frames[nearest_frame[sweep]]))
+            points = points[still[sweep]]
         rows = np.zeros((len(points), _COLUMNS), np.float32)
         from_world = invert_rigid(pose)
         rows[:, 0:3] = from_world[:3, :3] @ lidar.origins[sweep] + from_world[:3, 3]
@@ -145,9 +149,14 @@ def _write_lidar(
 def _in_boxes(points: Float64[np.ndarray, "N 3"], boxes: Boxes, frame: int) -> np.ndarray:
     """Return which points lie in a box of a frame, or close to it."""
     inside = np.zeros(len(points), bool)
+    if not len(points):
+        return inside
+    tree = cKDTree(points)
     for row in np.flatnonzero(boxes.frame == frame):
-        local = points - boxes.centre[row]
+        half = boxes.size[row] / 2 + _MARGIN_M
+        near = np.array(tree.query_ball_point(boxes.centre[row], float(np.linalg.norm(half))), np.int64)
+        local = points[near] - boxes.centre[row]
         cos, sin = np.cos(boxes.yaw_rad[row]), np.sin(boxes.yaw_rad[row])
         turned = np.stack([cos * local[:, 0] + sin * local[:, 1], cos * local[:, 1] - sin * local[:, 0], local[:, 2]], -1)
-        inside |= (np.abs(turned) <= boxes.size[row] / 2 + _MARGIN_M).all(1)
+        inside[near[(np.abs(turned) <= half).all(1)]] = True
     return inside
