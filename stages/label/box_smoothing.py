@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-LINK_GAPS = (1, 5, 15)  # frames
+LINK_SECONDS = (0.5, 1.5)  # beside the step from each frame to the next
 LEAST_LOG_SCALE = 0.004  # of the best link: what turning, and depth within the object, make of its scale
 UNKNOWN_LOG_SCALE = 0.2  # of a step without enough tracks
 
@@ -95,8 +95,13 @@ class ScaleLinks:
     sigma: Float64[np.ndarray, " L"]
 
 
-def scale_links(xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"]) -> ScaleLinks:
-    """Fit the change of scale between frames 1, 5 and 15 apart to the tracks that both see.
+def link_frames(seconds: float, step_s: float) -> int:
+    """Return how many frames of `step_s` seconds are nearest to a time, at least one."""
+    return max(1, round(seconds / step_s))
+
+
+def scale_links(xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"], step_s: float) -> ScaleLinks:
+    """Fit the change of scale from frame to frame, and between those half and one and a half seconds apart, to common tracks.
 
     Points of the background beside the outline are dragged along by it for a few frames, and change the scale of every
     step a little, always the same way. They do not last: what the long links are fitted to lies on the object.
@@ -104,10 +109,11 @@ def scale_links(xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"]) -> ScaleLin
     Args:
         xy_px: `[N, F, 2]` positions of the tracks on the object.
         visible: where they were seen.
+        step_s: seconds from frame to frame.
     """
     rows = []
     frames = visible.shape[1]
-    for gap in LINK_GAPS:
+    for gap in sorted({1, *(link_frames(seconds, step_s) for seconds in LINK_SECONDS)}):
         for first in range(frames - gap):
             both = visible[:, first] & visible[:, first + gap]
             if both.sum() < (4 if gap == 1 else 6):
@@ -122,22 +128,28 @@ def scale_links(xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"]) -> ScaleLin
 
 
 def unbroken_stretches(
-    xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"], tolerance_px: float, min_share: float = 0.5, min_lasting: float = 0.25
+    xy_px: np.ndarray,
+    visible: Bool[np.ndarray, "N F"],
+    step_s: float,
+    tolerance_px: float,
+    min_share: float = 0.5,
+    min_lasting: float = 0.25,
 ) -> list[slice]:
     """Return the stretches of frames in which the tracks stay on one thing, in order; all frames where nothing breaks.
 
-    Over 5 frames, tracks that sit on one thing mostly last and mostly follow one similarity. Where they do neither for 5
-    frames running, the region went over to something else (one object passed before another).
+    Over half a second, tracks that sit on one thing mostly last and mostly follow one similarity. Where they do not for
+    half a second on end, the region went over to something else (one object passed before another).
 
     Args:
         xy_px: `[N, F, 2]` positions of the tracks on the region.
         visible: where they were seen.
+        step_s: seconds from frame to frame.
         tolerance_px: how far a track may miss the similarity of the others, beside 5 % of how far it got and 10 % of how far
             they are spread (walkers are not rigid).
         min_share: so many must follow it, as a share of those that last,
         min_lasting: and so many must last. Fewer than 6 tracks tell nothing, and nothing is cut there.
     """
-    gap, frames = LINK_GAPS[1], visible.shape[1]
+    gap, frames = link_frames(LINK_SECONDS[0], step_s), visible.shape[1]
     if frames <= gap:
         return [slice(0, frames)]
     holds = np.ones(frames - gap, bool)

@@ -32,7 +32,7 @@ class ObjectTracksConfig:
         min_samples: so are tracks with fewer samples.
         outline_sigma_px: standard deviation of an outline's edge in one frame (at 960 pixels of width).
         painted_reach_px: `reach_px` of the moving regions: so far at most were they painted beyond the tracked points.
-        break_tolerance_px: tracks that miss the others' similarity over 5 frames by more (at 960 too) sit on something else.
+        break_tolerance_px: tracks that miss the others' similarity over half a second by more (at 960 too) sit on something else.
         contact_sigma_px: of the lower edge (at 960 too), where it is put beside the object's changes of scale: its errors
             (shadow, bumper, corners found beside the edge) last for many frames.
         contact_height_sigma: height of that edge over the road (bumper, sill, shoe), in heights of the camera.
@@ -95,7 +95,7 @@ def _one_thing_each(outlines: list[Outlines], clip: Clip, config: ObjectTracksCo
     parts, unused = [], max((outline.name for outline in outlines), default=0) + 1
     for outline in outlines:
         tolerance_px = config.break_tolerance_px * clip.size[0] / 960
-        stretches = unbroken_stretches(outline.xy_px, outline.point_visible, tolerance_px)
+        stretches = unbroken_stretches(outline.xy_px, outline.point_visible, _step_s(clip.times_s), tolerance_px)
         stretches.sort(key=lambda stretch: stretch.start - stretch.stop)
         for place, stretch in enumerate(stretches):
             parts.append(cut_outline(outline, outline.name if place == 0 else unused, stretch))
@@ -207,7 +207,7 @@ def _place_on_ground(
     row, row_sigma, below_horizon = steady_contact_rows(
         lowest,
         config.contact_sigma_px * path.width / 960,
-        scale_links(outline.xy_px, outline.point_visible),
+        scale_links(outline.xy_px, outline.point_visible, _step_s(path.times_s)),
         poses,
         path.intrinsics,
         ground.normal,
@@ -227,6 +227,11 @@ def _place_on_ground(
     registered = path.registered[frames] | (path.verdict == "static")
     good = usable & registered & (along < config.max_range_sigma * np.nan_to_num(contact.range, nan=0.0))
     return Contact(np.where(good[:, None], contact.xyz, np.nan), contact.covariance, contact.range, contact.depth)
+
+
+def _step_s(times_s: np.ndarray) -> float:
+    """Seconds from frame to frame."""
+    return float(np.median(np.diff(times_s)))
 
 
 def _pinhole(xy_px: np.ndarray, path: CameraPath) -> np.ndarray:

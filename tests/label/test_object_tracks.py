@@ -106,9 +106,9 @@ def receding(frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return depth, np.concatenate([on, dragged]) + rng.normal(0, 0.1, (64, frames, 2)), visible
 
 
-def test_scale_over_fifteen_frames_is_that_of_the_object_though_edges_drag_background_along() -> None:
+def test_scale_over_a_second_and_a_half_is_that_of_the_object_though_edges_drag_background_along() -> None:
     depth, xy_px, visible = receding()
-    links = scale_links(xy_px, visible)
+    links = scale_links(xy_px, visible, 0.1)
     long = links.later - links.earlier == 15
     truth = np.log(depth[links.earlier] / depth[links.later])
     assert np.abs(links.log_scale - truth)[long].max() < 0.01
@@ -121,7 +121,7 @@ def test_a_wandering_lower_edge_does_not_change_the_course_that_the_scale_tells(
     shadow = np.where(np.arange(40) < 20, 0.0, 6.0)
     measured = truth + shadow + np.random.default_rng(5).normal(0, 1, 40)
     measured[12:16] = np.nan
-    value, sigma = steady_log_rows(measured, 4.0, scale_links(xy_px, visible))
+    value, sigma = steady_log_rows(measured, 4.0, scale_links(xy_px, visible, 0.1))
     course = np.exp(value) / truth
     assert np.ptp(course) < 0.03  # the shadow is 10 to 12 % of the rows
     assert (np.abs(np.log(course)) < 0.09).all()
@@ -130,7 +130,7 @@ def test_a_wandering_lower_edge_does_not_change_the_course_that_the_scale_tells(
 
 def test_an_edge_that_was_never_seen_tells_no_contact() -> None:
     _, xy_px, visible = receding()
-    value, sigma = steady_log_rows(np.full(40, np.nan), 4.0, scale_links(xy_px, visible))
+    value, sigma = steady_log_rows(np.full(40, np.nan), 4.0, scale_links(xy_px, visible, 0.1))
     assert np.isnan(value).all()
     assert np.isinf(sigma).all()
 
@@ -142,7 +142,7 @@ def test_a_region_that_goes_over_to_another_object_is_cut_there() -> None:
     walker = rng.uniform([-60, 0], [-20, 110], (30, 2))[:, None] + np.arange(40)[:, None] * [4.0, 0.0]
     visible = np.zeros((70, 40), bool)
     visible[:40, :22] = visible[40:, 22:] = True
-    first, second = unbroken_stretches(np.concatenate([car[:40], walker]), visible, 1.0)
+    first, second = unbroken_stretches(np.concatenate([car[:40], walker]), visible, 0.1, 1.0)
     assert (first.start, second.stop) == (0, 40)
     assert 20 <= first.stop <= second.start <= 24
 
@@ -152,7 +152,7 @@ def test_two_things_in_one_region_that_part_are_not_followed_any_longer() -> Non
     moved = np.repeat(together[:, None], 40, axis=1)
     moved[:22, 20:, 0] += 6.0 * np.arange(20)
     moved[22:, 20:, 0] -= 6.0 * np.arange(20)
-    stretches = unbroken_stretches(moved, np.ones((40, 40), bool), 1.0)
+    stretches = unbroken_stretches(moved, np.ones((40, 40), bool), 0.1, 1.0)
     assert stretches[0].start == 0
     assert max(stretch.stop for stretch in stretches if stretch.start < 15) <= 24
 
@@ -162,9 +162,9 @@ def test_what_bends_a_little_or_has_few_points_is_not_cut() -> None:
     body = rng.uniform([0, 0], [20, 70], (30, 2))[:, None] + np.arange(40)[:, None] * [2.0, 0.0]
     swing = np.where(rng.uniform(size=30) < 0.4, 1.0, 0.0)[:, None] * 5 * np.sin(np.arange(40) / 3 + rng.uniform(0, 6, (30, 1)))
     walker = body + np.stack([swing, 0 * swing], axis=2)
-    assert unbroken_stretches(walker, np.ones((30, 40), bool), 1.0) == [slice(0, 40)]
+    assert unbroken_stretches(walker, np.ones((30, 40), bool), 0.1, 1.0) == [slice(0, 40)]
     jumping = rng.uniform(0, 80, (5, 40, 2))
-    assert unbroken_stretches(jumping, np.ones((5, 40), bool), 1.0) == [slice(0, 40)]
+    assert unbroken_stretches(jumping, np.ones((5, 40), bool), 0.1, 1.0) == [slice(0, 40)]
 
 
 def drive(frames: int = 30) -> tuple[Clip, CameraPath, PointTracks, Masks, np.ndarray]:
