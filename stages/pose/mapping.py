@@ -290,7 +290,8 @@ def global_options(pycolmap: Any, request: MapRequest, frames: range) -> Any:
         part.random_seed = request.seed
     # a few hundred long tracks per view fix the cameras; the others are triangulated afterwards. Twice as fast as all
     options.mapper.track_required_tracks_per_view = request.tracks_per_view
-    # COLMAP drops tracks of more than 100 views, and with them all that ties a camera that stood to where it went afterwards
+    # by default longer tracks than 100 views are dropped, and with them what is seen again on every pass and while the camera
+    # stands. Measured on 200 frames to and fro: 34 cm of error where a fifth of the frames was the limit, 2.6 cm without one
     options.mapper.track_max_num_views_per_track = len(frames)
     options.mapper.global_positioning.use_gpu = False
     adjustment = options.mapper.bundle_adjustment

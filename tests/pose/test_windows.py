@@ -1,10 +1,14 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
-from drives import true_drive
+from drives import INTRINSICS, blank_clip, true_drive
 from scipy.spatial.transform import Rotation
 
+from stages.pose import mapping
+from stages.pose.colmap import ColmapConfig, make_request
+from stages.pose.strategy import StrategyConfig, choose_strategy
 from stages.pose.windows import Piece, join_points, join_poses, joint_between, plan_windows, thin_points
 from worldline.cameras import Similarity, absolute_trajectory_error, rotation_errors
 
@@ -146,3 +150,39 @@ def test_thinning_keeps_the_longest_tracks_and_leaves_every_frame_what_it_needs(
     kept = np.bincount(point[stays], minlength=3000)
     assert set(np.unique(kept / length)) == {0.0, 1.0}  # a track stays whole or goes
     assert length[kept > 0].mean() > length[kept == 0].mean()
+
+
+@pytest.mark.parametrize(
+    ("bent", "again"),
+    [
+        (set(), []),
+        ({(1, "auto")}, [(1, "incremental")]),
+        ({(0, "auto")}, [(1, "incremental"), (0, "incremental")]),
+        ({(2, "auto")}, [(2, "incremental")]),
+        ({(0, "auto"), (1, "auto")}, [(1, "incremental"), (0, "incremental")]),
+    ],
+)
+def test_of_two_windows_that_disagree_the_wrong_one_is_mapped_again(
+    monkeypatch: pytest.MonkeyPatch, bent: set[tuple[int, str]], again: list[tuple[int, str]]
+) -> None:
+    poses, windows, tried = true_drive(120), ((0, 50), (35, 85), (70, 120)), []
+
+    def reconstruct(
+        pycolmap: object, folder: object, database: object, request: mapping.MapRequest, frames: range, report: object
+    ):
+        number = windows.index((frames.start, frames.stop))
+        tried.append((number, request.mapper))
+        shown = poses.copy()
+        if tried[-1] in bent:
+            shown[:, 0, 3] += 3.0 * np.sin(np.arange(120) * (1 + number))
+        return piece_of(shown, frames.start, frames.stop, number), request.mapper
+
+    monkeypatch.setattr(mapping, "reconstruct", reconstruct)
+    monkeypatch.setattr(mapping, "arrays_of", lambda piece, request: vars(piece) | {"camera_params": None})
+    monkeypatch.setattr(mapping, "hold_camera", lambda *arguments: None)
+    strategy = choose_strategy(120, 0.9, 8, StrategyConfig(window=50, window_overlap=15))
+    assert strategy.windows == windows
+    request = make_request(blank_clip(120, intrinsics=INTRINSICS), INTRINSICS, strategy, ColmapConfig(), 0)
+    pieces, _ = mapping.map_windows(None, Path(), Path(), request, lambda done, note: None)
+    assert [one for one in tried if one[1] == "incremental"] == again
+    assert len(join_poses(pieces).frames) == 120
