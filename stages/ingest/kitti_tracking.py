@@ -7,9 +7,10 @@ inertial sensors through the Mercator projection of the raw data's development k
 "Vision meets robotics: the KITTI dataset", IJRR 2013): x east, y north, z up.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +80,7 @@ class KittiSequence:
     boxes: AnnotatedBoxes
 
 
-class _Calibration(NamedTuple):
+class KittiCalibration(NamedTuple):
     """Rectified camera 0 from the inertial sensor, from the lidar and from camera 2 `[4, 4]`, and camera 2's matrix `[3, 3]`."""
 
     rectified_from_imu: np.ndarray
@@ -125,8 +126,9 @@ def read_sequence(source: Source, frames_per_second: float) -> KittiSequence:
     """
     label, calibration, oxts = (_file(source, folder) for folder in ("label_02", "calib", "oxts"))
     rows, broken = read_words(source.files[label], f"{source.name}/{label}", _LABEL_COLUMNS)
-    calibrated = _calibration(source, calibration)
-    world_from_imu, known, speed = _poses(source, oxts)
+    calibrated = calibrate(read_matrices(source.files[calibration]), f"{source.name}/{calibration}")
+    lines = source.files[oxts].read_text(errors="replace").splitlines()
+    world_from_imu, known, speed = oxts_poses(lines, f"{source.name}/{oxts}")
     times, time_source, epoch_ns = _times(source, len(known), frames_per_second)
 
     world_from_rectified = world_from_imu @ np.linalg.inv(calibrated.rectified_from_imu)
@@ -180,14 +182,24 @@ def _file(source: Source, folder: str) -> str:
     return found[0]
 
 
-def _calibration(source: Source, name: str) -> _Calibration:
+def read_matrices(path: Path) -> dict[str, np.ndarray]:
+    """Return the numbers of a calibration file by the key of their line."""
     found: dict[str, np.ndarray] = {}
-    for line in source.files[name].read_text(errors="replace").splitlines():
+    for line in path.read_text(errors="replace").splitlines():
         key, *values = line.replace(":", " ").split()[:13] or [""]
         try:
             found[key] = np.array(values, float)
         except ValueError:
             continue
+    return found
+
+
+def calibrate(found: Mapping[str, np.ndarray], shown: str) -> KittiCalibration:
+    """Return where the sensors are from the matrices R_rect, Tr_velo_cam, Tr_imu_velo and P2.
+
+    Raises:
+        WorldlineError: if one is missing or no such matrix; `shown` is the file's name.
+    """
 
     def matrix(*keys: str, shape: tuple[int, int]) -> np.ndarray:
         """Return the first of these matrices, padded to 4x4."""
@@ -196,7 +208,7 @@ def _calibration(source: Source, name: str) -> _Calibration:
                 padded = np.eye(4)
                 padded[: shape[0], : shape[1]] = found[key].reshape(shape)
                 return padded
-        raise WorldlineError(f"{source.name}/{name} has no matrix {keys[0]} of {shape[0]}x{shape[1]} numbers: copy it again")
+        raise WorldlineError(f"{shown} has no matrix {keys[0]} of {shape[0]}x{shape[1]} numbers: copy it again")
 
     rectify = matrix("R_rect", "R0_rect", "R_rect_00", shape=(3, 3))
     camera_from_lidar = matrix("Tr_velo_cam", "Tr_velo_to_cam", shape=(3, 4))
@@ -204,19 +216,27 @@ def _calibration(source: Source, name: str) -> _Calibration:
     projection = matrix("P2", shape=(3, 4))
     intrinsics = projection[:3, :3].copy()
     if abs(np.linalg.det(intrinsics)) < 1e-9:
-        raise WorldlineError(f"{source.name}/{name}: P2 is no camera matrix: copy it again")
+        raise WorldlineError(f"{shown}: P2 is no camera matrix: copy it again")
     camera_from_imu = rectify @ camera_from_lidar @ lidar_from_imu
     if not 0.9 < np.linalg.det(camera_from_imu) < 1.1:
-        raise WorldlineError(f"{source.name}/{name}: R_rect, Tr_velo_cam and Tr_imu_velo are no rotations: copy it again")
+        raise WorldlineError(f"{shown}: R_rect, Tr_velo_cam and Tr_imu_velo are no rotations: copy it again")
     rectified_from_camera = np.eye(4)
     rectified_from_camera[:3, 3] = -np.linalg.solve(intrinsics, projection[:3, 3])
     intrinsics[:2, 2] += 0.5  # KITTI puts pixel centres at whole numbers
-    return _Calibration(camera_from_imu, rectify @ camera_from_lidar, rectified_from_camera, intrinsics)
+    return KittiCalibration(camera_from_imu, rectify @ camera_from_lidar, rectified_from_camera, intrinsics)
 
 
-def _poses(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the world from the inertial sensor `[F, 4, 4]`, which are known, and the speed over ground, NaN if not told."""
-    lines = [line.split()[: len(_OXTS_COLUMNS)] for line in source.files[name].read_text(errors="replace").splitlines()]
+def oxts_poses(records: Sequence[str], shown: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the world from the inertial sensor `[F, 4, 4]`, which are known, and the speed over ground, NaN if not told.
+
+    Args:
+        records: one line of numbers a frame; empty lines at the end are none.
+        shown: what an error calls them.
+
+    Raises:
+        WorldlineError: if no record tells a pose.
+    """
+    lines = [line.split()[: len(_OXTS_COLUMNS)] for line in records]
     while lines and not lines[-1]:
         lines.pop()
     packets = np.full((len(lines), len(_OXTS_COLUMNS)), np.nan)
@@ -226,9 +246,7 @@ def _poses(source: Source, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarra
     latitude, longitude, altitude, roll, pitch, yaw, north_mps, east_mps = packets.T
     known = np.isfinite(packets[:, :6]).all(1) & (np.abs(latitude) < 89) & (np.abs(longitude) <= 180) & (np.abs(altitude) < 1e5)
     if not known.any():
-        raise WorldlineError(
-            f"{source.name}/{name} has no line with latitude, longitude, altitude, roll, pitch and yaw: copy it again"
-        )
+        raise WorldlineError(f"{shown} has no line with latitude, longitude, altitude, roll, pitch and yaw: copy it again")
     poses = np.tile(np.eye(4), (len(lines), 1, 1))
     poses[known, :3, :3] = Rotation.from_euler("ZYX", np.stack([yaw, pitch, roll], -1)[known]).as_matrix()
     scale = np.cos(np.radians(latitude[known][0]))

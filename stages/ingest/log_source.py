@@ -8,7 +8,7 @@ from typing import Any
 from schemas.artifact import Files
 from schemas.clips import Source
 from schemas.errors import WorldlineError
-from stages.ingest import drivestudio, nuscenes, nuscenes_log, pandaset_log, plain_log
+from stages.ingest import drivestudio, kitti_log, nuscenes, nuscenes_log, pandaset_log, plain_log
 from stages.ingest.source import describe_source, is_image, natural_order
 from stages.pose.pose_files import describe_pose_files
 
@@ -31,7 +31,7 @@ def describe_driving_log(path: Path | str, *, part: str = "", camera: str = "") 
     path = Path(path)
     if not path.exists():
         raise WorldlineError(f"there is no file or folder {path}: check the path given as source")
-    for recognise in (_pandaset, _nuscenes, _kitti, _drivestudio, _plain):
+    for recognise in (_pandaset, _nuscenes, _kitti, _kitti_raw, _drivestudio, _plain):
         found = recognise(path, part, camera)
         if found is not None:
             return found
@@ -86,6 +86,20 @@ def _kitti(path: Path, part: str, camera: str) -> _Found:
     wanted = [f"{folder}/{sequence}.txt" for folder in ("label_02", "calib", "oxts", "timestamps")]
     data = [item for folder in ("image_02", "velodyne") for item in (path / folder / sequence).glob("*")]
     return "ingest.kitti_log", Source(_files(path, wanted, iter(data)), "kitti_tracking", sequence), {}
+
+
+def _kitti_raw(path: Path, part: str, camera: str) -> _Found:
+    """Return a raw drive with its left colour images, its sweeps, and the calibration beside or above it."""
+    if not (path / "image_02" / "data").is_dir() or not (path / "oxts" / "data").is_dir():
+        return None
+    _refuse(path, "a raw drive is read by image_02", part=part, camera=camera)
+    data = [item for folder in ("image_02", "oxts", "velodyne_points") for item in (path / folder / "data").glob("*")]
+    files = _files(path, (kitti_log.RAW_TIMES, kitti_log.TRACKLETS), iter(data))
+    for name in kitti_log.RAW_CALIBRATION:
+        for folder in (path, path.resolve().parent):  # one calibration serves all drives of a day
+            if (folder / name).is_file():
+                files.setdefault(name, folder / name)
+    return "ingest.kitti_log", Source(files, "kitti_raw", path.resolve().name), {}
 
 
 def _drivestudio(path: Path, part: str, camera: str) -> _Found:

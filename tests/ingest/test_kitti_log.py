@@ -78,3 +78,72 @@ def test_a_sequence_is_chosen_by_its_name(tmp_path: Path) -> None:
         ingest(folder)
     with pytest.raises(WorldlineError, match="has no sequence 7: it has 0002, 0004"):
         describe_driving_log(folder, part="7")
+
+
+# --- raw drives ----------------------------------------------------------------------------------------------------------
+CAR, CAR_YAW, CAR_SIZE = (
+    np.array([14.0, 2.0, -1.7]),
+    0.4,
+    (4.0, 1.7, 1.5),
+)  # before the lidar, from the third frame on
+
+
+def made_drive(day: Path, scene: Scene) -> Path:
+    """The scene's sequence, written again as a raw drive, with a car that keeps its place before the lidar."""
+    write_kitti(day / "tracking", scene)
+    records = (day / "tracking" / "oxts" / "0000.txt").read_text().splitlines()
+    drive = day / "2011_09_26_drive_0001_sync"
+    for folder in ("image_02/data", "oxts/data", "velodyne_points/data"):
+        (drive / folder).mkdir(parents=True)
+    for frame, record in enumerate(records):
+        Image.fromarray(np.full((HEIGHT, WIDTH, 3), 8 * frame, np.uint8)).save(drive / "image_02" / "data" / f"{frame:010d}.png")
+        (drive / "oxts" / "data" / f"{frame:010d}.txt").write_text(record + "\n")
+        rows = np.column_stack([WALL, np.ones(len(WALL))]).astype(np.float32)
+        rows.tofile(drive / "velodyne_points" / "data" / f"{frame:010d}.bin")
+    stamps = [f"2011-09-26 13:02:{25 + frame / 10:.9f}" for frame in range(len(records))]
+    (drive / "image_02" / "timestamps.txt").write_text("\n".join(stamps))
+    numbers = {"R_rect_00": RECTIFY[:3, :3], "P_rect_02": P2}
+    text = "\n".join(f"{key}: {' '.join(f'{value:.12e}' for value in matrix.ravel())}" for key, matrix in numbers.items())
+    (day / "calib_cam_to_cam.txt").write_text(text)
+    for name, matrix in (("velo_to_cam", CAMERA_FROM_LIDAR), ("imu_to_velo", LIDAR_FROM_IMU)):
+        rotation, place = (" ".join(f"{value:.12e}" for value in part.ravel()) for part in (matrix[:3, :3], matrix[:3, 3]))
+        (day / f"calib_{name}.txt").write_text(f"calib_time: 25-May-2012 16:47:16\nR: {rotation}\nT: {place}\n")
+    length, width, height = CAR_SIZE
+    poses = f"<item><tx>{CAR[0]}</tx><ty>{CAR[1]}</ty><tz>{CAR[2]}</tz><rx>0</rx><ry>0</ry><rz>{CAR_YAW}</rz></item>" * 3
+    (drive / "tracklet_labels.xml").write_text(
+        '<?xml version="1.0" encoding="UTF-8" standalone="yes" ?><!DOCTYPE boost_serialization><boost_serialization>'
+        f"<tracklets><count>1</count><item><objectType>Car</objectType><h>{height}</h><w>{width}</w><l>{length}</l>"
+        f"<first_frame>2</first_frame><poses><count>3</count>{poses}</poses></item></tracklets></boost_serialization>"
+    )
+    return drive
+
+
+def test_a_raw_drive_s_poses_points_and_tracklets_are_in_the_world_of_its_first_camera(tmp_path: Path) -> None:
+    scene = make_scene(tilt=0.01)
+    cameras, lidars = world(scene)
+    clip, path, tracks, trajectory, _, lidar, _ = ingest(made_drive(tmp_path, scene), start_s=0.15, max_frames=4)
+    origin = cameras[2, :3, 3]
+    expected = cameras[2:6].copy()
+    expected[:, :3, 3] -= origin
+    assert np.allclose(path.world_from_camera, expected, atol=2e-6)
+    assert clip.epoch_ns == 1_317_042_145_200_000_000  # 2011-09-26 13:02:25.2 UTC
+    rows = tracks.samples.to_pylist()
+    assert [row["frame"] for row in rows] == [0, 1, 2]
+    for row, pose in zip(rows, lidars[2:5], strict=True):
+        assert np.allclose([row[axis] for axis in "xyz"], (pose @ [*CAR, 1])[:3] - origin, atol=1e-5)
+        ahead = pose[:3, :3] @ [np.cos(CAR_YAW), np.sin(CAR_YAW), 0]
+        assert row["yaw_rad"] == pytest.approx(np.arctan2(ahead[1], ahead[0]), abs=1e-6)
+        assert (row["length"], row["width"], row["height"]) == CAR_SIZE
+    assert np.allclose(lidar.xyz[lidar.sweep == 3], WALL @ lidars[5, :3, :3].T + lidars[5, :3, 3] - origin, atol=1e-5)
+    middle = scene.world_from_ego[2:6] @ [1.3, -0.32, -0.93, 1]
+    assert np.allclose(trajectory.world_from_ego[:, :3, 3], middle[:, :3] - origin, atol=2e-6)
+
+
+def test_a_raw_drive_without_tracklets_has_no_boxes_and_without_calibration_is_told_so(tmp_path: Path) -> None:
+    drive = made_drive(tmp_path, make_scene())
+    (drive / "tracklet_labels.xml").unlink()
+    _, path, tracks, *_ = ingest(drive)
+    assert (tracks.objects.num_rows, path.scale_source) == (0, "given")
+    (tmp_path / "calib_imu_to_velo.txt").unlink()
+    with pytest.raises(WorldlineError, match=r"has no calib_imu_to_velo\.txt"):
+        ingest(drive)
