@@ -19,10 +19,11 @@ from schemas.media import Video
 from schemas.tracks import Tracks
 from stages.contract import Progress, no_progress, stage
 from worldline.cameras import invert_rigid, scale_intrinsics
-from worldline.driving.boxes import Boxes, boxes_by_frame, view_boxes
+from worldline.driving.boxes import boxes_by_frame, view_boxes
 from worldline.driving.canvases import box_canvas, road_canvas
-from worldline.driving.surfaces import ScenePoints, Surface, part_points, view_surface
-from worldline.driving.warping import Sources, warp
+from worldline.driving.stereo import Recording, read_surfaces
+from worldline.driving.surfaces import part_points
+from worldline.driving.warping import label_moving, see
 
 _MULTIPLE = 16  # sizes of frames that world models make
 _WORDS = {
@@ -93,30 +94,27 @@ def generate_conditions(
     intrinsics = scale_intrinsics(path.intrinsics, width / path.width, height / path.height)
     boxes = boxes_by_frame(tracks, count)
     shape = (count, height, width)
-    box_canvases, road_canvases = np.zeros((*shape, 3), np.uint8), np.zeros((*shape, 3), np.uint8)
-    prior, known = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint16)
-    depth_cm = np.zeros(shape, np.uint16)
-    points = part_points(lidar, boxes, clip.times_s) if len(lidar.times_s) else None
-    sources: Sources | None = None
-    if points is not None:
-        surfaces = [
-            _surface(points, boxes[frame], recorded, frame, path.world_from_camera[frame], intrinsics, width, height)
-            for frame in range(count)
-        ]
-        sources = Sources(frames, path.world_from_camera, intrinsics, surfaces, boxes)
-    for frame in range(count):
+    box_canvases, road_canvases, prior = np.zeros((3, *shape, 3), np.uint8)
+    known, depth_cm = np.zeros((2, *shape), np.uint16)
+    recording: Recording | None = None
+    if len(lidar.xyz):
+        ground = _ground(recorded.world_from_ego)
+        points = part_points(lidar, boxes, clip.times_s)
+        recording = read_surfaces(frames, path.world_from_camera, path.registered, intrinsics, boxes, points, ground)
+        labels = label_moving(recording)
+    for frame in np.flatnonzero(novel_path.registered).tolist():
         pose = novel_path.world_from_camera[frame]
         box_canvases[frame] = box_canvas(boxes[frame], pose, intrinsics, width, height)
         road_canvases[frame] = road_canvas(road_map, pose, intrinsics, width, height)
-        if points is not None and sources is not None:
-            surface = _surface(points, boxes[frame], recorded, frame, pose, intrinsics, width, height)
-            use = np.flatnonzero(path.registered & (np.abs(np.arange(count) - frame) > config.leave_out))
-            prior[frame], trust = warp(sources, use, frame, surface, pose, intrinsics)
-            known[frame] = np.rint(255 * trust)
-            depth = surface.depth_m
+        if recording is not None:
+            allowed = np.abs(np.arange(count) - frame) > config.leave_out
+            seen = see(recording, labels, allowed, frame, pose)
+            prior[frame], known[frame] = seen.picture, np.rint(255 * seen.known)
+            inverse = seen.inverse_depths
         else:
-            depth = view_boxes(boxes[frame], pose, intrinsics, width, height).depth_m
-        depth_cm[frame] = np.where(np.isfinite(depth) & (depth < 655), np.rint(100 * np.nan_to_num(depth, posinf=0)), 0)
+            inverse = 1 / view_boxes(boxes[frame], pose, intrinsics, width, height).depth_m
+        told = inverse > 100 / np.iinfo(np.uint16).max
+        depth_cm[frame] = np.where(told, np.rint(100 / np.where(told, inverse, 1.0)), 0)
         progress(frame + 1, count, "frames described")
     moved = _offsets(recorded.world_from_ego, trajectory.world_from_ego)
     return Conditions(
@@ -129,7 +127,7 @@ def generate_conditions(
         first_frame=frames[0],
         text=_text(trajectory.manoeuvre, moved[-1]),
         offset_m=moved,
-        prior_source="lidar" if sources is not None else "none",
+        prior_source="none" if recording is None else "lidar",
     )
 
 
@@ -144,19 +142,10 @@ def _sized(frames: np.ndarray, max_side: int) -> np.ndarray:
     return np.stack([cv2.resize(frame, size, interpolation=shrink) for frame in frames])
 
 
-def _surface(
-    points: ScenePoints,
-    boxes: Boxes,
-    recorded: Trajectory,
-    frame: int,
-    pose: np.ndarray,
-    intrinsics: np.ndarray,
-    width: int,
-    height: int,
-) -> Surface:
-    ego = recorded.world_from_ego[frame]
-    ground = np.append(ego[:3, 2], -ego[:3, 2] @ ego[:3, 3])
-    return view_surface(*points.at(boxes), ground, pose, intrinsics, width, height)
+def _ground(world_from_ego: np.ndarray) -> np.ndarray:
+    """Return the plane `[T, 4]` under the vehicle at every frame: its normal, and the offset along it."""
+    up, place = world_from_ego[:, :3, 2], world_from_ego[:, :3, 3]
+    return np.concatenate([up, -(up * place).sum(axis=1, keepdims=True)], axis=1)
 
 
 def _offsets(recorded: np.ndarray, novel: np.ndarray) -> np.ndarray:

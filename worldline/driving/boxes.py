@@ -43,6 +43,11 @@ class Boxes:
         """Return the index in `GROUPS` of each box, -1 where its class belongs to none."""
         return np.array([_GROUP_OF.get(name, -1) for name in self.class_names], np.int32)
 
+    def chosen(self, rows: np.ndarray) -> "Boxes":
+        """Return the boxes in these rows `[n]`."""
+        names = tuple(self.class_names[row] for row in rows)
+        return Boxes(self.track_ids[rows], names, self.bottoms[rows], self.sizes[rows], self.yaws_rad[rows])
+
     def world_from_box(self) -> np.ndarray:
         """Return poses `[N, 4, 4]` of the box frames: x along the heading, y to the left, z up, origin in the bottom's middle."""
         poses = np.tile(np.eye(4), (len(self.yaws_rad), 1, 1))

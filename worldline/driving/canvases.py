@@ -30,14 +30,7 @@ def box_canvas(boxes: Boxes, world_from_camera: np.ndarray, intrinsics: np.ndarr
         width: of the canvas in pixels.
         height: of the canvas in pixels.
     """
-    kept = np.flatnonzero(boxes.groups >= 0)
-    shown = Boxes(
-        boxes.track_ids[kept],
-        tuple(boxes.class_names[row] for row in kept),
-        boxes.bottoms[kept],
-        boxes.sizes[kept],
-        boxes.yaws_rad[kept],
-    )
+    shown = boxes.chosen(np.flatnonzero(boxes.groups >= 0))
     fine = _BOX_SAMPLES
     seen = view_boxes(shown, world_from_camera, scale_intrinsics(intrinsics, fine, fine), fine * width, fine * height)
     canvas = np.zeros((fine * height, fine * width, 3), np.uint8)

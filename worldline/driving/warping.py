@@ -1,10 +1,13 @@
 """Recorded frames seen from where nobody drove: every pixel of a new view looked up where recorded cameras saw its surface.
 
-Image-based rendering with depth from lasers (Shum and Kang, "A review of image-based rendering", VCIP 2000; Buehler et al.,
-"Unstructured lumigraph rendering", SIGGRAPH 2001, for the weights): a source counts more the nearer its ray is to the new
-one, the finer it saw the surface, and the nearer in time it was taken, and not at all where its own surface lies nearer.
+First the view's own depth: surfaces of recorded frames are projected into it, and of the depths that meet in a pixel one is
+chosen that recorded frames agree on: those that see it there count for it, those that see through it against it, as in
+Merrell et al., "Real-time visibility-based fusion of depth maps", ICCV 2007. Then colours, by the rules of Buehler et al.,
+"Unstructured lumigraph rendering", SIGGRAPH 2001: a source counts more the nearer its ray is to the new one and the finer it
+saw the surface, and not at all where its own surface lies elsewhere.
 """
 
+import math
 from dataclasses import dataclass
 
 import numba
@@ -12,159 +15,328 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from worldline.cameras import invert_rigid
-from worldline.driving.boxes import NEAR_M, Boxes
-from worldline.driving.surfaces import STATIC, Surface
+from worldline.driving.boxes import NEAR_M
+from worldline.driving.stereo import Recording, choose, motions, moving_box, smooth
+from worldline.driving.surfaces import LOWEST_M
+
+_VOTED = 8  # depths that are kept per pixel
+_SEEN_THROUGH, _HIDDEN, _SPREAD, _JUMP = 40.0, 15.0, 0.7, 10.0  # costs in grey levels
+_SPAN = 20  # frames before and after that are looked up
+_AGREE, _AGREE_LEAST = 0.06, 0.003  # relative and absolute difference of inverse depths that are one surface
+_BEST_OF = 0.15  # penalty beyond the best source's within which sources are blended
+_BLENDED = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Sources:
-    """Recorded frames to look up.
+class Seen:
+    """What recorded frames show of a view.
 
     Attributes:
-        frames: `[S, H, W, 3]`.
-        world_from_camera: `[S, 4, 4]`.
-        intrinsics: `[3, 3]` of the frames.
-        surfaces: `S` of them, at the frames' size.
-        boxes: of every frame.
+        picture: `[H, W, 3]`, 0 where nothing is known.
+        known: `[H, W]` how far the picture can be trusted, 0 to 1.
+        inverse_depths: `[H, W]` 1/m along the optical axis, 0 for the sky, NaN where nothing is known.
     """
 
-    frames: UInt8[np.ndarray, "S H W 3"]
-    world_from_camera: Float64[np.ndarray, "S 4 4"]
-    intrinsics: Float64[np.ndarray, "3 3"]
-    surfaces: list[Surface]
-    boxes: list[Boxes]
+    picture: UInt8[np.ndarray, "H W 3"]
+    known: Float64[np.ndarray, "H W"]
+    inverse_depths: Float64[np.ndarray, "H W"]
 
 
-def warp(
-    sources: Sources, use: np.ndarray, frame: int, surface: Surface, world_from_camera: np.ndarray, intrinsics: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the recorded frames show of a view `[H, W, 3]` uint8, and how far to trust it `[H, W]` from 0 to 1.
+def label_moving(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
+    """Return 1 + the moving box that each pixel of recorded frames `[T, H, W]` shows, and the same with a margin.
+
+    The margin is a pixel wide and takes in the road under the boxes: what stands still is not looked up there.
+    """
+    strict = np.zeros(recording.inverse_depths.shape, np.int64)
+    wide = np.zeros_like(strict)
+    for frame in np.flatnonzero(recording.registered):
+        boxes = recording.boxes[frame]
+        if len(boxes.track_ids):
+            box_from_camera = invert_rigid(boxes.world_from_box()) @ recording.world_from_camera[frame]
+            _label(
+                recording.inverse_depths[frame], box_from_camera, boxes.sizes, recording.intrinsics, strict[frame], wide[frame]
+            )
+    return strict, wide
+
+
+def see(
+    recording: Recording,
+    labels: tuple[np.ndarray, np.ndarray],
+    allowed: np.ndarray,
+    frame: int,
+    world_from_camera: np.ndarray,
+) -> Seen:
+    """Return what recorded frames show of a view at the time of a frame, with the same intrinsics and size.
+
+    From where a recorded frame of that time was taken, the view is that frame.
 
     Args:
-        sources: recorded frames.
-        use: which of them may be looked up, `[n]`.
+        recording: frames and their surfaces.
+        labels: of the recording, from `label_moving`.
+        allowed: `[T]` frames that may be looked up.
         frame: the one at whose time the view is.
-        surface: of the view.
         world_from_camera: `[4, 4]` of the view.
-        intrinsics: `[3, 3]` of the view.
     """
-    here = dict(zip(sources.boxes[frame].track_ids.tolist(), sources.boxes[frame].world_from_box(), strict=True))
-    tracks = np.array(sorted(here), np.int32)
-    # Of a track that is seen at a source's time as well: world there from world here; row 0 is what stands still.
-    motions = np.full((len(use), len(tracks) + 1, 4, 4), np.nan)
-    motions[:, 0] = np.eye(4)
-    for place, source in enumerate(use):
-        there = dict(zip(sources.boxes[source].track_ids.tolist(), sources.boxes[source].world_from_box(), strict=True))
-        for row, track in enumerate(tracks.tolist()):
-            if track in there:
-                motions[place, row + 1] = there[track] @ invert_rigid(here[track])
-    rows = np.where(surface.label == STATIC, 0, np.searchsorted(tracks, surface.label) + 1).astype(np.int32)
-    cameras = invert_rigid(sources.world_from_camera[use])[:, None] @ motions
-    depths = np.stack([sources.surfaces[source].depth_m for source in use])
-    marks = np.stack([sources.surfaces[source].label for source in use])
-    return _look_up(
-        sources.frames[use], cameras, sources.intrinsics, depths, marks, np.abs(use - frame).astype(np.float64),
-        surface.depth_m, surface.label, rows, surface.sure, world_from_camera, np.linalg.inv(intrinsics), intrinsics[0, 0],
-    )  # fmt: skip
+    height, width = recording.inverse_depths.shape[1:]
+    if allowed[frame] and np.array_equal(world_from_camera, recording.world_from_camera[frame]):
+        return Seen(recording.frames[frame], np.ones((height, width)), recording.inverse_depths[frame])
+    number = np.arange(len(allowed))
+    use = np.flatnonzero(allowed & recording.registered & (np.abs(number - frame) <= _SPAN))
+    here, there = recording.boxes[frame], [recording.boxes[source] for source in use]
+    cameras = recording.world_from_camera[use]
+    source_from_view = invert_rigid(cameras)[:, None] @ motions(here, there) @ world_from_camera
+    most = max((len(each.track_ids) for each in there), default=0) + 1
+    view_from_source = np.full((len(use), most, 4, 4), np.nan)
+    for place, boxes in enumerate(there):
+        moved = motions(boxes, [here])[0]
+        view_from_source[place, : len(moved)] = invert_rigid(world_from_camera) @ moved @ cameras[place]
+    box_from_view = invert_rigid(here.world_from_box()) @ world_from_camera
+    inverse_depths, intrinsics = recording.inverse_depths[use], recording.intrinsics
+    values, counts = _vote(inverse_depths, labels[0][use], view_from_source, intrinsics)
+    frames = recording.frames[use].astype(np.float32)
+    costs = _weigh(values, counts, frames, inverse_depths, source_from_view, box_from_view, here.sizes, intrinsics)
+    inverse = smooth(choose(values, costs, counts, np.zeros((height, width, 3)), _JUMP))
+    apart = np.abs(use - frame).astype(np.float64)
+    picture, known = _look_up(
+        inverse, frames, inverse_depths, labels[1][use], source_from_view, apart, box_from_view, here.sizes, intrinsics
+    )
+    return Seen(np.rint(picture).astype(np.uint8), known, inverse)
+
+
+@numba.njit(nogil=True, cache=True)
+def _label(
+    inverse: np.ndarray,
+    box_from_camera: np.ndarray,
+    sizes: np.ndarray,
+    intrinsics: np.ndarray,
+    strict: np.ndarray,
+    wide: np.ndarray,
+) -> None:
+    """Fill both pictures of `label_moving` for one frame."""
+    height, width = inverse.shape
+    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
+    for row in range(height):
+        y = (row + 0.5 - cy) / fy
+        for column in range(width):
+            x = (column + 0.5 - cx) / fx
+            q = inverse[row, column]
+            strict[row, column] = moving_box(x, y, q, box_from_camera, sizes, LOWEST_M)
+            box = moving_box(x, y, q, box_from_camera, sizes, -2 * LOWEST_M)
+            if box:
+                for r in range(max(row - 1, 0), min(row + 2, height)):
+                    for c in range(max(column - 1, 0), min(column + 2, width)):
+                        wide[r, c] = box
+
+
+@numba.njit(nogil=True, cache=True)
+def _vote(
+    inverse_depths: np.ndarray, labels: np.ndarray, cameras: np.ndarray, intrinsics: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Project the pixels of sources into the view, each as large as it is seen there.
+
+    Args:
+        inverse_depths: `[S, H, W]`.
+        labels: `[S, H, W]` which motion each pixel follows.
+        cameras: `[S, B + 1, 4, 4]` the view from each source, by motion; NaN where a motion is not known.
+        intrinsics: `[3, 3]` of both.
+
+    Returns:
+        Inverse depths `[H, W, V]` in the view of those that are most often met, and their number `[H, W]`.
+    """
+    number, height, width = inverse_depths.shape
+    values, votes, offsets = np.zeros((3, height, width, _VOTED))
+    counts = np.zeros((height, width), np.int64)
+    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
+    for s in range(number):
+        for row in range(height):
+            y = (row + 0.5 - cy) / fy
+            for column in range(width):
+                q = inverse_depths[s, row, column]
+                pose = cameras[s, labels[s, row, column]]
+                if np.isnan(q) or np.isnan(pose[0, 0]):
+                    continue
+                x = (column + 0.5 - cx) / fx
+                c = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] + q * pose[2, 3]  # depth here over depth there
+                if c <= NEAR_M * q + 1e-6:
+                    continue
+                u = fx * (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2] + q * pose[0, 3]) / c + cx - 0.5
+                v = fy * (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2] + q * pose[1, 3]) / c + cy - 0.5
+                half = min(0.5 * max(1.0, 1.0 / c) + 0.1, 4.0)
+                if u < -half or v < -half or u > width - 1 + half or v > height - 1 + half:
+                    continue
+                seen = q / c
+                for r in range(max(0, math.ceil(v - half)), min(height, math.floor(v + half) + 1)):
+                    for k in range(max(0, math.ceil(u - half)), min(width, math.floor(u + half) + 1)):
+                        apart = (r - v) ** 2 + (k - u) ** 2
+                        weight = min(1.0, c) * math.exp(-apart)
+                        at, weakest = -1, 0
+                        for j in range(counts[r, k]):
+                            if abs(values[r, k, j] - seen) < 0.05 * max(values[r, k, j], seen) + 0.0008:
+                                at = j
+                                break
+                            if votes[r, k, j] < votes[r, k, weakest]:
+                                weakest = j
+                        if at >= 0:
+                            votes[r, k, at] += weight
+                            if apart < offsets[r, k, at]:
+                                values[r, k, at], offsets[r, k, at] = seen, apart
+                            continue
+                        if counts[r, k] < _VOTED:
+                            weakest = counts[r, k]
+                            counts[r, k] += 1
+                        elif votes[r, k, weakest] >= weight:
+                            continue
+                        values[r, k, weakest], votes[r, k, weakest], offsets[r, k, weakest] = seen, weight, apart
+    return values, counts
+
+
+@numba.njit(nogil=True, cache=True)
+def _weigh(
+    values: np.ndarray,
+    counts: np.ndarray,
+    frames: np.ndarray,
+    inverse_depths: np.ndarray,
+    cameras: np.ndarray,
+    box_from_view: np.ndarray,
+    sizes: np.ndarray,
+    intrinsics: np.ndarray,
+) -> np.ndarray:
+    """Return what each candidate costs `[H, W, V]`: sources that see through it, how their colours differ, what would hide it.
+
+    `cameras` `[S, B + 1, 4, 4]` are the sources from the view, by motion.
+    """
+    number, height, width = inverse_depths.shape
+    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
+    costs = np.full((height, width, _VOTED), 1e3)
+    support = np.zeros(_VOTED)
+    colours = np.zeros((number, 3))
+    for row in range(height):
+        y = (row + 0.5 - cy) / fy
+        for column in range(width):
+            x = (column + 0.5 - cx) / fx
+            for k in range(counts[row, column]):
+                q = values[row, column, k]
+                motion = moving_box(x, y, q, box_from_view, sizes, LOWEST_M)
+                through, found = 0, 0
+                for s in range(number):
+                    pose = cameras[s, motion]
+                    c = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] + q * pose[2, 3]
+                    if not c > NEAR_M * q + 1e-6:
+                        continue
+                    u = fx * (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2] + q * pose[0, 3]) / c + cx - 0.5
+                    v = fy * (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2] + q * pose[1, 3]) / c + cy - 0.5
+                    if u < 0 or v < 0 or u >= width - 1 or v >= height - 1:
+                        continue
+                    own, there = inverse_depths[s, int(v + 0.5), int(u + 0.5)], q / c
+                    if abs(own - there) < _AGREE * max(there, own) + _AGREE_LEAST:
+                        left, top = int(u), int(v)
+                        du, dv = u - left, v - top
+                        for channel in range(3):
+                            upper = (1 - du) * frames[s, top, left, channel] + du * frames[s, top, left + 1, channel]
+                            lower = (1 - du) * frames[s, top + 1, left, channel] + du * frames[s, top + 1, left + 1, channel]
+                            colours[found, channel] = (1 - dv) * upper + dv * lower
+                        found += 1
+                    elif own < there:
+                        through += 1
+                spread = 10.0
+                if found > 1:
+                    spread = 0.0
+                    for channel in range(3):
+                        mean = colours[:found, channel].mean()
+                        for i in range(found):
+                            spread += abs(colours[i, channel] - mean)
+                    spread = min(spread / (3 * found), 25.0)
+                share = found / (found + through + 0.5)
+                support[k] = share * min(1.0, found / 3.0)
+                costs[row, column, k] = _SEEN_THROUGH * (1 - share) + _SPREAD * spread
+            for k in range(counts[row, column]):
+                for j in range(counts[row, column]):
+                    if values[row, column, j] > values[row, column, k] * 1.05 + 0.001:
+                        costs[row, column, k] += _HIDDEN * support[j]
+    return costs
 
 
 @numba.njit(nogil=True, cache=True)
 def _look_up(
-    frames: np.ndarray,
-    cameras: np.ndarray,
-    intrinsics: np.ndarray,
-    depths: np.ndarray,
-    marks: np.ndarray,
-    apart: np.ndarray,
-    depth: np.ndarray,
-    label: np.ndarray,
-    rows: np.ndarray,
-    sure: np.ndarray,
-    world_from_camera: np.ndarray,
     inverse: np.ndarray,
-    focal: float,
+    frames: np.ndarray,
+    inverse_depths: np.ndarray,
+    labels: np.ndarray,
+    cameras: np.ndarray,
+    apart: np.ndarray,
+    box_from_view: np.ndarray,
+    sizes: np.ndarray,
+    intrinsics: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    height, width = depth.shape
-    count, rows_s, columns_s = depths.shape
-    picture = np.zeros((height, width, 3), np.uint8)
-    trust = np.zeros((height, width))
-    colours = np.zeros((count, 3))
-    weights = np.zeros(count)
+    """Return the colours of the view and how far to trust them; arguments as for `_weigh`, `apart` `[S]` in frames."""
+    number, height, width = inverse_depths.shape
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
+    picture, trust = np.zeros((height, width, 3)), np.zeros((height, width))
+    colours, penalties, order = np.zeros((number, 3)), np.zeros(number), np.zeros(number, np.int64)
     for row in range(height):
+        y = (row + 0.5 - cy) / fy
         for column in range(width):
-            x = inverse[0, 0] * (column + 0.5) + inverse[0, 1] * (row + 0.5) + inverse[0, 2]
-            y = inverse[1, 1] * (row + 0.5) + inverse[1, 2]
-            far = depth[row, column]
-            if np.isnan(far):
+            q = inverse[row, column]
+            if np.isnan(q):
                 continue
-            sky = np.isinf(far)
-            reach = 1.0 if sky else far
-            ray = world_from_camera[:3, 0] * x + world_from_camera[:3, 1] * y + world_from_camera[:3, 2]
-            point = ray * reach
-            if not sky:
-                point = point + world_from_camera[:3, 3]
-            length = np.sqrt(ray[0] ** 2 + ray[1] ** 2 + ray[2] ** 2)
-            best = 0.0
-            for k in range(count):
-                weights[k] = 0.0
-                pose = cameras[k, rows[row, column]]
-                if np.isnan(pose[0, 0]):
-                    continue
-                shift = 0.0 if sky else 1.0
-                a = pose[0, 0] * point[0] + pose[0, 1] * point[1] + pose[0, 2] * point[2] + shift * pose[0, 3]
-                b = pose[1, 0] * point[0] + pose[1, 1] * point[1] + pose[1, 2] * point[2] + shift * pose[1, 3]
-                c = pose[2, 0] * point[0] + pose[2, 1] * point[1] + pose[2, 2] * point[2] + shift * pose[2, 3]
-                if c < NEAR_M:
+            x = (column + 0.5 - cx) / fx
+            motion = moving_box(x, y, q, box_from_view, sizes, LOWEST_M)
+            found = 0
+            for s in range(number):
+                pose = cameras[s, motion]
+                ra = pose[0, 0] * x + pose[0, 1] * y + pose[0, 2]  # the view's ray in the source's axes
+                rb = pose[1, 0] * x + pose[1, 1] * y + pose[1, 2]
+                rc = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2]
+                a, b, c = ra + q * pose[0, 3], rb + q * pose[1, 3], rc + q * pose[2, 3]  # the source's own
+                if not c > NEAR_M * q + 1e-6:
                     continue
                 u, v = fx * a / c + cx - 0.5, fy * b / c + cy - 0.5
-                if u < 0 or v < 0 or u > columns_s - 1 or v > rows_s - 1:
+                if u < 0 or v < 0 or u > width - 1 or v > height - 1:
                     continue
-                left, top = min(int(u), columns_s - 2), min(int(v), rows_s - 2)
+                there = q / c
+                left, top = min(int(u), width - 2), min(int(v), height - 2)
                 du, dv = u - left, v - top
-                seen = True
-                if sky:
-                    seen = np.isinf(depths[k, int(v + 0.5), int(u + 0.5)])
-                else:
-                    own = depths[k, int(v + 0.5), int(u + 0.5)]
-                    tolerance = 0.03 * c + 0.25
-                    seen = abs(own - c) < tolerance and marks[k, int(v + 0.5), int(u + 0.5)] == label[row, column]
-                if not seen:
+                total, red, green, blue = 0.0, 0.0, 0.0, 0.0
+                for j in range(4):  # of the four pixels around, those that show another surface do not count
+                    r, k = top + j // 2, left + j % 2
+                    own = inverse_depths[s, r, k]
+                    if not abs(own - there) < _AGREE * (own + there) + _AGREE_LEAST or (labels[s, r, k] > 0) != (motion > 0):
+                        continue
+                    weight = (dv if j >= 2 else 1 - dv) * (du if j % 2 else 1 - du)
+                    total += weight
+                    red += weight * frames[s, r, k, 0]
+                    green += weight * frames[s, r, k, 1]
+                    blue += weight * frames[s, r, k, 2]
+                if total < 0.3:
                     continue
-                for channel in range(3):
-                    colours[k, channel] = (1 - dv) * (
-                        (1 - du) * frames[k, top, left, channel] + du * frames[k, top, left + 1, channel]
-                    ) + dv * ((1 - du) * frames[k, top + 1, left, channel] + du * frames[k, top + 1, left + 1, channel])
-                weight = np.exp(-apart[k] / 8.0) + 1e-3
-                if not sky:
-                    # the angle between both rays, in the source's camera: the new camera's centre seen from there
-                    o = world_from_camera[:3, 3]
-                    oa = pose[0, 0] * o[0] + pose[0, 1] * o[1] + pose[0, 2] * o[2] + pose[0, 3]
-                    ob = pose[1, 0] * o[0] + pose[1, 1] * o[1] + pose[1, 2] * o[2] + pose[1, 3]
-                    oc = pose[2, 0] * o[0] + pose[2, 1] * o[1] + pose[2, 2] * o[2] + pose[2, 3]
-                    to_source = np.sqrt(a * a + b * b + c * c)
-                    to_view = length * far
-                    dot = a * (a - oa) + b * (b - ob) + c * (c - oc)
-                    angle = np.arccos(min(1.0, dot / (to_source * to_view)))
-                    coarse = max(1.0, (c / fx) / (far / focal))
-                    weight = np.exp(-angle / 0.15) / coarse**2 * (0.3 + 0.7 * np.exp(-apart[k] / 8.0))
-                edge = min(min(u, columns_s - 1 - u), min(v, rows_s - 1 - v))
-                weight *= 0.05 + 0.95 * min(1.0, edge / 8.0)
-                weights[k] = weight
-                best = max(best, weight)
-            if best <= 0.0:
+                colours[found, 0], colours[found, 1], colours[found, 2] = red / total, green / total, blue / total
+                crossed = (rb * c - rc * b) ** 2 + (rc * a - ra * c) ** 2 + (ra * b - rb * a) ** 2
+                lengths = (ra * ra + rb * rb + rc * rc) * (a * a + b * b + c * c)
+                angle = math.asin(min(1.0, math.sqrt(crossed / lengths)))
+                coarser = math.log(c)
+                penalty = angle / 0.3 + 0.02 * apart[s] + 0.5 * (1 - total)
+                penalty += coarser if coarser > 0 else 0.3 * max(0.0, -coarser - 0.7)
+                border = min(min(u, width - 1 - u), min(v, height - 1 - v))
+                penalty *= 1.0 + max(0.0, 1.0 - border / 6.0)  # no seam where a source ends
+                at = found
+                while at > 0 and penalties[order[at - 1]] > penalty:
+                    order[at] = order[at - 1]
+                    at -= 1
+                order[at] = found
+                penalties[found] = penalty
+                found += 1
+            if found == 0:
                 continue
+            best = penalties[order[0]]
             total = 0.0
-            red, green, blue = 0.0, 0.0, 0.0
-            for k in range(count):
-                if weights[k] > 0.3 * best:
-                    share = (weights[k] / best) ** 3
-                    total += share
-                    red += share * colours[k, 0]
-                    green += share * colours[k, 1]
-                    blue += share * colours[k, 2]
-            picture[row, column, 0] = int(red / total + 0.5)
-            picture[row, column, 1] = int(green / total + 0.5)
-            picture[row, column, 2] = int(blue / total + 0.5)
-            trust[row, column] = min(1.0, best * 2.0) * (0.3 + 0.7 * sure[row, column])
+            for j in range(min(found, _BLENDED)):
+                beyond = penalties[order[j]] - best
+                if beyond < _BEST_OF:
+                    weight = (1 - beyond / _BEST_OF) / (penalties[order[j]] + 1e-6)
+                    total += weight
+                    for channel in range(3):
+                        picture[row, column, channel] += weight * colours[order[j], channel]
+            for channel in range(3):
+                picture[row, column, channel] /= total
+            trust[row, column] = math.exp(-0.7 * best) * min(1.0, 0.5 + 0.25 * found)
     return picture, trust
