@@ -3,7 +3,7 @@
 PandaSet's files give no pose of the car itself that says where its wheels stand. The car's pose is derived from the front
 camera's: it heads where the camera looks (in the ground plane), stands upright, and its ground lies under it as the lidar
 measured it. Scenes have no map. Where the sweeps carry PandaSet's point classes, the drivable area is where points of road
-lie; otherwise the map is empty.
+lie, and lane lines are straight pieces through points of their paint; otherwise the map is empty.
 
 Sweeps are read from `lidar/NN.npz` (arrays only, no pickles): `xyz_cm` int16 or `xyz` float, in PandaSet's world, and where
 given `sensor` (0 the spinning lidar, 1 the second, forward one), `semseg` (class numbers of the devkit) and `origin`.
@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float64
 from pydantic import PositiveFloat
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from schemas.clips import Source
 from schemas.codec import content_digest
-from schemas.driving import RoadMap
 from schemas.errors import WorldlineError
 from stages.contract import Progress, stage
 from stages.ingest.driving_log import (
@@ -44,9 +45,10 @@ from stages.ingest.pandaset_tracks import CUBOIDS, annotated_cuboids
 CAMERA = "front_camera"
 _SWEEP = re.compile(r"lidar/(\d+)\.npz")
 # Classes of PandaSet's points: smoke, exhaust, spray and reflections are no surfaces; road and what is painted on it.
-_NO_SURFACE, _ROAD = (1, 2, 3, 4), (7, 8, 9, 10)
+_NO_SURFACE, _ROAD, _LANE_PAINT = (1, 2, 3, 4), (7, 8, 9, 10), 8
 _USUAL_HEIGHT_M = 2.07
 _CELL_M, _CLOSED_M, _AROUND_M = 0.25, 2.0, 60.0
+_TILE_M, _PAINT_GAP_M, _PAINT_WIDTH_M, _SHORTEST_M = 4.0, 0.7, 0.15, 0.8
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,16 @@ class PandasetLogConfig:
 
 @dataclass(frozen=True)
 class _Points:
-    """The points of a frame's sweep in PandaSet's world, where the sensor stood if that is told, and which points are road."""
+    """The points of a frame's sweep in PandaSet's world, where the sensor stood if that is told, and what is road or paint."""
 
     frame: int
     origin: np.ndarray | None
     points: np.ndarray
     road: np.ndarray
+    paint: np.ndarray
 
 
-@stage("ingest.pandaset_log", version=1)
+@stage("ingest.pandaset_log", version=2)
 def ingest_pandaset_log(source: Source, config: PandasetLogConfig, *, seed: int, progress: Progress) -> DrivingLog:
     """Read a PandaSet scene as a driving log.
 
@@ -137,7 +140,9 @@ def ingest_pandaset_log(source: Source, config: PandasetLogConfig, *, seed: int,
         boxes=boxes,
         kept=kept,
         body=body,
-        road_map=_drivable_area(sweeps, poses[:, :3, 3], world_from_ego, source.name),
+        road_map=road_map(
+            [*_drivable_area(sweeps, poses[:, :3, 3], world_from_ego), *_lane_lines(sweeps, poses[:, :3, 3])], source.name
+        ),
         sweeps=[
             Sweep(
                 time_s,
@@ -185,22 +190,20 @@ def _read_sweep(source: Source, name: str, frame: int, second_lidar: bool) -> _P
             f"{shown} must hold xyz_cm or xyz [N, 3] and may hold semseg [N], sensor [N] and origin [3] ({error!r})"
         ) from error
     used = np.isfinite(points).all(1) & ~np.isin(classes, _NO_SURFACE) & (second_lidar | (sensor == 0))
-    return _Points(frame, origin, points[used], np.isin(classes[used], _ROAD))
+    return _Points(frame, origin, points[used], np.isin(classes[used], _ROAD), classes[used] == _LANE_PAINT)
 
 
 def _drivable_area(
-    sweeps: Sequence[_Points], cameras: Float64[np.ndarray, "T 3"], world_from_ego: Float64[np.ndarray, "T 4 4"], name: str
-) -> RoadMap:
+    sweeps: Sequence[_Points], cameras: Float64[np.ndarray, "T 3"], world_from_ego: Float64[np.ndarray, "T 4 4"]
+) -> list[tuple[str, np.ndarray]]:
     """Return where points of road lie, as outlines without holes (what stands on the road hides the road under it).
 
     Points within 60 m of the path fall into cells of 0.25 m; gaps up to 2 m are closed; of the areas found those count that
     the car drives on. An island of a kerb amid the road counts as road.
     """
-    road = np.concatenate([sweep.points[sweep.road] for sweep in sweeps]) if sweeps else np.zeros((0, 3))
-    track = cKDTree(cameras[:, :2])
-    road = road[track.query(road[:, :2], distance_upper_bound=_AROUND_M)[0] < _AROUND_M] if len(road) else road
+    road = _near_path([sweep.points[sweep.road] for sweep in sweeps], cameras)
     if not len(road):
-        return RoadMap.none()
+        return []
     margin = int(_CLOSED_M / _CELL_M) + 2
     corner = road[:, :2].min(0) - margin * _CELL_M
     cells = ((road[:, :2] - corner) / _CELL_M).astype(int)
@@ -219,4 +222,41 @@ def _drivable_area(
         places = corner + (corners + 0.5) * _CELL_M
         z = np.median(road[heights.query(places, k=min(10, len(road)))[1].reshape(len(places), -1), 2], axis=1)
         elements.append(("drivable", np.column_stack([places, z])))
-    return road_map([item for item in elements if len(item[1]) >= 3], name)
+    return [item for item in elements if len(item[1]) >= 3]
+
+
+def _lane_lines(sweeps: Sequence[_Points], cameras: Float64[np.ndarray, "T 3"]) -> list[tuple[str, np.ndarray]]:
+    """Return straight pieces of lane lines: a dash is one, a long line one in every tile of 4 m that it crosses.
+
+    Points of paint within 60 m of the path are thinned to 0.1 m; in every tile those within 0.7 m of each other hang together.
+    A group is a piece of a line if it is at least 0.8 m long and its points lie within 0.15 m (one sigma) of their principal
+    axis; others (arrows, where lines meet) are left out.
+    """
+    paint = _near_path([sweep.points[sweep.paint] for sweep in sweeps], cameras)
+    if not len(paint):
+        return []
+    paint = paint[np.unique(np.round(paint / 0.1).astype(int), axis=0, return_index=True)[1]]
+    pairs = cKDTree(paint).query_pairs(_PAINT_GAP_M, output_type="ndarray")
+    tile = np.floor(paint[:, :2] / _TILE_M).astype(int)
+    pairs = pairs[(tile[pairs[:, 0]] == tile[pairs[:, 1]]).all(1)]
+    links = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(paint), len(paint)))
+    _, group = connected_components(links, directed=False)
+    order = np.argsort(group, kind="stable")
+    elements = []
+    for own in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        middle = paint[own].mean(0)
+        along = np.linalg.svd(paint[own] - middle)[2][0] if len(own) > 2 else np.zeros(3)
+        reach = (paint[own] - middle) @ along
+        off = np.linalg.norm(paint[own] - middle - reach[:, None] * along, axis=1)
+        if np.ptp(reach) >= _SHORTEST_M and np.sqrt(np.mean(off**2)) <= _PAINT_WIDTH_M:
+            elements.append(("lane_line", middle + np.array([[reach.min()], [reach.max()]]) * along))
+    return elements
+
+
+def _near_path(parts: Sequence[np.ndarray], cameras: Float64[np.ndarray, "T 3"]) -> np.ndarray:
+    """Return the points within 60 m of the path."""
+    points = np.concatenate(parts) if parts else np.zeros((0, 3))
+    if not len(points):
+        return points
+    distance = cKDTree(cameras[:, :2]).query(points[:, :2], distance_upper_bound=_AROUND_M)[0]
+    return points[distance < _AROUND_M]

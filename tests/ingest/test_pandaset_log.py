@@ -46,8 +46,9 @@ def made_scene(scene: Path) -> Path:
     road = START + forward[:, None] * AHEAD + left[:, None] * LEFT - [0, 0, HEIGHT]
     wall = START + np.linspace(0, 30, 50)[:, None] * AHEAD + 9 * LEFT
     spray = START + 4 * AHEAD + np.zeros((5, 1))
-    points = np.concatenate([road, wall, spray])
-    classes = np.repeat([7, 41, 3], [len(road), len(wall), len(spray)])
+    dash = START + np.linspace(10, 13, 30)[:, None] * AHEAD + 1.5 * LEFT - [0, 0, HEIGHT]
+    points = np.concatenate([road, wall, spray, dash])
+    classes = np.repeat([7, 41, 3, 8], [len(road), len(wall), len(spray), len(dash)])
     for frame in (0, 4, 8):
         arrays = {"xyz_cm": np.round(points * 100).astype(np.int16), "semseg": classes.astype(np.uint8)}
         np.savez(scene / "lidar" / f"{frame:02d}.npz", **arrays, sensor=np.zeros(len(points), np.uint8))
@@ -116,6 +117,17 @@ def test_the_drivable_area_is_where_the_points_of_road_lie(tmp_path: Path) -> No
     assert np.ptp(outline @ AHEAD) == pytest.approx(50, abs=0.8)
 
 
+def test_paint_on_the_road_gives_pieces_of_lane_lines(tmp_path: Path) -> None:
+    """The dash of 3 m, of which a tile of 4 m may cut off too short a piece, all of it 1.5 m left of the first camera."""
+    lines = ingest(made_scene(tmp_path / "scene"))[4].lines("lane_line")
+    ends = np.concatenate(lines)
+    assert np.allclose(ends @ LEFT, 1.5, atol=0.05)
+    assert np.allclose(ends[:, 2], -HEIGHT, atol=0.02)
+    assert (ends @ AHEAD).min() > 9.9
+    assert (ends @ AHEAD).max() < 13.1
+    assert 2.0 < sum(np.linalg.norm(end - start) for start, end in lines) <= 3.1
+
+
 def test_a_scene_without_lidar_and_boxes_still_is_a_log(tmp_path: Path) -> None:
     scene = made_scene(tmp_path / "scene")
     for file in (*scene.glob("lidar/*"), scene / "cuboids.csv.gz"):
@@ -146,6 +158,7 @@ def test_the_real_scene_stands_on_its_road_and_its_boxes_hold_lidar_points() -> 
     assert path.world_from_camera[0, 2, 3] - trajectory.world_from_ego[0, 2, 3] == pytest.approx(2.07, abs=0.02)
     drivable = road_map.lines("drivable")
     assert len(drivable) >= 1
+    assert len(road_map.lines("lane_line")) > 40
     assert tracks.objects.num_rows == 98
     # The white car ahead stands on what the lidar calls road, and the points on its back project into its box.
     frame = 20
