@@ -121,7 +121,6 @@ def train_street_detector(
         figures = _measure([_examples(*log) for log in logs[split:]], network, config)
     facts = {
         "clips": split,
-        "clip_names": sorted({clip.name for clip in clips[:split]}),
         "frames": len(training),
         "vehicles": vehicles,
         "steps": config.steps,
@@ -135,12 +134,15 @@ def train_street_detector(
         "torch": torch.__version__,
         **{name: round(value, 4) for name, value, _, _ in figures},
     }
+    names = ", ".join(clip.name for clip in clips[:split])
     model = Model(
         files=Files(save_detector(checkpoints / "model", network, facts)),
         role="street_detector",
         architecture=StreetDetector.__name__,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         training=facts,
+        name="street detector",
+        trained_on=f"{vehicles} vehicles in {len(training)} frames of {split} clips: {names}",
     )
     rows = [dict(zip(FIGURES.names, figure, strict=True)) for figure in sorted(figures)]
     return model, Metrics(rows_to_table(FIGURES, rows))

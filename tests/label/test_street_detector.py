@@ -52,6 +52,7 @@ def test_the_model_says_what_it_was_trained_on(trained: tuple[Model, Metrics]) -
     assert (model.role, model.architecture) == ("street_detector", "StreetDetector")
     assert model.training["clips"] == 4
     assert model.training["frames"] == 48
+    assert model.trained_on.endswith("in 48 frames of 4 clips: drawn 1, drawn 2, drawn 3, drawn 4")
     assert model.training["street_detector.nta_iou"] == pytest.approx(trained[1].facts()["street_detector.nta_iou"], abs=1e-4)
     assert sum(path.stat().st_size for path in model.files.values()) < 3e6
 
