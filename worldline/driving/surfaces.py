@@ -77,27 +77,36 @@ def measured_depths(
         width: of the view in pixels.
         height: of the view in pixels.
     """
-    nearest = np.full((height, width), np.inf)
-    _splat(points, invert_rigid(world_from_camera), intrinsics, nearest)
-    measured = _hide(nearest, max(width // 64, 2))
+    measured = _hide(_splat(points, invert_rigid(world_from_camera), intrinsics, height, width), max(width // 64, 2))
     return measured, _close(measured, max(width // 16, 4))
 
 
 @numba.njit(nogil=True, cache=True)
-def _splat(points: np.ndarray, pose: np.ndarray, intrinsics: np.ndarray, nearest: np.ndarray) -> None:
-    """Keep the depth of the nearest point in every pixel."""
-    height, width = nearest.shape
+def _splat(points: np.ndarray, pose: np.ndarray, intrinsics: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return for every pixel the depth of the point nearest to its centre, of those on the nearest surface in it.
+
+    The nearest point alone would draw the road, of which a pixel sees metres, half a pixel too near.
+    """
+    nearest, chosen, offset = np.full((height, width), np.inf), np.full((height, width), np.inf), np.full((height, width), np.inf)
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    for k in range(len(points)):
-        x, y, z = points[k, 0], points[k, 1], points[k, 2]
-        depth = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3]
-        if depth < NEAR_M:
-            continue
-        u = fx * (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2] * z + pose[0, 3]) / depth + cx
-        v = fy * (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2] * z + pose[1, 3]) / depth + cy
-        if 0 <= u < width and 0 <= v < height:
+    for again in range(2):
+        for k in range(len(points)):
+            x, y, z = points[k, 0], points[k, 1], points[k, 2]
+            depth = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3]
+            if depth < NEAR_M:
+                continue
+            u = fx * (pose[0, 0] * x + pose[0, 1] * y + pose[0, 2] * z + pose[0, 3]) / depth + cx
+            v = fy * (pose[1, 0] * x + pose[1, 1] * y + pose[1, 2] * z + pose[1, 3]) / depth + cy
+            if not (0 <= u < width and 0 <= v < height):
+                continue
             column, row = int(u), int(v)
-            nearest[row, column] = min(nearest[row, column], depth)
+            if not again:
+                nearest[row, column] = min(nearest[row, column], depth)
+            elif depth < 1.1 * nearest[row, column] + 0.1:
+                apart = (u - column - 0.5) ** 2 + (v - row - 0.5) ** 2
+                if apart < offset[row, column]:
+                    chosen[row, column], offset[row, column] = depth, apart
+    return chosen
 
 
 @numba.njit(nogil=True, cache=True)
