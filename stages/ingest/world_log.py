@@ -81,7 +81,7 @@ def ingest_world_log(
     if config.lidar_every:
         rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[1])
         lidar = scan(scene, config.lidar, times[:: config.lidar_every].tolist(), rng)
-    return clip, path, tracks, _recorded(scene, times), road_map(scene), lidar, truth
+    return clip, path, tracks, _recorded(scene, times), road_map(scene.plan, scene.centre, scene.origin_m), lidar, truth
 
 
 def build_world(config: WorldLogConfig) -> Scene:

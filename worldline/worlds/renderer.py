@@ -67,12 +67,10 @@ class Renderer:
         for mesh in scene.static:
             self._add(mesh, 0)
         self._sky = [] if self._colour is None else [self._add_sky(self._colour)]
-        self._parts: list[tuple[Actor, Part, list[vtk.vtkActor], vtk.vtkPolyData]] = []
+        self._actors: list[tuple[Actor, list[tuple[Part, list[vtk.vtkActor], vtk.vtkPolyData]]]] = []
         self._shadows: list[tuple[Actor, np.ndarray, vtk.vtkPolyData]] = []
         for actor in scene.actors:
-            for part in actor.parts:
-                props, data = self._add(part.mesh, actor.track_id)
-                self._parts.append((actor, part, props, data))
+            self._actors.append((actor, [(part, *self._add(part.mesh, actor.track_id)) for part in actor.parts]))
             if self._colour is not None and actor.motion.knot_mps.max() > 0:
                 self._shadows.append((actor, _body_points(actor), self._add_shadow(self._colour)))
         self._posed: set[int] = set()
@@ -118,16 +116,14 @@ class Renderer:
         return _depth(self._labels, (self.lens.height, self.lens.width)), ids
 
     def _add(self, mesh: Mesh, track_id: int) -> tuple[list[vtk.vtkActor], vtk.vtkPolyData]:
-        """Put a mesh into both windows."""
-        data = _poly_data(mesh, _shade(mesh, self.scene.sun_direction, None, self.scene.weather))
-        flat_data = vtk.vtkPolyData()
-        flat_data.SetPoints(data.GetPoints())
-        flat_data.SetPolys(data.GetPolys())
-        flat = _actor(flat_data)
+        """Put a mesh into the windows; return its props, and the data that hold its light."""
+        data = _triangles(mesh)
+        flat = _actor(data)
         flat.GetProperty().SetColor(*(value / 255 for value in (track_id >> 8, track_id & 255, 0)))
         self._labels.renderer.AddActor(flat)
         if self._colour is None:
             return [flat], data
+        data = _painted(data, mesh, _shade(mesh, self.scene.sun_direction, None, self.scene.weather))
         textured = _actor(data)
         textured.SetTexture(self._texture(mesh.texture))
         self._colour.renderer.AddActor(textured)
@@ -157,7 +153,7 @@ class Renderer:
         v = np.where(elevation < 0, split * (1 + elevation / 0.1), split + (1 - split) * elevation / (np.pi / 2))
         dome = grid(points, np.concatenate([sky, below]))
         dome.uv[:, 1] = v.ravel()
-        data = _poly_data(dome, np.full((len(dome.points), 3), 255, np.uint8))
+        data = _painted(_triangles(dome), dome, np.full((len(dome.points), 3), 255, np.uint8))
         prop = _actor(data)
         prop.SetTexture(self._texture(dome.texture))
         plotter.renderer.AddActor(prop)
@@ -173,20 +169,20 @@ class Renderer:
 
     def _pose(self, time_s: float) -> None:
         """Move every actor to its place; those that never move only once."""
-        for index, (actor, part, props, data) in enumerate(self._parts):
-            still = actor.motion.knot_mps.max() == 0
-            if still and index in self._posed:
+        for actor, parts in self._actors:
+            if actor.motion.knot_mps.max() == 0 and actor.track_id in self._posed:
                 continue
-            self._posed.add(index)
-            pose = actor.motion.world_from_actor(time_s) @ part.actor_from_part(actor.motion.distance(time_s))
-            matrix = vtk.vtkMatrix4x4()
-            matrix.DeepCopy(pose.ravel().tolist())
-            for prop in props:
-                prop.SetUserMatrix(matrix)
-            if self._colour is None:
-                continue
-            light = _shade(part.mesh, self.scene.sun_direction, pose[:3, :3], self.scene.weather)
-            data.GetPointData().SetScalars(_vtk_array(light))
+            self._posed.add(actor.track_id)
+            world_from_actor, travelled = actor.motion.world_from_actor(time_s), actor.motion.distance(time_s)
+            for part, props, data in parts:
+                pose = world_from_actor @ part.actor_from_part(travelled)
+                matrix = vtk.vtkMatrix4x4()
+                matrix.DeepCopy(pose.ravel().tolist())
+                for prop in props:
+                    prop.SetUserMatrix(matrix)
+                if self._colour is not None:
+                    light = _shade(part.mesh, self.scene.sun_direction, pose[:3, :3], self.scene.weather)
+                    data.GetPointData().SetScalars(_vtk_array(light))
         for actor, points, data in self._shadows:
             pose = actor.motion.world_from_actor(time_s)
             height = actor.motion.height_m
@@ -250,7 +246,8 @@ def _vtk_array(values: np.ndarray) -> vtk.vtkDataArray:
     return numpy_to_vtk(np.ascontiguousarray(values), deep=True)
 
 
-def _poly_data(mesh: Mesh, rgb: np.ndarray) -> vtk.vtkPolyData:
+def _triangles(mesh: Mesh) -> vtk.vtkPolyData:
+    """Return points and faces alone."""
     data = vtk.vtkPolyData()
     points = vtk.vtkPoints()
     points.SetData(_vtk_array(mesh.points.astype(np.float32)))
@@ -258,6 +255,14 @@ def _poly_data(mesh: Mesh, rgb: np.ndarray) -> vtk.vtkPolyData:
     cells = vtk.vtkCellArray()
     cells.SetData(3, _id_array(mesh.faces.ravel()))
     data.SetPolys(cells)
+    return data
+
+
+def _painted(triangles: vtk.vtkPolyData, mesh: Mesh, rgb: np.ndarray) -> vtk.vtkPolyData:
+    """Return the same points and faces with the mesh's texture coordinates and light `[N, 3]` uint8."""
+    data = vtk.vtkPolyData()
+    data.SetPoints(triangles.GetPoints())
+    data.SetPolys(triangles.GetPolys())
     uv = _vtk_array(mesh.uv.astype(np.float32))
     uv.SetName("uv")
     data.GetPointData().SetTCoords(uv)

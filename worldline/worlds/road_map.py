@@ -8,24 +8,28 @@ import pyarrow as pa
 from schemas.artifact import make_table
 from schemas.driving import MAP_ELEMENTS, RoadMap
 from worldline.worlds.ground import StreetPlan
-from worldline.worlds.scene import Route, Scene
+from worldline.worlds.scene import Route
 from worldline.worlds.terrain import side_plan
 
 STEP_M = 1.0
 ZEBRA_M = 3.2  # length of a zebra crossing along the street
 
 
-def road_map(scene: Scene) -> RoadMap:
+def road_map(plan: StreetPlan, centre: Route, origin_m: float) -> RoadMap:
     """Return the map of a street, on the road surface at z = 0, with a point every metre or closer.
 
     Lane lines run on through the gaps of their dashes and end where the paint does: at junctions and zebra crossings. The
     drivable areas are the whole road between its kerbs, parking bays and the lanes of oncoming traffic included, and the
     street that crosses: who drives there must look out for boxes.
+
+    Args:
+        plan: the street in street coordinates.
+        centre: its centre line.
+        origin_m: arc length on it where s = 0.
     """
-    plan = scene.plan
-    elements = _street(plan, scene.centre, scene.origin_m)
+    elements = _street(plan, centre, origin_m)
     if plan.cross_street_m is not None:
-        across = scene.centre.across(scene.origin_m + plan.cross_street_m, 60.0)
+        across = centre.across(origin_m + plan.cross_street_m, 60.0)
         elements += _street(side_plan(plan), across, float(across.arc_m[-1]) / 2)
     counts = [len(points) for _, points in elements]
     table = make_table(

@@ -43,6 +43,7 @@ def merged(meshes: list[Mesh]) -> Mesh:
         meshes[0].texture,
         meshes[0].specular,
         meshes[0].casts_shadow,
+        meshes[0].lit,
     )
 
 

@@ -1,5 +1,7 @@
 """Streets: where everything stands and how everything moves, drawn from a random generator."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from worldline.worlds import terrain
@@ -37,15 +39,18 @@ def build_street(layout: str | Layout, rng: np.random.Generator, *, camera_heigh
     kind = LAYOUTS[layout] if isinstance(layout, str) else layout
     weather = WEATHERS[kind.weather]
     plan = kind.plan(48.0 * detail)
-    centre, origin_m = _centre_line(kind)
+    centre, origin_m = centre_line(kind)
     angle = rng.uniform(0.55, 0.95) * rng.choice([-1, 1]) + np.pi * rng.choice([0, 1])
     sun = np.array([np.cos(angle) * 0.62, np.sin(angle) * 0.62, 0.785])
     sun = np.array([0.0, 0.0, 1.0]) if weather.overcast else sun / np.linalg.norm(sun)
-    static = _houses(rng, plan, centre, origin_m, detail) + _furniture(rng, plan, centre, origin_m)
+    trees = _few_trees(rng, detail) if kind.busy else lambda scale, leaves: _tree(rng, scale, leaves)
+    static = _houses(rng, plan, centre, origin_m, detail) + _furniture(rng, plan, centre, origin_m, trees)
     knots = np.array(kind.ego_mps)
     if kind.busy:
         lane = centre.offset(kind.ego_d_m)
-        actors = busy_traffic(rng, kind, plan, centre, origin_m, Motion(lane, arc_at(lane, centre, origin_m, 0.0), *knots.T))
+        actors = busy_traffic(
+            rng, kind, plan, centre, origin_m, detail, Motion(lane, arc_at(lane, centre, origin_m, 0.0), *knots.T)
+        )
     else:
         actors = scripted_traffic(rng, kind, centre, origin_m)
     parked = [mesh for actor in actors if not actor.moving(0.0) for mesh in _standing(actor)]
@@ -56,7 +61,7 @@ def build_street(layout: str | Layout, rng: np.random.Generator, *, camera_heigh
     phases = rng.uniform(0, 2 * np.pi, 3)
     return Scene(
         layout if isinstance(layout, str) else "street",
-        tuple(static),
+        tuple(_joined(static) if kind.busy else static),
         tuple(actors),
         ego,
         camera_height_m,
@@ -71,7 +76,7 @@ def build_street(layout: str | Layout, rng: np.random.Generator, *, camera_heigh
     )
 
 
-def _centre_line(kind: Layout) -> tuple[Route, float]:
+def centre_line(kind: Layout) -> tuple[Route, float]:
     """Return the centre line, longer than what is drawn, and the arc length at which s = 0 (world x = y = 0)."""
     s = np.arange(START_M - 60, END_M + 60, 0.1)
     heading = kind.turn_rad_per_m * np.clip(s - kind.turn_m[0], 0, kind.turn_m[1] - kind.turn_m[0])
@@ -115,7 +120,9 @@ def _houses(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m:
     return meshes
 
 
-def _furniture(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m: float) -> list[Mesh]:
+def _furniture(
+    rng: np.random.Generator, plan: StreetPlan, centre: Route, origin_m: float, trees: Callable[[float, int], list[Mesh]]
+) -> list[Mesh]:
     """Trees, lamps, signs, bins and parcels of hedge along both pavements."""
     meshes: list[Mesh] = []
     blocked = [c + 1.6 for c in plan.crosswalk_m]
@@ -129,7 +136,7 @@ def _furniture(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin
                 d = side * (plan.road_half_m + rng.uniform(0.6, 0.85))
                 pose = _place(centre, origin_m, s, d, KERB_M, rng.uniform(-0.2, 0.2) + (np.pi if side > 0 else 0))
                 items = (
-                    _tree(rng)
+                    trees(1.0, 900)
                     if choice < 0.55
                     else _lamp(rng)
                     if choice < 0.75
@@ -142,11 +149,34 @@ def _furniture(rng: np.random.Generator, plan: StreetPlan, centre: Route, origin
     for _ in range(16):  # trees in the yards
         side = rng.choice([-1, 1])
         pose = _place(centre, origin_m, rng.uniform(plan.start_m, plan.end_m), side * rng.uniform(26, 40), KERB_M)
-        meshes += [mesh.moved(pose) for mesh in _tree(rng, 1.35, 450)]
+        meshes += [mesh.moved(pose) for mesh in trees(1.35, 450)]
     return meshes
 
 
-def _tree(rng: np.random.Generator, scale: float = 1.0, leaves: int = 900) -> list[Mesh]:
+def _few_trees(rng: np.random.Generator, detail: float) -> Callable[[float, int], list[Mesh]]:
+    """Return a nursery that has six trees of every size, turned at random: what shares a texture is drawn at once."""
+    share = min(1.0, 1.3 * detail)
+    grown: dict[tuple[float, int], list[list[Mesh]]] = {}
+
+    def pick(scale: float, leaves: int) -> list[Mesh]:
+        kinds = grown.setdefault((scale, leaves), [])
+        if len(kinds) < 6:
+            kinds.append(_tree(rng, scale, round(share * leaves)))
+        turn = planar_pose(0, 0, 0, rng.uniform(0, 2 * np.pi))
+        return [mesh.moved(turn) for mesh in kinds[rng.integers(len(kinds))]]
+
+    return pick
+
+
+def _joined(meshes: list[Mesh]) -> list[Mesh]:
+    """Join meshes that look alike: every mesh costs time to draw, however small it is."""
+    groups: dict[tuple[int, float, bool, bool], list[Mesh]] = {}
+    for mesh in meshes:
+        groups.setdefault((id(mesh.texture), mesh.specular, mesh.casts_shadow, mesh.lit), []).append(mesh)
+    return [group[0] if len(group) == 1 else merged(group) for group in groups.values()]
+
+
+def _tree(rng: np.random.Generator, scale: float, leaves: int) -> list[Mesh]:
     trunk_m = rng.uniform(2.3, 3.1) * scale
     bark = to_bytes(tinted((104, 88, 72), 1 + 0.22 * fractal_noise(rng, (128, 64), 18, 5, stretch=0.3)))
     lean = rng.normal(0, 0.12, 2)

@@ -1,5 +1,6 @@
 """Who is on a street: parked and driving cars, buses and walkers."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,7 @@ from worldline.worlds.ground import KERB_M, StreetPlan
 from worldline.worlds.layouts import END_M, LANE_M, START_M, Layout
 from worldline.worlds.people import make_pedestrian
 from worldline.worlds.scene import Actor, Motion, Route
-from worldline.worlds.vehicles import make_bus, make_car
+from worldline.worlds.vehicles import SHAPES, make_bus, make_car
 
 
 def arc_at(route: Route, centre: Route, origin_m: float, s: float) -> float:
@@ -104,10 +105,11 @@ def _crossing_traffic(rng: np.random.Generator, s: float, centre: Route, origin_
 
 _CHECKED_S = np.arange(0.0, 8.01, 0.25)
 _APART_M = 0.5
+_LEAST_AHEAD_M = 12.0  # from the camera to the middle of a car in its lane
 
 
 def busy_traffic(
-    rng: np.random.Generator, kind: Layout, plan: StreetPlan, centre: Route, origin_m: float, ego: Motion
+    rng: np.random.Generator, kind: Layout, plan: StreetPlan, centre: Route, origin_m: float, detail: float, ego: Motion
 ) -> list[Actor]:
     """Draw traffic for a street with several lanes; nobody comes within 0.5 m of anybody in the first 8 s.
 
@@ -117,7 +119,7 @@ def busy_traffic(
         Actors whose track ids count from 1.
     """
     actors: list[Actor] = []
-    own, left, oncoming = kind.ego_d_m, kind.ego_d_m + 2 * LANE_M, (LANE_M, 3 * LANE_M)
+    own, left = kind.ego_d_m, kind.ego_d_m + 2 * LANE_M
     routes: dict[float, Route] = {}
     reverse: dict[float, Route] = {}
     taken = [_discs(ego, 4.5, 1.8, -1.25)]  # the camera is 1.25 m ahead of its car's middle
@@ -140,8 +142,8 @@ def busy_traffic(
         taken.append(discs)
         number = len(actors) + 1
         if what == "car":
-            shape = str(rng.choice(["sedan", "hatchback", "van"], p=[0.42, 0.38, 0.2]))
-            actors.append(make_car(rng, number, motion, shape=shape))
+            shape = str(rng.choice(list(SHAPES)))
+            actors.append(make_car(rng, number, motion, shape=shape, detail=float(np.clip(1.5 * detail, 0.3, 1.0))))
         elif what == "bus":
             actors.append(make_bus(rng, number, motion))
         else:
@@ -151,7 +153,10 @@ def busy_traffic(
     speed = float(ego.knot_mps.mean())
     ahead = rng.uniform(14, 24)
     for _ in range(int(rng.integers(1, 4))):
-        add(along(own, ahead, speed * rng.uniform(0.92, 1.12)))
+        leader = along(own, ahead, speed * rng.uniform(0.92, 1.12))
+        nearest = min(ahead + leader.distance(time) - ego.distance(time) for time in _CHECKED_S.tolist())
+        ahead += max(0.0, _LEAST_AHEAD_M - nearest)
+        add(dataclasses.replace(leader, start_m=leader.start_m + max(0.0, _LEAST_AHEAD_M - nearest)))
         ahead += rng.uniform(12, 26)
     if rng.random() < 0.25:  # somebody beside the camera
         add(along(left, rng.uniform(-4, 9), speed * rng.uniform(0.95, 1.08)))
@@ -161,13 +166,13 @@ def busy_traffic(
     for _ in range(int(rng.integers(1, 4))):
         add(along(left, ahead, speed * rng.uniform(0.98, 1.25)))
         ahead += rng.uniform(12, 28)
-    for d in oncoming:
+    if plan.cross_street_m is not None:
+        _cross_traffic(rng, plan, centre.across(origin_m + plan.cross_street_m, 60.0), add)
+    for d in (LANE_M, 3 * LANE_M):
         s, lane_speed = rng.uniform(12, 40), rng.uniform(5.5, 10)
         while s < END_M - 8:
             add(along(d, s, lane_speed * rng.uniform(0.97, 1.03), True), "bus" if rng.random() < 0.05 else "car")
             s += rng.uniform(15, 42)
-    if plan.cross_street_m is not None:
-        _cross_traffic(rng, plan, centre.across(origin_m + plan.cross_street_m, 60.0), add)
     for side, share in zip((1, -1), kind.parked or (0.0, 0.0), strict=True):
         s = START_M + rng.uniform(0, 6)
         while s < END_M - 30:

@@ -62,18 +62,43 @@ SHAPES = {
         ((0, 1.05), (0.02, 1.12), (0.5, 1.12), (0.8, 1.08), (0.97, 0.94), (1, 0.78)),
         (0.08, 0.80), (0.31, 0.54),
     ),
+    "estate": BodyShape(
+        4.7, 1.82, 1.48,
+        ((0, 0.84), (0.02, 1.02), (0.09, 1.36), (0.2, 1.46), (0.40, 1.48), (0.56, 1.44), (0.73, 1.02), (0.95, 0.78), (1, 0.62)),
+        ((0, 0.80), (0.02, 0.95), (0.3, 0.97), (0.7, 0.93), (0.95, 0.74), (1, 0.60)),
+        (0.10, 0.70), (0.28, 0.49),
+    ),
+    "suv": BodyShape(
+        4.5, 1.88, 1.7,
+        ((0, 1.0), (0.02, 1.3), (0.08, 1.6), (0.22, 1.7), (0.52, 1.68), (0.70, 1.2), (0.95, 1.02), (1, 0.8)),
+        ((0, 0.98), (0.02, 1.1), (0.3, 1.12), (0.7, 1.1), (0.95, 0.96), (1, 0.78)),
+        (0.10, 0.67), (0.30, 0.48),
+    ),
 }  # fmt: skip
 
 
-def make_car(rng: np.random.Generator, track_id: int, motion: Motion, *, shape: str = "", colour: str = "") -> Actor:
-    """Build a car; an empty shape or colour is chosen at random."""
+def make_car(
+    rng: np.random.Generator, track_id: int, motion: Motion, *, shape: str = "", colour: str = "", detail: float = 1.0
+) -> Actor:
+    """Build a car; an empty shape or colour is chosen at random.
+
+    Args:
+        rng: source of everything random.
+        track_id: from 1.
+        motion: where it is when.
+        shape: one of `SHAPES`.
+        colour: one of `PAINTS`.
+        detail: corners and texels along each axis relative to what a camera of 640 pixels can use, 0.3 to 1.
+    """
     shape = shape or str(rng.choice(["sedan", "hatchback", "van"], p=[0.45, 0.4, 0.15]))
     colour = colour or str(rng.choice(list(PAINTS)))
     body = SHAPES[shape]
-    section = _sections(body)
-    shell = grid(section, _paint_shell(rng, body, section, PAINTS[colour]), specular=0.55)
+    section = _sections(body, round(46 * detail))
+    shell = grid(
+        section, _paint_shell(rng, body, section, PAINTS[colour], (round(384 * detail), round(320 * detail))), specular=0.55
+    )
     front, rear = _end_caps(rng, body, section, PAINTS[colour])
-    tyre = _wheel(rng)
+    tyre = _wheel(rng, max(10, round(24 * detail)))
     axles = (-0.5 + 0.19) * body.length, (0.5 - 0.185) * body.length
     wheels = [
         Part(_mirrored(tyre, side), (x, side * (body.width / 2 - 0.12), WHEEL_RADIUS_M), spin_rad_per_m=1 / WHEEL_RADIUS_M)
@@ -130,9 +155,9 @@ def _profile(knots: tuple[tuple[float, float], ...], fraction: np.ndarray) -> np
     return np.interp(fraction, fine, rounded)
 
 
-def _sections(body: BodyShape) -> np.ndarray:
-    """Return cross-sections `[stations, points, 3]` from rear to front, each running from the left sill over the roof."""
-    fraction = np.unique(np.concatenate([np.linspace(0, 1, 46), [0.01, 0.985]]))
+def _sections(body: BodyShape, stations: int) -> np.ndarray:
+    """Return cross-sections `[stations + 2, points, 3]` from rear to front, each running from the left sill over the roof."""
+    fraction = np.unique(np.concatenate([np.linspace(0, 1, stations), [0.01, 0.985]]))
     roof, belt = _profile(body.roof, fraction), _profile(body.belt, fraction)
     roof = np.maximum(roof, belt + 0.02)
     half = body.width / 2 * (1 - 0.10 * np.abs(2 * fraction - 1) ** 3.5 - 0.04 * (fraction > 0.98) - 0.04 * (fraction < 0.01))
@@ -153,9 +178,11 @@ def _sections(body: BodyShape) -> np.ndarray:
     return np.array(rows)
 
 
-def _paint_shell(rng: np.random.Generator, body: BodyShape, section: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
+def _paint_shell(
+    rng: np.random.Generator, body: BodyShape, section: np.ndarray, rgb: tuple[int, int, int], shape: tuple[int, int]
+) -> np.ndarray:
     """Paint windows, pillars, doors, sills and wheel arches over the shell's texture; rows run from front (top) to rear."""
-    height, width = 384, 320
+    height, width = shape
     xyz = cv2.resize(section[::-1].astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
     fraction = x / body.length + 0.5
@@ -224,11 +251,11 @@ def _end_caps(rng: np.random.Generator, body: BodyShape, section: np.ndarray, rg
     return caps[0], caps[1]
 
 
-def _wheel(rng: np.random.Generator) -> Mesh:
+def _wheel(rng: np.random.Generator, sides: int = 24) -> Mesh:
     """Return a wheel around the y axis with its outside at +y."""
     radius, wide = WHEEL_RADIUS_M, 0.21
     profile = [(0.0, 0.5), (0.62, 0.46), (0.68, 0.5), (0.95, 0.5), (1.0, 0.35), (1.0, -0.5), (0.0, -0.5)]
-    angle = np.linspace(0, 2 * np.pi, 25)
+    angle = np.linspace(0, 2 * np.pi, sides + 1)
     rings = np.array([[(radius * r * np.cos(a), wide * h, radius * r * np.sin(a)) for a in angle] for r, h in profile])
     size = 128
     image = np.full((size, 25 * 8, 3), 26, np.float32) + 4 * rng.standard_normal((size, 200, 1)).astype(np.float32)
