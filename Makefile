@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env lock demo picture figures bench test test-slow lint format clean
+.PHONY: env lock demo demo-driving picture figures bench test test-slow lint format clean
 
 env: .venv/ready
 
@@ -20,6 +20,10 @@ lock:
 demo: env
 	$(BIN)/worldline build pseudo_labels
 
+# A procedural street along a trajectory that nobody drove, with the world model that comes with the package.
+demo-driving: env
+	$(BIN)/worldline build driving_augmentation name=demo_driving "trajectories=[lane_change_left:3.5]"
+
 # The picture of the README, from the demo's report (needs chromium).
 picture: demo
 	$(BIN)/python docs/take_picture.py worldline-data/reports docs/images/report.jpg
@@ -29,7 +33,7 @@ figures: demo
 	$(BIN)/python docs/write_figures.py worldline-data pseudo_labels
 
 # Measure everything (see docs/benchmarks.md for how long it takes) and write the page; run again to go on where it stopped.
-BENCHES := catalog splat reconstruct pose labels
+BENCHES := catalog splat reconstruct pose labels driving
 
 bench: env
 	mkdir -p worldline-bench

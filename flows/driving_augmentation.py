@@ -97,7 +97,7 @@ def plan(build: Build, log: Roles) -> dict[str, Roles]:
             "generate.trajectory", settings, path=log["path"], tracks=log["tracks"], recorded=log["trajectory"],
             road_map=log["road_map"],
         )  # fmt: skip
-        (tracks,) = build.run("label.novel_tracks", tracks=log["tracks"], trajectory=trajectory, path=path)
+        (tracks,) = build.run("label.novel_tracks", tracks=log["tracks"], trajectory=trajectory, novel_path=path)
         planned[f"{manoeuvre}-{metres}m" if metres else manoeuvre] = {"trajectory": trajectory, "path": path, "tracks": tracks}
     return planned
 

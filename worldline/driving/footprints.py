@@ -1,5 +1,6 @@
 """Footprints on the ground: oriented rectangles, how far apart they are, and whether they lie on the road."""
 
+import numba
 import numpy as np
 
 
@@ -57,18 +58,29 @@ def covered(points: np.ndarray, polygons: list[np.ndarray], slack_m: float = 0.0
         low, high = polygon.min(axis=0) - slack_m, polygon.max(axis=0) + slack_m
         near = np.flatnonzero(~found & ((flat >= low) & (flat <= high)).all(axis=1))
         if len(near):
-            found[near] = _in_polygon(flat[near], polygon, slack_m)
+            found[near] = _in_polygon(flat[near], np.ascontiguousarray(polygon, np.float64), slack_m)
     return found.reshape(points.shape[:-1])
 
 
+@numba.njit(cache=True)
 def _in_polygon(points: np.ndarray, polygon: np.ndarray, slack_m: float) -> np.ndarray:
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    edge = end - start
-    offset = points[:, None] - start
-    crosses = (start[:, 1] > points[:, 1:]) != (end[:, 1] > points[:, 1:])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = offset[..., 1] * (edge[:, 0] / edge[:, 1])
-    inside = (crosses & (offset[..., 0] < at)).sum(axis=1) % 2 == 1
-    share = np.clip((offset * edge).sum(-1) / np.maximum((edge * edge).sum(-1), 1e-12), 0, 1)
-    beside = np.linalg.norm(offset - share[..., None] * edge, axis=-1).min(axis=1) <= slack_m
-    return inside | beside
+    """Return which points `[N, 2]` lie in a polygon, by the number of edges that a ray to the right crosses, or beside it."""
+    found = np.zeros(len(points), np.bool_)
+    for number in range(len(points)):
+        x, y = points[number]
+        for edge in range(len(polygon)):
+            x0, y0 = polygon[edge - 1]
+            across, up = polygon[edge][0] - x0, polygon[edge][1] - y0
+            if (y0 > y) != (polygon[edge][1] > y) and x < x0 + (y - y0) * across / up:
+                found[number] = not found[number]
+        if found[number]:
+            continue
+        for edge in range(len(polygon)):
+            x0, y0 = polygon[edge - 1]
+            across, up = polygon[edge][0] - x0, polygon[edge][1] - y0
+            share = ((x - x0) * across + (y - y0) * up) / max(across * across + up * up, 1e-12)
+            share = min(max(share, 0.0), 1.0)
+            if (x - x0 - share * across) ** 2 + (y - y0 - share * up) ** 2 <= slack_m**2:
+                found[number] = True
+                break
+    return found
