@@ -17,6 +17,7 @@ from stages.pose.windows import Joined, Piece, join_points, thin_points
 from worldline.cameras import invert_rigid
 
 PER_FRAME = 400  # observations that a frame keeps: as many as a window's own map has
+_FACTORED_FRAMES = 200  # up to which the normal equations are factored
 _MAX_ERROR_PX = 4.0
 _MATCHES_READ = 40  # per pair of frames in different windows
 _AGREES_SHARE, _AGREES_LIMIT = 0.5, 0.01
@@ -100,7 +101,9 @@ def adjust(pycolmap: Any, model: Any, calibrated: bool) -> None:
     options.print_summary = False
     options.refine_focal_length = options.refine_extra_params = not calibrated
     options.ceres.loss_function_type = pycolmap.LossFunctionType.HUBER
+    # conjugate gradients: on 333 frames to the same error in 6 s instead of 26 s, which grow with the cube of the frames
     options.ceres.auto_select_solver_type = True
+    options.ceres.max_num_images_direct_sparse_cpu_solver = _FACTORED_FRAMES
     options.ceres.solver_options.num_threads = 1
     options.ceres.solver_options.max_num_iterations = 30
     options.ceres.solver_options.function_tolerance = 1e-5  # as global mapping does; by default there is none
