@@ -3,17 +3,61 @@
 diffusers and torch are imported where they are used: they take seconds to load, and most runs never need them.
 """
 
-from collections.abc import Callable
+import dataclasses
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from schemas.errors import WorldlineError
 from stages.contract import Progress
-from stages.pretrained import first_line
+from stages.pretrained import first_line, folder_digest, is_folder, resolve_device
 
+Config = TypeVar("Config")  # of a stage that runs a pipeline: has `model`, `revision`, `weights`, `device` and `dtype`
 INDEX = "model_index.json"
+# What pipelines call the number of frames to make, their rate, and the scale of guidance.
+FRAME_COUNT_NAMES = ("num_frames", "video_length", "frames")
+RATE_NAMES = ("frame_rate", "fps")
+GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
+
+
+def pin_pipeline(config: Config) -> Config:
+    """Return a stage's config with everything resolved that this machine or the model's present state decides.
+
+    A repository gets the commit that its revision stands for, a local folder the digest of its files, and "auto" its
+    meaning here. A key made from the result changes when the model does.
+
+    Raises:
+        WorldlineError: if the model is not at hand.
+    """
+    asked: Any = config
+    folder, revision = locate_pipeline(asked.model, asked.revision)
+    device = resolve_device(asked.device)
+    pinned: Config = dataclasses.replace(
+        asked,
+        revision=revision or asked.revision,
+        weights=folder_digest(folder) if is_folder(asked.model) else "",
+        device=device,
+        dtype=resolve_dtype(asked.dtype, device),
+    )
+    return pinned
+
+
+def open_pipeline_folder(config: Any) -> tuple[Path, str, str]:
+    """Return the folder with the files of a config's model, their commit ("" for a plain folder), and a folder's digest.
+
+    Raises:
+        WorldlineError: if it is not at hand, or is not in the state that `config.weights` pins.
+    """
+    folder, revision = locate_pipeline(config.model, config.revision)
+    weights = folder_digest(folder) if is_folder(config.model) else ""
+    if config.weights and config.weights != weights:
+        raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
+    return folder, revision, weights
 
 
 def locate_pipeline(model: str, revision: str | None) -> tuple[Path, str]:
@@ -47,6 +91,74 @@ def locate_pipeline(model: str, revision: str | None) -> tuple[Path, str]:
     return snapshot, snapshot.name if snapshot.parent.name == "snapshots" else ""
 
 
+def find_class(folder: Path, config: Any) -> Any:
+    """Return the pipeline class of diffusers that the config names, or else the model.
+
+    Args:
+        folder: with the model's files.
+        config: with `model`, its name for messages, and `pipeline_class`.
+
+    Raises:
+        WorldlineError: if diffusers has no such class.
+    """
+    import diffusers
+
+    try:
+        named = json.loads((folder / INDEX).read_text()).get("_class_name")
+    except (OSError, ValueError) as error:
+        raise WorldlineError(f"{config.model}/{INDEX} is not readable ({first_line(error)}): download the model again") from error
+    name = config.pipeline_class or named
+    found = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
+        known = [item for item in dir(diffusers) if item.endswith("Pipeline")]
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise WorldlineError(f"{config.model}: diffusers {diffusers.__version__} has no pipeline class {name}{hint}")
+    return found
+
+
+def call_settings(
+    accepted: Mapping[str, inspect.Parameter], name: str, config: Any, settings: Mapping[str, Any], rate: float
+) -> tuple[dict[str, Any], list[str]]:
+    """Return those arguments of a pipeline's call that are settings, and the names of settings that it has no argument for.
+
+    Args:
+        accepted: parameters of the call.
+        name: of the pipeline's class, for messages.
+        config: with `negative_prompt`, `steps`, `guidance`, and `options`, which win over all others.
+        settings: further settings by the names of their parameters; None leaves the pipeline's default, and the number of
+            frames is called "num_frames" whatever the pipeline calls it.
+        rate: frames per second.
+
+    Raises:
+        WorldlineError: if there is an option that the call does not take.
+    """
+    unknown = [item for item in config.options if item not in accepted]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], list(accepted), n=1)
+        raise WorldlineError(f"{name} has no option {unknown[0]}{f', did you mean {near[0]}?' if near else ''}")
+    wanted = [
+        *((setting, FRAME_COUNT_NAMES if setting == "num_frames" else (setting,), value) for setting, value in settings.items()),
+        ("negative_prompt", ("negative_prompt",), config.negative_prompt),
+        ("steps", ("num_inference_steps",), config.steps),
+        ("guidance", GUIDANCE_NAMES, config.guidance),
+    ]
+    arguments: dict[str, Any] = {}
+    ignored = []
+    for setting, candidates, value in wanted:
+        taken = next((item for item in candidates if item in accepted), None)
+        if value is not None and taken is not None:
+            arguments[taken] = value
+        elif value is not None:
+            ignored.append(setting)
+    called = next((item for item in RATE_NAMES if item in accepted), None)
+    if called is not None:
+        arguments[called] = int(rate) if float(rate).is_integer() else rate
+    if "output_type" in accepted:
+        arguments["output_type"] = "np"
+    return arguments | config.options, ignored
+
+
 def load_pipeline(pipeline_class: Any, folder: Path, config: Any, device: str, dtype: str) -> Any:
     """Return a pipeline on its device.
 
@@ -67,7 +179,9 @@ def load_pipeline(pipeline_class: Any, folder: Path, config: Any, device: str, d
         pipeline = pipeline_class.from_pretrained(
             str(folder), dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except ImportError as error:
+        raise WorldlineError(f"{config.model} does not load as {pipeline_class.__name__}: {first_line(error)}") from error
+    except (OSError, ValueError, KeyError) as error:
         raise WorldlineError(
             f"{config.model} does not load as {pipeline_class.__name__} ({first_line(error)}): check that the folder is whole "
             "and its weights are safetensors"
@@ -83,6 +197,12 @@ def load_pipeline(pipeline_class: Any, folder: Path, config: Any, device: str, d
             f"{config.model} does not fit on {device} ({first_line(error)}): set cpu_offload or dtype"
         ) from error
     return pipeline
+
+
+def frame_stride(pipeline: Any) -> int:
+    """Return how many frames a pipeline makes at a time after its first one, which it makes alone."""
+    named = (getattr(pipeline, name, None) for name in ("vae_scale_factor_temporal", "vae_temporal_compression_ratio"))
+    return next((int(value) for value in named if value), 1)
 
 
 def step_reports(accepted: Any, pipeline: Any, progress: Progress) -> dict[str, Callable[..., Any]]:
@@ -107,15 +227,20 @@ def run_pipeline(pipeline: Any, arguments: dict[str, Any], model: str) -> Any:
     """Return a pipeline's output.
 
     Raises:
-        WorldlineError: if it refuses its arguments or runs out of memory.
+        WorldlineError: if it refuses its arguments, lacks a package or runs out of memory.
     """
     import torch
 
     try:
         with torch.inference_mode():
             return pipeline(**arguments)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise WorldlineError(f"{model}: the pipeline refuses these settings ({first_line(error)})") from error
+    except NameError as error:  # where a package is missing, diffusers imports nothing in its stead
+        raise WorldlineError(
+            f"{model}: diffusers runs this pipeline only with a package that is not installed ({first_line(error)}): see its "
+            "documentation; Cosmos needs torchvision"
+        ) from error
     except torch.OutOfMemoryError as error:
         raise WorldlineError(f"{model}: out of device memory; lower num_frames, height or width, or set cpu_offload") from error
 
@@ -127,7 +252,8 @@ def frames_of(output: Any, model: str) -> np.ndarray:
         WorldlineError: if it is no video.
     """
     videos = getattr(output, "frames", None)
-    video = (output[0] if videos is None else videos)[0]
+    videos = output[0] if videos is None else videos
+    video = videos if getattr(videos, "ndim", 5) == 4 else videos[0]  # some make one video and not a batch of one
     frames = np.stack([np.asarray(frame) for frame in video])
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise WorldlineError(f"{model} returned an array of shape {list(frames.shape)} and not a video of RGB frames")

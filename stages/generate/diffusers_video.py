@@ -4,10 +4,7 @@ What a pipeline can be told is read off the signature of its call, so no pipelin
 torch are imported where they are used: they take seconds to load, and most runs never need them.
 """
 
-import dataclasses
-import difflib
 import inspect
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,22 +18,21 @@ from schemas.media import Video
 from schemas.tracks import Truth
 from stages.contract import Progress, stage
 from stages.generate.diffusers_pipeline import (
-    INDEX,
+    FRAME_COUNT_NAMES,
+    call_settings,
     default_of,
+    find_class,
     frames_of,
     load_pipeline,
-    locate_pipeline,
+    open_pipeline_folder,
+    pin_pipeline,
     resolve_dtype,
     run_pipeline,
     step_reports,
 )
 from stages.ingest.pictures import read_picture, resize
-from stages.pretrained import first_line, folder_digest, is_folder, resolve_device
+from stages.pretrained import resolve_device
 
-# What pipelines call the number of frames to make; one without any of these makes no video of chosen length.
-_FRAME_COUNT_NAMES = ("num_frames", "video_length", "frames")
-_RATE_NAMES = ("frame_rate", "fps")
-_GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
 _VIDEO_CLASS_MARKS = ("VideoToVideo", "Video2Video", "V2V")
 _NO_MODEL = "generate.diffusers needs a model: give source=diffusers:ID_OR_FOLDER"
 _IMAGE_CLASS_MARKS = ("ImageToVideo", "Image2Video", "I2V", "StableVideoDiffusion")
@@ -81,25 +77,14 @@ class DiffusersConfig:
 
 
 def pin_model(config: DiffusersConfig) -> DiffusersConfig:
-    """Return the config with everything resolved that this machine or the model's present state decides.
-
-    A repository gets the commit that its revision stands for, a local folder the digest of its files, and "auto" its
-    meaning here. A key made from the result changes when the model does.
+    """Return the config with its model's present state and this machine's device in it; see `pin_pipeline`.
 
     Raises:
         WorldlineError: if the model is not at hand.
     """
     if not config.model:
         raise WorldlineError(_NO_MODEL)
-    folder, revision = locate_pipeline(config.model, config.revision)
-    device = resolve_device(config.device)
-    return dataclasses.replace(
-        config,
-        revision=revision or config.revision,
-        weights=folder_digest(folder) if is_folder(config.model) else "",
-        device=device,
-        dtype=resolve_dtype(config.dtype, device),
-    )
+    return pin_pipeline(config)
 
 
 @stage("generate.diffusers", version=1, environment_packages=("diffusers", "torch", "transformers"), pin=pin_model)
@@ -124,14 +109,12 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
         raise WorldlineError(_NO_MODEL)
     if config.frames_per_second <= 0:
         raise WorldlineError(f"frames_per_second is {config.frames_per_second}: it must be positive")
-    folder, revision = locate_pipeline(config.model, config.revision)
+    folder, revision, weights = open_pipeline_folder(config)
     pipeline_class = _find_class(folder, config)
     accepted = inspect.signature(pipeline_class.__call__).parameters
     image = _conditioning_image(conditioning, pipeline_class.__name__, accepted)
-    arguments, ignored = _arguments(config, pipeline_class.__name__, accepted)
-    weights = folder_digest(folder) if is_folder(config.model) else ""
-    if config.weights and config.weights != weights:
-        raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
+    settings = {name: getattr(config, name) for name in ("prompt", "num_frames", "height", "width")}
+    arguments, ignored = call_settings(accepted, pipeline_class.__name__, config, settings, config.frames_per_second)
 
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
@@ -171,30 +154,19 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
 
 
 def _find_class(folder: Path, config: DiffusersConfig) -> Any:
-    import diffusers
-
-    try:
-        named = json.loads((folder / INDEX).read_text()).get("_class_name")
-    except (OSError, ValueError) as error:
-        raise WorldlineError(f"{config.model}/{INDEX} is not readable ({first_line(error)}): download the model again") from error
-    name = config.pipeline_class or named
-    found = getattr(diffusers, name, None) if isinstance(name, str) else None
-    if not (inspect.isclass(found) and issubclass(found, diffusers.DiffusionPipeline)):
-        known = [item for item in dir(diffusers) if item.endswith("Pipeline")]
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise WorldlineError(f"{config.model}: diffusers {diffusers.__version__} has no pipeline class {name}{hint}")
+    found = find_class(folder, config)
+    name = found.__name__
     accepted = inspect.signature(found.__call__).parameters
     needed = [
         item
         for item, parameter in accepted.items()
         if parameter.default is parameter.empty
         and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        and item not in ("self", "image", "prompt", *_FRAME_COUNT_NAMES, *config.options)
+        and item not in ("self", "image", "prompt", *FRAME_COUNT_NAMES, *config.options)
     ]
     if "video" in accepted and any(mark in name for mark in _VIDEO_CLASS_MARKS):
         needed.append("video")
-    makes_video = any(item in accepted for item in _FRAME_COUNT_NAMES)
+    makes_video = any(item in accepted for item in FRAME_COUNT_NAMES)
     if needed and (makes_video or "video" in needed):
         wanted = " and ".join(dict.fromkeys(needed))
         raise WorldlineError(f"{config.model} is a {name}, which needs {wanted} besides a prompt or an image: name another model")
@@ -216,38 +188,6 @@ def _conditioning_image(conditioning: Source, name: str, accepted: Any) -> np.nd
     if len(files) > 1:
         raise WorldlineError(f"{name} takes one first frame, but {len(files)} files are given: {', '.join(files[:3])}")
     return read_picture(conditioning.files[files[0]], files[0]) if files else None
-
-
-def _arguments(config: DiffusersConfig, name: str, accepted: Any) -> tuple[dict[str, Any], list[str]]:
-    """Return the call's arguments, and the names of the settings that this pipeline has no argument for."""
-    unknown = [item for item in config.options if item not in accepted]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], list(accepted), n=1)
-        raise WorldlineError(f"{name} has no option {unknown[0]}{f', did you mean {near[0]}?' if near else ''}")
-    wanted: list[tuple[str, tuple[str, ...], Any]] = [
-        ("prompt", ("prompt",), config.prompt),
-        ("negative_prompt", ("negative_prompt",), config.negative_prompt),
-        ("num_frames", _FRAME_COUNT_NAMES, config.num_frames),
-        ("height", ("height",), config.height),
-        ("width", ("width",), config.width),
-        ("steps", ("num_inference_steps",), config.steps),
-        ("guidance", _GUIDANCE_NAMES, config.guidance),
-    ]
-    arguments: dict[str, Any] = {}
-    ignored = []
-    for setting, candidates, value in wanted:
-        taken = next((item for item in candidates if item in accepted), None)
-        if value is not None and taken is not None:
-            arguments[taken] = value
-        elif value is not None:
-            ignored.append(setting)
-    rate = next((item for item in _RATE_NAMES if item in accepted), None)
-    if rate is not None:
-        whole = float(config.frames_per_second).is_integer()
-        arguments[rate] = int(config.frames_per_second) if whole else config.frames_per_second
-    if "output_type" in accepted:
-        arguments["output_type"] = "np"
-    return arguments | config.options, ignored
 
 
 def _cover(picture: np.ndarray, width: int | None, height: int | None) -> Image.Image:

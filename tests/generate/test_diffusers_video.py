@@ -1,9 +1,5 @@
-"""Generated clips: tiny pipelines with random weights, built here and saved in diffusers' own format.
+"""Generated clips: tiny pipelines with random weights make them as the real models would."""
 
-Their pictures mean nothing; their path through the adapter is that of the real models.
-"""
-
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from schemas.artifact import Files
 from schemas.clips import Clip, Source
@@ -20,6 +15,7 @@ from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from stages.contract import no_progress
 from stages.generate.diffusers_video import DiffusersConfig, generate_video, pin_model
+from tests.generate.tiny_pipelines import model_index, save_stable_video, save_wan
 
 NO_IMAGE = Source(files=Files(), layout="none", name="")
 SMALL = {"num_frames": 5, "height": 16, "width": 32, "steps": 2, "options": {"max_sequence_length": 16}}
@@ -36,80 +32,14 @@ def _one_thread() -> Any:
 
 @pytest.fixture(scope="module")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text-to-video pipeline: Wan's classes at a few thousand weights."""
-    from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
-    from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
-
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", "a", "car", "street", "red", "dog"])}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    torch.manual_seed(0)
-    vae = AutoencoderKLWan(base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True])
-    transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        text_dim=16,
-        freq_dim=32,
-        ffn_dim=16,
-        num_layers=1,
-        rope_max_seq_len=32,
-    )
-    pipeline = WanPipeline(
-        tokenizer=PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"),
-        text_encoder=UMT5EncoderModel(UMT5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)),
-        vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        transformer=transformer,
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny-text"
-    pipeline.save_pretrained(folder)
-    return folder
+    """A text-to-video pipeline."""
+    return save_wan("WanPipeline", tmp_path_factory.mktemp("models") / "tiny-text")
 
 
 @pytest.fixture(scope="module")
 def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image-to-video pipeline: Stable Video Diffusion's classes at a fraction of their width."""
-    from diffusers import (
-        AutoencoderKLTemporalDecoder,
-        EulerDiscreteScheduler,
-        StableVideoDiffusionPipeline,
-        UNetSpatioTemporalConditionModel,
-    )
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    torch.manual_seed(0)
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        projection_dim=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=224,
-        intermediate_size=16,
-        patch_size=56,
-    )
-    unet = UNetSpatioTemporalConditionModel(
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
-        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
-        cross_attention_dim=16,
-        num_attention_heads=4,
-        projection_class_embeddings_input_dim=48,
-        addition_time_embed_dim=16,
-    )
-    pipeline = StableVideoDiffusionPipeline(
-        vae=AutoencoderKLTemporalDecoder(block_out_channels=[32, 32], down_block_types=["DownEncoderBlock2D"] * 2),
-        image_encoder=CLIPVisionModelWithProjection(vision),
-        unet=unet,
-        scheduler=EulerDiscreteScheduler(
-            prediction_type="v_prediction", timestep_type="continuous", sigma_min=0.002, sigma_max=700.0
-        ),
-        feature_extractor=CLIPImageProcessor(size=224, crop_size=224),
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny-image"
-    pipeline.save_pretrained(folder)
-    return folder
+    """An image-to-video pipeline."""
+    return save_stable_video(tmp_path_factory.mktemp("models") / "tiny-image")
 
 
 def generate(
@@ -125,12 +55,6 @@ def first_frame(folder: Path, seed: int = 0, size: tuple[int, int] = (48, 32)) -
     path = folder / f"first{seed}.png"
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
     return Source(files=Files({path.name: path}), layout="image", name=path.name)
-
-
-def model_index(folder: Path, class_name: str) -> Path:
-    folder.mkdir()
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": class_name}))
-    return folder
 
 
 def test_text_becomes_a_clip_with_its_recipe(text_model: Path) -> None:
