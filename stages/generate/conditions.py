@@ -23,7 +23,7 @@ from worldline.driving.boxes import boxes_by_frame, view_boxes
 from worldline.driving.canvases import box_canvas, road_canvas
 from worldline.driving.stereo import Recording, read_surfaces
 from worldline.driving.surfaces import part_points
-from worldline.driving.warping import label_moving, see
+from worldline.driving.warping import see
 
 _MULTIPLE = 16  # sizes of frames that world models make
 _WORDS = {
@@ -101,14 +101,13 @@ def generate_conditions(
         ground = _ground(recorded.world_from_ego)
         points = part_points(lidar, boxes, clip.times_s)
         recording = read_surfaces(frames, path.world_from_camera, path.registered, intrinsics, boxes, points, ground)
-        labels = label_moving(recording)
     for frame in np.flatnonzero(novel_path.registered).tolist():
         pose = novel_path.world_from_camera[frame]
         box_canvases[frame] = box_canvas(boxes[frame], pose, intrinsics, width, height)
         road_canvases[frame] = road_canvas(road_map, pose, intrinsics, width, height)
         if recording is not None:
             allowed = np.abs(np.arange(count) - frame) > config.leave_out
-            seen = see(recording, labels, allowed, frame, pose)
+            seen = see(recording, allowed, frame, pose)
             prior[frame], known[frame] = seen.picture, np.rint(255 * seen.known)
             inverse = seen.inverse_depths
         else:

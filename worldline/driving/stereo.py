@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from scipy.ndimage import gaussian_filter
 
-from worldline.cameras import invert_rigid
+from worldline.cameras import invert_rigid, pixel_rays
 from worldline.driving.boxes import NEAR_M, Boxes
 from worldline.driving.surfaces import GROWN_M, LOWEST_M, ScenePoints, measured_depths
 
@@ -35,6 +35,8 @@ _SPREAD_M = 3.0  # things reach so far to the side of what a laser sees of them:
 _FARTHEST_ROAD_M = 120.0
 _SKY_WEIGHT, _SKY_MOST = 5.0, 3.0  # grey levels per unit of log odds of a colour, and the largest odds believed
 _COLOURS = 16  # bins per channel
+_EXPOSURE_STEPS = (1, 4)  # frames apart that are compared in brightness
+_DARK, _BRIGHT, _LEAST_PIXELS = 25.0, 230.0, 100  # grey levels that follow the exposure, and how many pixels must agree
 _SLOPE = 0.004  # inverse depth per pixel: how fast the road's changes from row to row
 
 
@@ -48,8 +50,10 @@ class Recording:
         intrinsics: `[3, 3]` of the frames.
         registered: `[T]` frames whose pose is known; others have no surface.
         boxes: of every frame, those that move in the log.
-        ground: `[T, 4]` plane of the road under the vehicle (normal, offset): n . x + d = 0.
         inverse_depths: `[T, H, W]`.
+        labels: `[T, H, W]` 1 + the row of the moving box that each pixel shows, 0 for what stands still.
+        beside: `[T, H, W]` the same with a margin: a pixel wide, and the road under the boxes.
+        gains: `[T]` how bright each frame is exposed, about 1.
     """
 
     frames: UInt8[np.ndarray, "T H W 3"]
@@ -57,8 +61,10 @@ class Recording:
     intrinsics: Float64[np.ndarray, "3 3"]
     registered: np.ndarray
     boxes: list[Boxes]
-    ground: Float64[np.ndarray, "T 4"]
     inverse_depths: Float64[np.ndarray, "T H W"]
+    labels: Int64[np.ndarray, "T H W"]
+    beside: Int64[np.ndarray, "T H W"]
+    gains: Float64[np.ndarray, " T"]
 
 
 def moving_boxes(boxes: list[Boxes]) -> list[Boxes]:
@@ -89,7 +95,7 @@ def read_surfaces(
         intrinsics: `[3, 3]` of the frames.
         boxes: of every frame.
         points: of the log.
-        ground: `[T, 4]`, see `Recording`.
+        ground: `[T, 4]` plane of the road under the vehicle (normal, offset): n . x + d = 0.
     """
     count, height, width = frames.shape[:3]
     moving = moving_boxes(boxes)
@@ -119,7 +125,12 @@ def read_surfaces(
         sky = (values == 0) & (np.arange(CANDIDATES) < counts[..., None])
         costs -= np.where(sky, _SKY_WEIGHT * odds[levels[..., 0], levels[..., 1], levels[..., 2]][..., None], 0.0)
         inverse_depths[frame] = smooth(choose(values, costs, counts, smooth_frames[frame], _JUMP))
-    return Recording(frames, world_from_camera, intrinsics, registered, moving, ground, inverse_depths)
+    labels, beside = np.zeros((2, count, height, width), np.int64)
+    for frame in lists:
+        box_from_camera = invert_rigid(moving[frame].world_from_box()) @ world_from_camera[frame]
+        _label(inverse_depths[frame], box_from_camera, moving[frame].sizes, intrinsics, labels[frame], beside[frame])
+    gains = _exposures(frames, world_from_camera, intrinsics, inverse_depths, beside)
+    return Recording(frames, world_from_camera, intrinsics, registered, moving, inverse_depths, labels, beside, gains)
 
 
 def motions(here: Boxes, elsewhen: list[Boxes]) -> np.ndarray:
@@ -140,6 +151,36 @@ def motions(here: Boxes, elsewhen: list[Boxes]) -> np.ndarray:
             if track in poses:
                 found[number, row + 1] = poses[track] @ back[row]
     return found
+
+
+def _exposures(
+    frames: np.ndarray, world_from_camera: np.ndarray, intrinsics: np.ndarray, inverse_depths: np.ndarray, beside: np.ndarray
+) -> np.ndarray:
+    """Return how bright each frame is exposed `[T]`: by what stands still in it and in frames soon after, with mean log 0."""
+    count, height, width = inverse_depths.shape
+    light = frames.mean(axis=-1)
+    rows, columns = (index.ravel() for index in np.mgrid[1 : height - 1 : 3, 1 : width - 1 : 3])
+    rays = pixel_rays(np.stack([columns, rows], axis=1) + 0.5, intrinsics)
+    equations, ratios = [np.ones(count)], [0.0]
+    for step in _EXPOSURE_STEPS:
+        for frame in range(count - step):
+            other = frame + step
+            q = inverse_depths[frame, rows, columns]
+            pose = invert_rigid(world_from_camera[other]) @ world_from_camera[frame]
+            seen = rays @ pose[:3, :3].T + q[:, None] * pose[:3, 3]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                pixels = np.floor((seen @ intrinsics.T)[:, :2] / seen[:, 2:])
+                shown = (seen[:, 2] > 0) & ((pixels >= 0) & (pixels < (width, height))).all(axis=1)
+            shown = np.flatnonzero(shown & (beside[frame, rows, columns] == 0))
+            x, y = pixels[shown].astype(int).T
+            there, own = inverse_depths[other, y, x], q[shown] / seen[shown, 2]
+            before, after = light[frame, rows[shown], columns[shown]], light[other, y, x]
+            fair = (np.minimum(before, after) > _DARK) & (np.maximum(before, after) < _BRIGHT)
+            agree = np.flatnonzero(fair & (np.abs(there - own) < 0.05 * there + 0.002))
+            if len(agree) >= _LEAST_PIXELS:
+                equations.append(np.eye(count)[other] - np.eye(count)[frame])
+                ratios.append(float(np.median(np.log(after[agree] / before[agree]))))
+    return np.exp(np.linalg.lstsq(np.array(equations), np.array(ratios), rcond=None)[0])
 
 
 def _compared(travelled: np.ndarray, registered: np.ndarray, frame: int) -> np.ndarray:
@@ -257,6 +298,31 @@ def moving_box(x: float, y: float, q: float, box_from_camera: np.ndarray, sizes:
         if lowest < z * (pose[2, 0] * x + pose[2, 1] * y + pose[2, 2]) + pose[2, 3] < sizes[box, 2] + GROWN_M:
             return box + 1
     return 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _label(
+    inverse: np.ndarray,
+    box_from_camera: np.ndarray,
+    sizes: np.ndarray,
+    intrinsics: np.ndarray,
+    strict: np.ndarray,
+    wide: np.ndarray,
+) -> None:
+    """Fill the labels of a frame and those with a margin; see `Recording`."""
+    height, width = inverse.shape
+    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
+    for row in range(height):
+        y = (row + 0.5 - cy) / fy
+        for column in range(width):
+            x = (column + 0.5 - cx) / fx
+            q = inverse[row, column]
+            strict[row, column] = moving_box(x, y, q, box_from_camera, sizes, LOWEST_M)
+            box = moving_box(x, y, q, box_from_camera, sizes, -2 * LOWEST_M)
+            if box:
+                for r in range(max(row - 1, 0), min(row + 2, height)):
+                    for c in range(max(column - 1, 0), min(column + 2, width)):
+                        wide[r, c] = box
 
 
 @numba.njit(nogil=True, cache=True)

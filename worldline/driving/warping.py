@@ -20,7 +20,8 @@ from worldline.driving.stereo import Recording, choose, motions, moving_box, smo
 from worldline.driving.surfaces import LOWEST_M
 
 _VOTED = 8  # depths that are kept per pixel
-_SEEN_THROUGH, _HIDDEN, _SPREAD, _JUMP = 40.0, 15.0, 0.7, 10.0  # costs in grey levels
+_SEEN_THROUGH, _HIDDEN, _SPREAD, _ALONE, _JUMP = 60.0, 12.0, 0.6, 8.0, 10.0  # costs in grey levels
+_SOON, _SAME_TIME = 8.0, 2.0  # frames after which a source's word counts a third, and how much that of the same time counts
 _SPAN = 20  # frames before and after that are looked up
 _AGREE, _AGREE_LEAST = 0.06, 0.003  # relative and absolute difference of inverse depths that are one surface
 _BEST_OF = 0.15  # penalty beyond the best source's within which sources are blended
@@ -42,37 +43,13 @@ class Seen:
     inverse_depths: Float64[np.ndarray, "H W"]
 
 
-def label_moving(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
-    """Return 1 + the moving box that each pixel of recorded frames `[T, H, W]` shows, and the same with a margin.
-
-    The margin is a pixel wide and takes in the road under the boxes: what stands still is not looked up there.
-    """
-    strict = np.zeros(recording.inverse_depths.shape, np.int64)
-    wide = np.zeros_like(strict)
-    for frame in np.flatnonzero(recording.registered):
-        boxes = recording.boxes[frame]
-        if len(boxes.track_ids):
-            box_from_camera = invert_rigid(boxes.world_from_box()) @ recording.world_from_camera[frame]
-            _label(
-                recording.inverse_depths[frame], box_from_camera, boxes.sizes, recording.intrinsics, strict[frame], wide[frame]
-            )
-    return strict, wide
-
-
-def see(
-    recording: Recording,
-    labels: tuple[np.ndarray, np.ndarray],
-    allowed: np.ndarray,
-    frame: int,
-    world_from_camera: np.ndarray,
-) -> Seen:
+def see(recording: Recording, allowed: np.ndarray, frame: int, world_from_camera: np.ndarray) -> Seen:
     """Return what recorded frames show of a view at the time of a frame, with the same intrinsics and size.
 
     From where a recorded frame of that time was taken, the view is that frame.
 
     Args:
         recording: frames and their surfaces.
-        labels: of the recording, from `label_moving`.
         allowed: `[T]` frames that may be looked up.
         frame: the one at whose time the view is.
         world_from_camera: `[4, 4]` of the view.
@@ -92,40 +69,16 @@ def see(
         view_from_source[place, : len(moved)] = invert_rigid(world_from_camera) @ moved @ cameras[place]
     box_from_view = invert_rigid(here.world_from_box()) @ world_from_camera
     inverse_depths, intrinsics = recording.inverse_depths[use], recording.intrinsics
-    values, counts = _vote(inverse_depths, labels[0][use], view_from_source, intrinsics)
-    frames = recording.frames[use].astype(np.float32)
-    costs = _weigh(values, counts, frames, inverse_depths, source_from_view, box_from_view, here.sizes, intrinsics)
-    inverse = smooth(choose(values, costs, counts, np.zeros((height, width, 3)), _JUMP))
+    values, counts = _vote(inverse_depths, recording.labels[use], view_from_source, intrinsics)
+    exposed = recording.gains[frame] / recording.gains[use]
+    frames = (recording.frames[use] * exposed[:, None, None, None]).astype(np.float32)
     apart = np.abs(use - frame).astype(np.float64)
+    costs = _weigh(values, counts, frames, inverse_depths, source_from_view, apart, box_from_view, here.sizes, intrinsics)
+    inverse = smooth(choose(values, costs, counts, np.zeros((height, width, 3)), _JUMP))
     picture, known = _look_up(
-        inverse, frames, inverse_depths, labels[1][use], source_from_view, apart, box_from_view, here.sizes, intrinsics
+        inverse, frames, inverse_depths, recording.beside[use], source_from_view, apart, box_from_view, here.sizes, intrinsics
     )
-    return Seen(np.rint(picture).astype(np.uint8), known, inverse)
-
-
-@numba.njit(nogil=True, cache=True)
-def _label(
-    inverse: np.ndarray,
-    box_from_camera: np.ndarray,
-    sizes: np.ndarray,
-    intrinsics: np.ndarray,
-    strict: np.ndarray,
-    wide: np.ndarray,
-) -> None:
-    """Fill both pictures of `label_moving` for one frame."""
-    height, width = inverse.shape
-    fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
-    for row in range(height):
-        y = (row + 0.5 - cy) / fy
-        for column in range(width):
-            x = (column + 0.5 - cx) / fx
-            q = inverse[row, column]
-            strict[row, column] = moving_box(x, y, q, box_from_camera, sizes, LOWEST_M)
-            box = moving_box(x, y, q, box_from_camera, sizes, -2 * LOWEST_M)
-            if box:
-                for r in range(max(row - 1, 0), min(row + 2, height)):
-                    for c in range(max(column - 1, 0), min(column + 2, width)):
-                        wide[r, c] = box
+    return Seen(np.rint(np.minimum(picture, 255)).astype(np.uint8), known, inverse)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -197,13 +150,14 @@ def _weigh(
     frames: np.ndarray,
     inverse_depths: np.ndarray,
     cameras: np.ndarray,
+    apart: np.ndarray,
     box_from_view: np.ndarray,
     sizes: np.ndarray,
     intrinsics: np.ndarray,
 ) -> np.ndarray:
     """Return what each candidate costs `[H, W, V]`: sources that see through it, how their colours differ, what would hide it.
 
-    `cameras` `[S, B + 1, 4, 4]` are the sources from the view, by motion.
+    `cameras` `[S, B + 1, 4, 4]` are the sources from the view, by motion, and `apart` `[S]` how many frames away they are.
     """
     number, height, width = inverse_depths.shape
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
@@ -217,7 +171,7 @@ def _weigh(
             for k in range(counts[row, column]):
                 q = values[row, column, k]
                 motion = moving_box(x, y, q, box_from_view, sizes, LOWEST_M)
-                through, found = 0, 0
+                through, agreed, found = 0.0, 0.0, 0
                 for s in range(number):
                     pose = cameras[s, motion]
                     c = pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] + q * pose[2, 3]
@@ -228,6 +182,7 @@ def _weigh(
                     if u < 0 or v < 0 or u >= width - 1 or v >= height - 1:
                         continue
                     own, there = inverse_depths[s, int(v + 0.5), int(u + 0.5)], q / c
+                    vote = math.exp(-apart[s] / _SOON) if apart[s] > 0 else _SAME_TIME
                     if abs(own - there) < _AGREE * max(there, own) + _AGREE_LEAST:
                         left, top = int(u), int(v)
                         du, dv = u - left, v - top
@@ -236,8 +191,9 @@ def _weigh(
                             lower = (1 - du) * frames[s, top + 1, left, channel] + du * frames[s, top + 1, left + 1, channel]
                             colours[found, channel] = (1 - dv) * upper + dv * lower
                         found += 1
+                        agreed += vote
                     elif own < there:
-                        through += 1
+                        through += vote
                 spread = 10.0
                 if found > 1:
                     spread = 0.0
@@ -246,9 +202,9 @@ def _weigh(
                         for i in range(found):
                             spread += abs(colours[i, channel] - mean)
                     spread = min(spread / (3 * found), 25.0)
-                share = found / (found + through + 0.5)
+                share = agreed / (agreed + through + 0.5)
                 support[k] = share * min(1.0, found / 3.0)
-                costs[row, column, k] = _SEEN_THROUGH * (1 - share) + _SPREAD * spread
+                costs[row, column, k] = _SEEN_THROUGH * (1 - share) + _SPREAD * spread + (_ALONE if found < 2 else 0.0)
             for k in range(counts[row, column]):
                 for j in range(counts[row, column]):
                     if values[row, column, j] > values[row, column, k] * 1.05 + 0.001:
@@ -268,7 +224,7 @@ def _look_up(
     sizes: np.ndarray,
     intrinsics: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the colours of the view and how far to trust them; arguments as for `_weigh`, `apart` `[S]` in frames."""
+    """Return the colours of the view and how far to trust them; arguments as for `_weigh`."""
     number, height, width = inverse_depths.shape
     fx, fy, cx, cy = intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2]
     picture, trust = np.zeros((height, width, 3)), np.zeros((height, width))
