@@ -114,6 +114,8 @@ class Motion:
 
     def distance(self, time_s: float) -> float:
         """Return the metres travelled since time 0: the exact integral of `speed`."""
+        if not self.knot_mps.any():
+            return 0.0
         return self._integral(time_s) - self._integral(0.0)
 
     def _integral(self, time_s: float) -> float:

@@ -122,7 +122,7 @@ def busy_traffic(
     own, left = kind.ego_d_m, kind.ego_d_m + 2 * LANE_M
     routes: dict[float, Route] = {}
     reverse: dict[float, Route] = {}
-    taken = [_discs(ego, 4.5, 1.8, -1.25)]  # the camera is 1.25 m ahead of its car's middle
+    taken = [_discs(ego, 12.0, 1.8, 2.5)]  # the camera's car, which is 3.5 m behind the camera and 1 m ahead, and room to brake
 
     def along(d: float, s: float, speed: float, backwards: bool = False, z: float = 0.0) -> Motion:
         route = routes[d] if d in routes else routes.setdefault(d, centre.offset(d))
