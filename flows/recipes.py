@@ -49,7 +49,10 @@ def _resolve(flow: str, overrides: tuple[str, ...]) -> dict[str, Any]:
         WorldlineError: for an unknown flow, key or preset, or a value of the wrong type, naming the nearest valid ones.
     """
     if "=" in flow:
-        raise WorldlineError(f"{flow} stands where the flow's name belongs: write worldline build {flow_names()[0]} {flow}")
+        known = ", ".join(flow_names())
+        raise WorldlineError(
+            f"{flow} stands where the flow's name belongs: write worldline build FLOW {flow}, with one of {known}"
+        )
     if flow not in flow_names():
         raise WorldlineError(f"there is no flow {flow!r}{nearest(flow, flow_names())}")
     _register_stage_defaults()
