@@ -4,8 +4,8 @@ The scene's Gaussians vibrate periodically, as in the published comparison: noth
 seen from another lane are as good as the frames were. Beside it stand rigid agents, which ride in the log's boxes and have
 little left to gain. The world model is told of boxes in either case, and of a drawing of rigid agents.
 
-Four arms, the same steps and views per step: recorded frames only; with generated frames drawn in any order; with generated
-frames as cousins; and with the true frames in their place, which nobody has outside a procedural world: an upper bound. All
+Four arms, the same steps and, as published, the same recorded views per step, to which generated ones are added: recorded
+frames only; with generated frames drawn in any order; with generated frames as cousins; and with the true frames in their place, which nobody has outside a procedural world: an upper bound. All
 are measured from a lane change of 0.1 m per frame (the published evaluation), which is not the path that frames were
 generated for, against true frames without noise.
 """
@@ -187,7 +187,7 @@ def summarise(streets: Sequence[dict[str, Any]]) -> list[Figure]:
                float(np.mean([item["obedience"]["driving.condition_obedience_m"] for item in streets])), "m", "",
                f"median distance of generated vehicles from their boxes, mean over {len(streets)} streets"),
         figure("driving.fit_seconds", float(np.mean([item[f"{MOTIONS[0]}.cousin"]["fit_seconds"] for item in streets])), "s", "",
-               "600 steps of two views on one core, mean over streets"),
+               "600 steps of two recorded and two generated views on one core, mean over streets"),
     ]  # fmt: skip
     for kind in _KINDS:
         for column, arm in enumerate(ARMS):

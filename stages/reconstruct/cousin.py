@@ -1,7 +1,7 @@
 """Stage `reconstruct.cousin`: a scene fitted to a log's frames and to generated frames of trajectories that nobody drove.
 
 DriveDreamer4D (Zhao et al. 2025) section 3.3: recorded and generated views of the same time in every step, any motion model as
-the scene. Without generated clips it is the plain fit of the log that the others are compared with, at the same cost per step.
+the scene. Without generated clips it is the plain fit of the log that the others are compared with, of as many recorded views.
 Boxes are the log's own: an annotated log is what is augmented here.
 """
 
@@ -54,7 +54,9 @@ class CousinConfig(DriveSettings):
         motion: the scene's motion model; "rigid_agents" needs boxes.
         gaussians_per_agent: of rigid agents: how many ride in each box, all together at most half of `gaussians`.
         minimum_travel_m: boxes that never get so far from where they were first are part of the street.
-        pairing: whether every step draws a recorded view and a generated one of the same time.
+        batch: recorded views per step; where there are generated clips as many generated views come on top, so that what is
+            learnt of the recorded ones stays the same.
+        pairing: whether the generated views of a step are of the times of its recorded ones; else any views are drawn.
         novel_weight: of a generated view's loss.
         appearance: whether each generated view has a colour map of its own.
         model: feature network that a recorded view and its cousin are compared by: "texture", which needs no weights, the
@@ -149,8 +151,9 @@ def fit_cousins(
         pairing=config.pairing, weight=config.novel_weight, appearance=config.appearance, features=_features(config),
         feature_weight=config.feature_weight,
     )  # fmt: skip
+    settings = dataclasses.replace(config, batch=2 * config.batch) if novel_clips else config
     scene, metrics = fit_drive(
-        clip, path, points, blank, config.motion, config, make_seeds, seed=seed, progress=progress, checkpoints=checkpoints,
+        clip, path, points, blank, config.motion, settings, make_seeds, seed=seed, progress=progress, checkpoints=checkpoints,
         prepare=prepare, cousins=rules if novel_clips else None,
     )  # fmt: skip
     count = {
