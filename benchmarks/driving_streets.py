@@ -5,9 +5,9 @@ seen from another lane are as good as the frames were. Beside it stand rigid age
 little left to gain. The world model is told of boxes in either case, and of a drawing of rigid agents.
 
 Four arms, the same steps and, as published, the same recorded views per step, to which generated ones are added: recorded
-frames only; with generated frames drawn in any order; with generated frames as cousins; and with the true frames in their place, which nobody has outside a procedural world: an upper bound. All
-are measured from a lane change of 0.1 m per frame (the published evaluation), which is not the path that frames were
-generated for, against true frames without noise.
+frames only; with generated frames drawn in any order; with generated frames as cousins; and with the true frames in their
+place, which nobody has outside a procedural world: an upper bound. All are measured from a lane change of 0.1 m per frame (the
+published evaluation), which is not the path that frames were generated for, against true frames without noise.
 """
 
 import dataclasses
