@@ -80,7 +80,7 @@ def test_an_unknown_flow_names_the_nearest():
 
 
 def test_a_setting_in_the_place_of_the_flow_is_told_apart():
-    with pytest.raises(WorldlineError, match="belongs: write worldline build FLOW seed=1, FLOW is driving_augmentation, "):
+    with pytest.raises(WorldlineError, match="belongs: write worldline build FLOW seed=1, with one of driving_augmentation, "):
         compose_recipe("seed=1")
 
 
