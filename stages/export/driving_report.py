@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 from jaxtyping import UInt8
-from markupsafe import Markup
 from pydantic import PositiveFloat, PositiveInt
 
 from schemas.artifact import Files
@@ -19,10 +17,11 @@ from schemas.reports import Lineage, Metrics, Report
 from schemas.tracks import Tracks
 from stages.contract import Progress, stage
 from stages.export.lineage_graph import draw_lineage, list_executions
-from stages.export.media import data_uri, encode_mp4, fit_size, resize
+from stages.export.media import data_uri, encode_within, fit_size, resize
+from stages.export.page import fill_template
 from stages.export.trajectory_view import draw_trajectories
 
-_FINEST_CRF, _COARSEST_CRF, _CRF_STEP = 20, 41, 3
+_FINEST_CRF = 20
 _BOX_RGB, _ROAD_RGB = np.array([255, 176, 46]), np.array([63, 224, 240])
 _SEEN = 0.3  # share of an object that must be in view for its box to be drawn
 
@@ -92,9 +91,14 @@ def write_driving_report(
         videos[f"told-{number}"] = _sized(_told(told), size)
         videos[f"generated-{number}"] = _sized(generated[number].frames.array(), size)
         videos[f"drawn-{number}"] = _boxed(_sized(drawn[number].frames.array(), size), novel_tracks[number], path)
-    files = _encode_within(config.max_megabytes * 0.75e6 - 6e5, videos, clip.times_s, checkpoints, progress)
+    budget = config.max_megabytes * 0.75e6 - 6e5  # base64 takes a third more; the rest of the page is half a megabyte
+    written = encode_within(
+        budget, videos, clip.times_s, checkpoints, _FINEST_CRF, lambda done: progress(done, len(videos), "videos")
+    )
+    files = {name: data_uri(file.read_bytes(), "video/mp4") for name, file in written.items()}
     executions = list_executions(lineage)
-    page = _render(
+    page = fill_template(
+        "driving_report.html",
         title=clip.name,
         dataset=config.dataset,
         tiles=_tiles(trajectories, generated, metrics, fit_metrics),
@@ -154,21 +158,6 @@ def _boxed(frames: UInt8[np.ndarray, "T h w 3"], tracks: Tracks, path: CameraPat
         cv2.rectangle(frames[frame], low, high, (0, 0, 0), 3, cv2.LINE_AA)
         cv2.rectangle(frames[frame], low, high, _BOX_RGB.tolist(), 1, cv2.LINE_AA)
     return frames
-
-
-def _encode_within(
-    budget: float, videos: dict[str, UInt8[np.ndarray, "T h w 3"]], times_s: np.ndarray, folder: Path, progress: Progress
-) -> dict[str, str]:
-    """Return all videos as addresses, encoded as well as the budget in bytes allows, all with the same quality."""
-    files = {name: folder / f"{name}.mp4" for name in videos}
-    for crf in range(_FINEST_CRF, _COARSEST_CRF + 1, _CRF_STEP):
-        sizes = []
-        for name, frames in videos.items():
-            sizes.append(encode_mp4(files[name], frames, times_s, crf))
-            progress(len(sizes), len(videos), "videos")
-        if sum(sizes) <= budget:
-            break
-    return {name: data_uri(file.read_bytes(), "video/mp4") for name, file in files.items()}
 
 
 def _spoken(trajectory: Trajectory) -> str:
@@ -235,14 +224,3 @@ def _own(metrics: tuple[Metrics, ...], number: int, count: int) -> tuple[Metrics
     """Return the figures of one trajectory: there are as many artifacts for each."""
     each = len(metrics) // max(count, 1)
     return metrics[number * each : (number + 1) * each]
-
-
-def _render(**values: Any) -> str:
-    """Fill the template; whatever is not `Markup` is escaped."""
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    style = Markup((folder / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template("driving_report.html").render(style=style, **values)

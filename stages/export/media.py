@@ -6,7 +6,7 @@ setting a video's time shows that frame at once.
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from jaxtyping import UInt8
 
+_COARSEST_CRF, _CRF_STEP = 41, 3
 _CLOCK = 90_000  # ticks per second of the container, MPEG's own
 
 
@@ -75,6 +76,35 @@ def encode_mp4(path: Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], times_s
     if written != len(times_s):
         raise ValueError(f"{written} frames but {len(ticks)} times")
     return path.stat().st_size
+
+
+def encode_within(
+    budget: float,
+    videos: Mapping[str, Iterable[UInt8[np.ndarray, "h w 3"]]],
+    times_s: np.ndarray,
+    folder: Path,
+    finest_crf: int,
+    after_each: Callable[[int], None] = lambda done: None,
+) -> dict[str, Path]:
+    """Write videos as well as a budget in bytes allows, all with the same quality, and return their files by name.
+
+    Args:
+        budget: bytes of all together; where even the coarsest quality takes more, it is overdrawn.
+        videos: frames by name, each of which can be gone through more than once.
+        times_s: `[T]` their times.
+        folder: where the files go.
+        finest_crf: x264's constant rate factor to begin with.
+        after_each: called with the number of videos written at this quality.
+    """
+    files = {name: folder / f"{name}.mp4" for name in videos}
+    for crf in range(finest_crf, _COARSEST_CRF + 1, _CRF_STEP):
+        size = 0
+        for done, (name, frames) in enumerate(videos.items(), 1):
+            size += encode_mp4(files[name], frames, times_s, crf)
+            after_each(done)
+        if size <= budget:
+            break
+    return files
 
 
 def _lasting(packet: av.Packet, ticks: np.ndarray, durations: list[int]) -> av.Packet:

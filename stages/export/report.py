@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
@@ -22,8 +21,9 @@ from schemas.scenes import Scene4D
 from schemas.tracks import Tracks
 from stages.contract import Progress, stage
 from stages.export.lineage_graph import draw_lineage, list_executions
-from stages.export.media import data_uri, encode_mp4, fit_size, resize
+from stages.export.media import data_uri, encode_within, fit_size, resize
 from stages.export.novel_views import NovelPath, draw_difference, median_depth, render_path, shift_path, shown_psnr, undistort
+from stages.export.page import fill_template
 from stages.export.question_cards import make_cards, question_frames, sample_questions
 from stages.export.report_words import make_figure_groups, make_tiles, notices, summarise
 from stages.export.shown import Units, choose_frames, collect_tracks, figure
@@ -32,7 +32,7 @@ from stages.export.top_view import draw_top_view
 from stages.export.track_overlay import collect_boxes, outline_regions
 from stages.export.walk_around import make_walk
 
-_FINEST_CRF, _COARSEST_CRF, _CRF_STEP = 23, 41, 3
+_FINEST_CRF = 23
 _MAX_TOP_VIEW_POINTS = 3000
 
 
@@ -137,7 +137,9 @@ def write_report(
         "grid": kinematics.grid_s,
         "unit": units.speed,
     }
-    page = _render(
+    page = fill_template(
+        "report.html",
+        script=Markup((Path(__file__).parent / "report.js").read_text(encoding="utf-8")),
         title=clip.name,
         dataset=config.dataset,
         summary=summarise(clip, path, tracks, questions),
@@ -173,20 +175,6 @@ def _shown_moments(clip: Clip, frames: np.ndarray) -> dict[str, list]:
     """Return what the page's script knows of the frames: their times from the clip's start in seconds, and indices."""
     times = [round(float(clip.times_s[frame] - clip.times_s[0]), 4) for frame in frames]
     return {"times": times, "frames": [int(frame) for frame in frames]}
-
-
-def _render(**values: Any) -> str:
-    """Fill the template; whatever is not `Markup` is escaped."""
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    style, script = (Markup((folder / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
-    return environment.get_template("report.html").render(style=style, script=script, **values)
 
 
 def _lineage_parts(lineage: Lineage) -> dict[str, Any]:
@@ -253,23 +241,12 @@ def _make_panels(
             "Mean absolute colour difference: black is none, the brightest yellow 64 of 255 or more.",
         )
     budget = room * 0.75 - 1.2e6  # base64 takes a third more; the rest of the page is about a megabyte
-    files = _encode_within(budget, {name: content for name, (content, _, _) in videos.items()}, times_s, folder)
+    files = encode_within(budget, {name: content for name, (content, _, _) in videos.items()}, times_s, folder, _FINEST_CRF)
     panels = [
         {"id": name, "title": title, "caption": caption, "src": data_uri(files[name].read_bytes(), "video/mp4")}
         for name, (_, title, caption) in videos.items()
     ]
     return panels, psnr_db
-
-
-def _encode_within(
-    budget: float, videos: dict[str, Iterable[UInt8[np.ndarray, "h w 3"]]], times_s: np.ndarray, folder: Path
-) -> dict[str, Path]:
-    """Encode all videos as well as the budget in bytes allows, all with the same quality."""
-    files = {name: folder / f"{name}.mp4" for name in videos}
-    for crf in range(_FINEST_CRF, _COARSEST_CRF + 1, _CRF_STEP):
-        if sum(encode_mp4(files[name], frames, times_s, crf) for name, frames in videos.items()) <= budget:
-            break
-    return files
 
 
 def _novel_path(path: CameraPath, points: PointCloud, config: ReportConfig) -> NovelPath:

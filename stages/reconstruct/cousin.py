@@ -27,13 +27,14 @@ from schemas.scenes import Scene4D
 from schemas.tracks import Tracks
 from stages.contract import Progress, stage
 from stages.pretrained import open_checkpoint, pin_checkpoint
-from stages.reconstruct.box_seeds import Boxes, outside_boxes, read_boxes, seeds_from_boxes
+from stages.reconstruct.box_seeds import Boxes, read_boxes
 from stages.reconstruct.cousins import CousinRules
 from stages.reconstruct.drive import Drive, DriveSettings, fit_drive
 from stages.reconstruct.driving_seeds import seed_drive
 from stages.reconstruct.feature_networks import TEXTURE, checkpoint_features, texture_features
 from stages.reconstruct.lidar_views import label_boxes, with_lidar_depths
 from stages.reconstruct.motion_seeds import gaussian_flow_drive, native_4d_drive, periodic_vibration_drive
+from stages.reconstruct.rigid_agents import seed_agents
 from stages.reconstruct.seeding import Seeds
 from stages.reconstruct.views import Views, load_views
 
@@ -227,12 +228,7 @@ def _append(views: Views, clip: Clip, path: CameraPath, scale: float) -> Views:
 def _seeds(drive: Drive, boxes: Boxes, points: PointCloud, config: CousinConfig, rng: np.random.Generator) -> Seeds:
     """Return the first Gaussians of the scene's motion model, in the drive's unit."""
     if config.motion == "rigid_agents":
-        per_agent = min(config.gaussians_per_agent, config.gaussians // (2 * max(len(boxes.sizes), 1)))
-        street = config.gaussians - per_agent * len(boxes.sizes)
-        background, _ = seed_drive(outside_boxes(drive.training, boxes), points, drive.scale, street, 0.0, 0, rng)
-        seeds = seeds_from_boxes(boxes, drive.training, background, per_agent, rng)
-        numbers = np.concatenate([[0], boxes.track_ids])
-        return dataclasses.replace(seeds, instances=numbers[seeds.motion["agents"]].astype(np.int32))
+        return seed_agents(drive, boxes, points, config.gaussians, config.gaussians_per_agent, 0.0, rng)
     moving = 0.0 if config.motion == "static" else config.moving_share
     seeds, sightings = seed_drive(drive.training, points, drive.scale, config.gaussians, moving, _POWERS, rng)
     if config.motion == "gaussian_flow":

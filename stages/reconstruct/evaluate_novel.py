@@ -4,7 +4,6 @@ NTA-IoU and NTL-IoU (DriveDreamer4D, section 4.1): are vehicles and lane lines w
 them the distance of the drawn depth from the lidar, and the Frechet distance of drawn from recorded frames.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -21,7 +20,8 @@ from schemas.reports import FIGURES, Metrics
 from schemas.tracks import Tracks
 from stages.contract import Progress, stage
 from stages.label.detect_vehicles import DetectorConfig, open_detector, pin_detector
-from worldline.cameras import invert_rigid, scale_intrinsics, transform_points
+from stages.reconstruct.lidar_views import project_points, sweeps_of
+from worldline.cameras import invert_rigid, scale_intrinsics
 from worldline.detection.agents import vehicles_in_view
 from worldline.detection.network import StreetDetector, encoder_features, segment_lanes
 from worldline.detection.weights import load_detector
@@ -153,19 +153,12 @@ def depth_figures(depth: DepthVideo, path: CameraPath, lidar: LidarSweeps) -> li
         return []
     _, height, width = depth.half_bits.shape if depth.half_bits is not None else (0, 0, 0)
     intrinsics = scale_intrinsics(path.intrinsics, width / path.width, height / path.height)
-    starts = np.searchsorted(lidar.sweep, np.arange(len(lidar.times_s) + 1))
-    patience = 0.5 * float(np.median(np.diff(path.times_s))) + 1e-6 if len(path.times_s) > 1 else math.inf
     errors, frames = [np.zeros(0)], 0
-    for frame, time_s in enumerate(path.times_s):
-        sweep = int(np.abs(lidar.times_s - time_s).argmin())
-        if abs(lidar.times_s[sweep] - time_s) > patience:
-            continue
-        points = lidar.xyz[starts[sweep] : starts[sweep + 1]].astype(np.float64)
-        local = transform_points(invert_rigid(path.world_from_camera[frame]), points)
-        local = local[(local[:, 2] > _NEAR_M) & (local[:, 2] < _FAR_M)]
-        column, row = np.floor((local @ intrinsics.T)[:, :2] / local[:, 2:]).astype(np.int64).T
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        column, row, known = column[inside], row[inside], local[inside, 2]
+    for frame, points in sweeps_of(lidar, path.times_s, range(len(path.times_s))):
+        pose = invert_rigid(path.world_from_camera[frame])
+        column, row, known = project_points(pose, intrinsics, (width, height), points, _NEAR_M)
+        near = known < _FAR_M
+        column, row, known = column[near], row[near], known[near]
         cell = row // _CELL * width + column // _CELL
         nearest = np.full(width * height, np.inf)
         np.minimum.at(nearest, cell, known)

@@ -1,6 +1,7 @@
 """What lidar knows of the views of a log: depths in each frame, and coloured points of what stands still."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -28,26 +29,39 @@ def with_lidar_depths(views: Views, lidar: LidarSweeps, times_s: np.ndarray, sca
         return views
     width, height = views.size
     depths = np.zeros((len(views.frames), height, width), np.float32)
-    starts = np.searchsorted(lidar.sweep, np.arange(len(lidar.times_s) + 1))
-    patience = 0.5 * float(np.median(np.diff(times_s))) + 1e-6 if len(times_s) > 1 else np.inf
-    for view, frame in enumerate(views.frames):
-        sweep = int(np.abs(lidar.times_s - times_s[frame]).argmin())
-        if abs(lidar.times_s[sweep] - times_s[frame]) > patience:
-            continue
-        points = lidar.xyz[starts[sweep] : starts[sweep + 1]].astype(np.float64) / scale
-        column, row, depth = project_points(views, view, points, _NEAR_M / scale)
+    for view, points in sweeps_of(lidar, times_s, views.frames):
+        pose = views.camera_from_world[view]
+        column, row, depth = project_points(pose, views.intrinsics, views.size, points / scale, _NEAR_M / scale)
         order = np.argsort(-depth, kind="stable")  # the nearest is written last
         depths[view, row[order], column[order]] = depth[order]
     return dataclasses.replace(views, depths=depths)
 
 
-def project_points(views: Views, view: int, points: np.ndarray, near: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return columns, rows and depths of the points `[N, 3]` that fall into a view, beyond `near`."""
-    local = transform_points(views.camera_from_world[view], points)
+def sweeps_of(lidar: LidarSweeps, times_s: np.ndarray, frames: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield number and points `[N, 3]` in metres of the frames that have a sweep within half of the time between frames.
+
+    Args:
+        lidar: at least one sweep.
+        times_s: `[T]` times of the clip's frames.
+        frames: indices of frames; the number yielded counts them.
+    """
+    starts = np.searchsorted(lidar.sweep, np.arange(len(lidar.times_s) + 1))
+    patience = 0.5 * float(np.median(np.diff(times_s))) + 1e-6 if len(times_s) > 1 else np.inf
+    for number, frame in enumerate(frames):
+        sweep = int(np.abs(lidar.times_s - times_s[frame]).argmin())
+        if abs(lidar.times_s[sweep] - times_s[frame]) <= patience:
+            yield number, lidar.xyz[starts[sweep] : starts[sweep + 1]].astype(np.float64)
+
+
+def project_points(
+    camera_from_world: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], points: np.ndarray, near: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return columns, rows and depths of the points `[N, 3]` that fall into a picture of `size`, beyond `near`."""
+    local = transform_points(camera_from_world, points)
     local = local[local[:, 2] > near]
-    pixels = local @ views.intrinsics.T
+    pixels = local @ intrinsics.T
     column, row = np.floor(pixels[:, :2] / pixels[:, 2:]).astype(np.int64).T
-    width, height = views.size
+    width, height = size
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     return column[inside], row[inside], local[inside, 2]
 

@@ -8,6 +8,7 @@ from jaxtyping import Float64
 from schemas.cameras import CameraPath
 from schemas.tracks import Tracks
 from worldline.cameras import scale_intrinsics
+from worldline.driving.boxes import sample_boxes
 from worldline.metrics.driving import hidden_shares
 
 # The classes that count as vehicles; `stages.ingest.class_names` maps every source to these words.
@@ -46,13 +47,11 @@ def vehicles_in_view(tracks: Tracks, path: CameraPath, width: int, height: int) 
         height: the same.
     """
     samples = tracks.samples
-    names = ("x", "y", "z", "length", "width", "height", "yaw_rad")
-    values = np.stack([samples[name].to_numpy().astype(np.float64) for name in names], axis=1)
+    values, known = sample_boxes(tracks)
     visible = samples["visible"].to_numpy().astype(np.float64)
     frames = samples["frame"].to_numpy()
     classes = dict(zip(tracks.objects["track_id"].to_pylist(), tracks.objects["class_name"].to_pylist(), strict=True))
     vehicle = np.array([classes.get(track) in VEHICLES for track in samples["track_id"].to_pylist()], bool)
-    known = np.isfinite(values).all(axis=1) & (values[:, 3:6] > 0).all(axis=1)
     intrinsics = scale_intrinsics(path.intrinsics, width / path.width, height / path.height)
     found = []
     for frame, (pose, registered) in enumerate(zip(path.world_from_camera, path.registered, strict=True)):

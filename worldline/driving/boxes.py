@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, UInt8
 
 from schemas.tracks import Tracks
 
@@ -60,10 +60,8 @@ class Boxes:
 def boxes_by_frame(tracks: Tracks, frames: int) -> list[Boxes]:
     """Return the boxes of every frame; samples without position, size or heading are left out."""
     samples = tracks.samples
-    names = ("x", "y", "z", "length", "width", "height", "yaw_rad")
-    values = np.stack([samples[name].to_numpy().astype(np.float64) for name in names], axis=1)
+    values, known = sample_boxes(tracks)
     frame, ids = samples["frame"].to_numpy(), samples["track_id"].to_numpy().astype(np.int32)
-    known = np.isfinite(values).all(axis=1) & (values[:, 3:6] > 0).all(axis=1)
     classes = dict(zip(tracks.objects["track_id"].to_pylist(), tracks.objects["class_name"].to_pylist(), strict=True))
     found = []
     for number in range(frames):
@@ -71,6 +69,13 @@ def boxes_by_frame(tracks: Tracks, frames: int) -> list[Boxes]:
         names_here = tuple(classes.get(int(track), "unknown") for track in ids[rows])
         found.append(Boxes(ids[rows], names_here, values[rows, :3], values[rows, 3:6], values[rows, 6]))
     return found
+
+
+def sample_boxes(tracks: Tracks) -> tuple[Float64[np.ndarray, "R 7"], Bool[np.ndarray, " R"]]:
+    """Return x, y, z (bottom centre), length, width, height and yaw of every sample, and whether all of them are known."""
+    names = ("x", "y", "z", "length", "width", "height", "yaw_rad")
+    values = np.stack([tracks.samples[name].to_numpy().astype(np.float64) for name in names], axis=1)
+    return values, np.isfinite(values).all(axis=1) & (values[:, 3:6] > 0).all(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
