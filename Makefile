@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env lock demo demo-driving picture figures bench test test-slow lint format clean
+.PHONY: env lock demo demo-driving weights picture figures bench test test-slow lint format clean
 
 env: .venv/ready
 
@@ -23,6 +23,11 @@ demo: env
 # A procedural street along a trajectory that nobody drove, with the world model that comes with the package.
 demo-driving: env
 	$(BIN)/worldline build driving_augmentation name=demo_driving "trajectories=[lane_change_left:3.5]"
+
+# The world model and the detector of the package, trained anew (about half an hour of one core, and as much to film the streets).
+weights: env
+	$(BIN)/worldline build train_world_model "trajectories=[lane_change_left:3.5]" generate.train_street_video.steps=2000 generate.train_street_video.threads=1
+	$(BIN)/python docs/write_weights.py worldline-data
 
 # The picture of the README, from the demo's report (needs chromium).
 picture: demo
