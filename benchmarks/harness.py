@@ -72,12 +72,15 @@ class Case:
         ids: figure ids that it answers for; one that it does not return becomes a figure without a value.
         measure: takes an empty folder and whether to be quick; returns figures.
         limit_s: a case that takes longer is stopped and fails.
+        goes_on: whether the folder stays when the case ends, however it ends, so that the next run of it finds what is there: for
+            workspaces, which know by themselves what must be done again. Only a fresh run empties it.
     """
 
     name: str
     ids: tuple[str, ...]
     measure: Callable[[Path, bool], Sequence[Figure]]
     limit_s: float = 3600.0
+    goes_on: bool = False
 
 
 def measured_by(module: str, function: str) -> Callable[[Path, bool], Sequence[Figure]]:
@@ -153,7 +156,7 @@ def run_bench(
             continue
         again = "" if kept is None else " again, because it failed" if kept.failed else " again, because the code has changed"
         say(f"{place}: running{again}")
-        done = _measure_apart(name, case, folder, quick, code, commit)
+        done = _measure_apart(name, case, folder, quick, fresh, code, commit)
         say(f"{place}: {f'FAILED, {done.failed}' if done.failed else 'done'} in {done.seconds:.1f} s")
         finished.append(done)
     return _document(name, quick, commit, folder, finished)
@@ -187,12 +190,13 @@ def _module(name: str) -> str:
     return f"benchmarks.{name}" if "." not in name else name
 
 
-def _measure_apart(name: str, case: Case, folder: Path, quick: bool, code: str, commit: str) -> Finished:
+def _measure_apart(name: str, case: Case, folder: Path, quick: bool, fresh: bool, code: str, commit: str) -> Finished:
     """Measure one case in a process of its own and keep the outcome."""
     work, answer = folder / "work" / case.name, folder / "work" / f"{case.name}.json"
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+        if fresh or not case.goes_on:
+            shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, exist_ok=True)
         answer.unlink(missing_ok=True)
     except OSError as error:
         raise WorldlineError(f"the bench cannot work in {folder} ({error.strerror}): name another with --folder") from None
@@ -208,7 +212,8 @@ def _measure_apart(name: str, case: Case, folder: Path, quick: bool, code: str, 
     done = Finished(case.name, quick, code, commit, started, seconds, load, failed, figures)
     _keep(_kept_path(folder, case, quick), done)
     answer.unlink(missing_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
+    if not case.goes_on:
+        shutil.rmtree(work, ignore_errors=True)
     return done
 
 

@@ -45,11 +45,13 @@ CASES = (
         tuple(f"labels.pandaset_video.{name}" for name in _OF_VIDEO),
         measured_by("labels_video", "measure_pandaset"),
         limit_s=5400.0,
+        goes_on=True,
     ),
     Case(
         "worlds_video",
         tuple(f"labels.worlds_video.{name}" for name in _OF_VIDEO),
         measured_by("labels_video", "measure_worlds"),
         limit_s=4 * 3600.0,
+        goes_on=True,
     ),
 )

@@ -94,6 +94,13 @@ def test_a_case_works_in_an_empty_folder_that_goes_with_it(tmp_path):
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_a_case_on_a_workspace_goes_on_from_what_a_stopped_run_left_until_it_is_run_afresh(tmp_path):
+    stopped, again = (figures(run_bench(BENCH, tmp_path, only="toy.workspace"))["toy.workspace"]["value"] for _ in range(2))
+    assert (stopped, again) == (None, 2)
+    afresh = figures(run_bench(BENCH, tmp_path, only="toy.workspace", fresh=True))["toy.workspace"]
+    assert afresh["detail"] == "failed: ValueError: stopped half way"
+
+
 @pytest.mark.parametrize(("bench", "only", "named"), [("nothing", "", "there is catalog"), (BENCH, "toy.sice", "toy.size")])
 def test_an_unknown_bench_or_figure_names_what_there_is(bench, only, named, tmp_path):
     with pytest.raises(WorldlineError, match=named):

@@ -42,10 +42,20 @@ def measure_half(folder: Path, quick: bool) -> Sequence[Figure]:
     return [figure("toy.half", float("nan"), "s")]
 
 
+def measure_workspace(folder: Path, quick: bool) -> Sequence[Figure]:
+    with (folder / "done").open("a") as stream:
+        stream.write("x")
+    done = (folder / "done").stat().st_size
+    if done == 1:
+        raise ValueError("stopped half way")
+    return [figure("toy.workspace", done, "runs")]
+
+
 CASES = (
     Case("size", ("toy.size",), measure_size),
     Case("broken", ("toy.broken", "toy.broken_share"), measure_broken),
     Case("killed", ("toy.killed",), measure_killed),
     Case("for_ever", ("toy.for_ever",), measure_for_ever, limit_s=2.0),
     Case("half", ("toy.half", "toy.other_half"), measure_half),
+    Case("workspace", ("toy.workspace",), measure_workspace, goes_on=True),
 )
