@@ -21,7 +21,8 @@ class StreetVideoConfig:
     """How frames are made.
 
     Attributes:
-        steps: from noise to frames; 1 gives the mean of what the model holds possible, which is smoother.
+        steps: from noise to frames. 1 gives the mean of what the model holds possible: nearest to the truth, which is what a fit
+            wants, and smoother; more draw one possibility, whose details are the model's own.
         window: frames that the model sees at once; those that it was trained with, or more.
         overlap: frames that two windows share.
         device: "cpu", "cuda", "cuda:1", ..., or "auto" (CUDA where there is one).
@@ -29,7 +30,7 @@ class StreetVideoConfig:
         threads: of torch on the processor, which decide how sums are cut; 0 takes all.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 4
+    steps: Annotated[int, Field(ge=1)] = 1
     window: Annotated[int, Field(ge=2)] = 8
     overlap: Annotated[int, Field(ge=0)] = 4
     device: str = "auto"
