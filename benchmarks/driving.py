@@ -3,6 +3,10 @@
 from benchmarks.harness import Case, measured_by
 
 ARMS = ("original", "unpaired", "cousin", "oracle")
+SPEED_PARTS = (
+    "street", "reading", "trajectory", "conditions", "scene_prior", "generating", "cousin_fit", "drawing", "labelling",
+    "detector",
+)  # fmt: skip
 _OF_ARMS = tuple(
     f"driving.{arm}.{name}" for arm in ARMS for name in ("nta_iou", "ntl_iou_lane", "novel_psnr_db", "original_psnr_db")
 )
@@ -22,12 +26,24 @@ CASES = (
     ),
     Case(
         "pandaset",
-        tuple(
-            f"driving.pandaset.{arm}.{name}"
-            for arm in ("original", "cousin")
-            for name in ("heldout_psnr_db", "lidar_depth_error_m")
+        (
+            *(
+                f"driving.pandaset.{arm}.{name}"
+                for arm in ("original", "cousin")
+                for name in ("heldout_psnr_db", "lidar_depth_error_m", "nta_iou", "ntl_iou_lane")
+            ),
+            "driving.pandaset.condition_obedience_m",
         ),
         measured_by("driving_pandaset", "measure"),
         limit_s=7200.0,
+    ),
+    Case(
+        "speed",
+        (
+            *(f"driving.speed.{part}.{name}" for part in SPEED_PARTS for name in ("frames_per_second", "peak_memory_mb")),
+            "driving.speed.cousin_fit.steps_per_second",
+        ),
+        measured_by("driving_speed", "measure"),
+        limit_s=1800.0,
     ),
 )  # fmt: skip

@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks import splat_limit, splat_peer
 from benchmarks.harness import Figure, figure
 from benchmarks.splat_scene import SCENE, count_pairs, make_scene, project
+from tasks.memory import forget_peak_memory, peak_memory
 from worldline.splatting import rasterization
 from worldline.splatting.compositing import Composite
 
@@ -225,29 +226,12 @@ def measure_memory(folder: Path, quick: bool) -> Sequence[Figure]:
     for count, size in ((COUNT, SIZE), (100_000, 572)):
         scene, upstream = with_leaves(make_scene(count, size)), upstream_of(size)
         step(with_leaves(make_scene(1000, 64)), upstream_of(64), 64)  # compile
-        before, after = _resident_mb("VmRSS"), None
-        if before is not None and _reset_peak():
-            step(scene, upstream, size)
-            after = _resident_mb("VmHWM")
-        if before is None or after is None:
+        if not forget_peak_memory():
             detail = "Linux tells a process its peak, this system does not"
             return [figure("splat.peak_memory_mb", None, "MB", "", detail)]
+        before = peak_memory() / 1e6
+        step(scene, upstream, size)
+        after = peak_memory() / 1e6
         told.append(f"{after - before:.0f} MB for {count:,} at {size} x {size} ({after:.0f} MB with all libraries)")
         peak = after - before if peak is None else peak
     return [figure("splat.peak_memory_mb", peak, "MB", "", f"one step forward and backward, above before: {'; '.join(told)}")]
-
-
-def _resident_mb(name: str) -> float | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(name)), None)
-
-
-def _reset_peak() -> bool:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True

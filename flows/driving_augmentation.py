@@ -53,9 +53,10 @@ def augment(build: Build, log: Roles, real: bool) -> Roles:
         (roles["questions"],) = build.run(
             "label.questions", kinematics=roles["kinematics"], tracks=roles["tracks"], path=roles["path"]
         )
-        (roles["obedience"],) = build.run(
-            "label.obedience", clip=roles["generated"], novel_path=roles["path"], tracks=roles["tracks"], detector=detector
-        )
+        if not real or build.recipe["label"]["obedience"]["model"]:  # our own detector knows procedural streets alone
+            (roles["obedience"],) = build.run(
+                "label.obedience", clip=roles["generated"], novel_path=roles["path"], tracks=roles["tracks"], detector=detector
+            )
         (roles["novel_metrics"],) = build.run(
             "reconstruct.evaluate_novel", clip=roles["clip"], depth=roles["depth"], path=roles["path"], tracks=roles["tracks"],
             road_map=log["road_map"], lidar=log["lidar"], recorded=log["clip"], detector=detector,
@@ -75,7 +76,8 @@ def augment(build: Build, log: Roles, real: bool) -> Roles:
         trajectories=[roles["trajectory"] for roles in (novel | rejected).values()],
         conditions=[roles["conditions"] for roles in novel.values()], generated=generated,
         drawn=[roles["clip"] for roles in novel.values()], novel_tracks=[roles["tracks"] for roles in novel.values()],
-        metrics=[roles[role] for roles in novel.values() for role in ("obedience", "novel_metrics")], lineage=lineage,
+        metrics=[roles[role] for roles in novel.values() for role in ("obedience", "novel_metrics") if role in roles],
+        lineage=lineage,
     )  # fmt: skip
     return artifacts | {"lineage": lineage, "report": report}
 

@@ -10,11 +10,9 @@ import functools
 import importlib.metadata
 import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from catalogs.catalog import ArtifactRef, Catalog, Execution
 from stages.contract import STAGES, parameters
 from tasks.configs import make_config
 from tasks.keys import item_seed
+from tasks.memory import forget_peak_memory, peak_memory
 from tasks.progress import Display
 
 _RETRIES = 1
@@ -84,7 +83,7 @@ def _run(work: Work) -> tuple[ArtifactRef, ...]:
             display.kept(work.stage)
             return found.outputs
         started = time.time()
-        _forget_peak_memory()
+        forget_peak_memory()  # so that it is that of one stage; stages in threads of one process share it
         try:
             with display.running(work.stage, work.why) as progress, catalog.scratch_folder() as scratch:
                 results = _call_stage(work, catalog, progress)
@@ -129,26 +128,10 @@ def _execution(work: Work, outputs: tuple[ArtifactRef, ...], started: float, err
         error_message=str(error) if error else None,
         started_at=started,
         seconds=time.time() - started,
-        peak_memory_bytes=_peak_memory(),
+        peak_memory_bytes=peak_memory(),
         machine=machine(),
         packages=packages(),
     )
-
-
-def _forget_peak_memory() -> None:
-    """Let the peak begin anew, so that it is that of one stage (Linux; stages in threads of one process share it)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory() -> int:
-    """Return the most memory held since it was forgotten, in bytes; since the start of the process where that cannot be had."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextmanager

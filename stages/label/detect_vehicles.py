@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 import numpy as np
 from pydantic import Field, PositiveInt
 
+from schemas.clips import Clip
 from schemas.errors import WorldlineError
 from schemas.models import Model
 from stages.pretrained import load_processor_and_model, open_checkpoint, pin_checkpoint, resolve_device
@@ -41,6 +42,11 @@ class DetectorConfig:
 
 
 Config = TypeVar("Config", bound=DetectorConfig)
+
+
+def knows_streets_of(clip: Clip) -> bool:
+    """Return whether our own detector can be believed on a log's frames: it was taught on procedural streets alone."""
+    return clip.provenance.get("generator") == "worldline.worlds"
 
 
 def open_detector(config: DetectorConfig, trained: Model, setting: str) -> Detector:

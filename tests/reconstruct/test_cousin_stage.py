@@ -10,11 +10,13 @@ from schemas.driving import LidarSweeps
 from schemas.errors import WorldlineError
 from schemas.media import Video
 from stages.contract import no_progress
+from stages.export.driving_report import _judged
 from stages.ingest.lidar_points import LidarPointsConfig, colour_lidar_points
 from stages.ingest.world_log import WorldLogConfig, ingest_world_log
 from stages.reconstruct.cousin import CousinConfig, fit_cousins
 from stages.reconstruct.draw_path import DrawPathConfig, draw_path
-from stages.reconstruct.evaluate_novel import depth_figures
+from stages.reconstruct.evaluate_novel import EvaluateNovelConfig, depth_figures, evaluate_novel_view
+from tasks.models import shipped_model
 from worldline.cameras import transform_points
 
 WORLD = WorldLogConfig(street=301, frames=8, width=96, height=64, texture_detail=0.1)
@@ -130,3 +132,30 @@ def test_depth_is_compared_where_lidar_points_can_be_seen(log):
     (row,) = depth_figures(depth, path, lidar)
     assert row["value"] == pytest.approx(0.75, abs=0.01)  # the median of 0.5 and 1.0
     assert row["detail"].startswith("median over 2 lidar points")
+
+
+def judged(log, **recorded) -> set[str]:
+    """Names of the figures of the log's own frames, seen from where they were taken."""
+    clip, path, tracks, _, road_map, lidar, _ = log
+    of = dataclasses.replace(clip, **recorded)
+    metrics = evaluate_novel_view(
+        clip, DepthVideo.none(), path, tracks, road_map, lidar, of, shipped_model("street_detector"), EvaluateNovelConfig(),
+        seed=0, progress=no_progress,
+    )  # fmt: skip
+    return set(metrics.facts())
+
+
+def test_our_detector_judges_procedural_streets_and_no_filmed_ones(log):
+    """It was taught on such streets; what it makes of San Francisco would be a number without a meaning."""
+    own = judged(log)
+    assert {"driving.nta_iou", "driving.ntl_iou_lane", "driving.frechet"} <= own
+    filmed = judged(log, provenance={"kind": "pandaset"})
+    assert own - filmed == {"driving.boxes", "driving.nta_iou", "driving.ntl_iou", "driving.ntl_iou_lane"}
+
+
+def test_the_report_says_of_a_filmed_log_what_nobody_could_judge(log):
+    clip = dataclasses.replace(log[0], provenance={"kind": "pandaset"})
+    rows = {row["name"]: row for row in _judged(clip, ())}
+    assert all(row["value"] is None for row in rows.values())
+    assert "reconstruct.evaluate_novel.model" in rows["driving.nta_iou"]["detail"]
+    assert _judged(log[0], ()) == []
