@@ -82,13 +82,13 @@ class Ledger:
 
     Attributes:
         spent: by part.
-        alone: frames per second of the one computation that a part mostly is, and what it is, by part.
+        alone: seconds and processor seconds that the one computation takes that a part mostly is, and what it is, by part.
         steps: optimisation steps of the fit.
         views: drawn per step.
     """
 
     spent: dict[str, Spent] = field(default_factory=dict)
-    alone: dict[str, tuple[float, str]] = field(default_factory=dict)
+    alone: dict[str, tuple[float, float, str]] = field(default_factory=dict)
     steps: int = 0
     views: int = 0
 
@@ -164,15 +164,13 @@ def run_parts(world: WorldLogConfig, steps: int) -> Ledger:
     frames = film.frames.array()
     ledger.run("detector", count, lambda: detect_vehicles(network, frames))
 
-    size = clip.size
-    pictures = _rasterise(scene, novel_path, size, backward=False)
-    ledger.alone["drawing"] = ledger.alone["scene_prior"] = (pictures, "the rasteriser alone")
-    ledger.alone["cousin_fit"] = (
-        count * _rasterise(scene, path, size, backward=True) / (steps * ledger.views),
-        "as many full-sized pictures, forward and backward through the rasteriser alone",
-    )
-    ledger.alone["generating"] = (_denoise(model, conditions, drawn, how), "the network's forward passes alone")
-    ledger.alone["detector"] = (_detect(network, frames), "the network's forward pass alone")
+    drawing = _rasterise(scene, novel_path, clip.size, backward=False)
+    ledger.alone["drawing"] = ledger.alone["scene_prior"] = (*drawing, "the rasteriser alone")
+    share = steps * ledger.views / count
+    wall, cpu = (share * seconds for seconds in _rasterise(scene, path, clip.size, backward=True))
+    ledger.alone["cousin_fit"] = (wall, cpu, "as many full-sized pictures, forward and backward through the rasteriser alone")
+    ledger.alone["generating"] = (*_denoise(model, conditions, drawn, how), "the network's forward passes alone")
+    ledger.alone["detector"] = (*_detect(network, frames), "the network's forward pass alone")
     return ledger
 
 
@@ -186,19 +184,19 @@ def read_recorded_log(ledger: Ledger) -> None:
     count = len(log[0].frames)
     ledger.spent["reading"] = dataclasses.replace(ledger.spent["reading"], frames=count)
     pictures = [file for name, file in sorted(source.files.items()) if name.endswith((".jpg", ".png"))][:count]
-    seconds = _fastest(lambda: [cv2.imread(str(file)) for file in pictures])
-    ledger.alone["reading"] = (len(pictures) / seconds, "decoding its pictures alone")
+    decoding = _fastest(lambda: [cv2.imread(str(file)) for file in pictures])
+    ledger.alone["reading"] = (*decoding, "decoding its pictures alone, without lidar and boxes,")
 
 
-def _rasterise(scene: Scene4D, path: Any, size: tuple[int, int], *, backward: bool) -> float:
-    """Return pictures per second along a path, whose Gaussians are placed before the clock runs."""
+def _rasterise(scene: Scene4D, path: Any, size: tuple[int, int], *, backward: bool) -> tuple[float, float]:
+    """Return wall and processor seconds of a picture for every frame of a path, whose Gaussians are placed beforehand."""
     width, height = size
     intrinsics = scale_intrinsics(path.intrinsics, width / path.width, height / path.height)
     chosen = range(0, len(path.times_s), 4)
     states = [state_at(scene, float(path.times_s[frame])) for frame in chosen]
     cameras = [Cameras.single(invert_rigid(path.world_from_camera[frame]), intrinsics, width, height) for frame in chosen]
     if backward:
-        states = [Gaussians(*(item if item is None else item.clone().requires_grad_() for item in state)) for state in states]
+        states = [Gaussians._make(item if item is None else item.clone().requires_grad_() for item in state) for state in states]
 
     def draw() -> None:
         for gaussians, camera in zip(states, cameras, strict=True):
@@ -208,11 +206,12 @@ def _rasterise(scene: Scene4D, path: Any, size: tuple[int, int], *, backward: bo
                 assert picture.depths is not None
                 (picture.colors.square().sum() + picture.depths.sum()).backward()
 
-    return len(states) / _fastest(draw)
+    wall, cpu = (len(path.times_s) / len(states) * seconds for seconds in _fastest(draw))
+    return wall, cpu
 
 
-def _denoise(model: Model, conditions: Conditions, drawn: Conditions, how: StreetVideoConfig) -> float:
-    """Return frames per second of the passes that a film takes, whose inputs are made before the clock runs."""
+def _denoise(model: Model, conditions: Conditions, drawn: Conditions, how: StreetVideoConfig) -> tuple[float, float]:
+    """Return wall and processor seconds of the passes that a film takes, whose inputs are made beforehand."""
     device = resolve_device(how.device)
     dtype = resolve_dtype(how.dtype, device)
     network = open_network(model).to(device)
@@ -226,10 +225,11 @@ def _denoise(model: Model, conditions: Conditions, drawn: Conditions, how: Stree
             for inputs in parts:
                 network.forward(noise, torch.ones(1, device=device), inputs)
 
-    return count / (how.steps * _fastest(passes))
+    wall, cpu = (how.steps * seconds for seconds in _fastest(passes))
+    return wall, cpu
 
 
-def _detect(network: StreetDetector, frames: np.ndarray) -> float:
+def _detect(network: StreetDetector, frames: np.ndarray) -> tuple[float, float]:
     pixels = pixels_of(frames, next(network.parameters()).device)
 
     def look() -> None:
@@ -237,18 +237,18 @@ def _detect(network: StreetDetector, frames: np.ndarray) -> float:
             for part in pixels.split(16):
                 network(part)
 
-    return len(frames) / _fastest(look)
+    return _fastest(look)
 
 
-def _fastest(call: Callable[[], Any], times: int = 2) -> float:
-    """Return the seconds of the fastest of a few calls."""
+def _fastest(call: Callable[[], Any], times: int = 2) -> tuple[float, float]:
+    """Return wall and processor seconds of the fastest of a few calls."""
     taken = []
     for _ in range(times):
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         call()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - began)
+        taken.append((time.perf_counter() - began, time.process_time() - cpu_began))
     return min(taken)
 
 
@@ -267,8 +267,8 @@ def figures(ledger: Ledger) -> list[Figure]:
             continue
         compared = "the log was recorded at 10 frames per second"
         if part in ledger.alone:
-            rate, what = ledger.alone[part]
-            compared += f"; {what} {rate:.3g}"
+            seconds, cpu_seconds, what = ledger.alone[part]
+            compared += f"; {what} {spent.frames / seconds:.3g} ({cpu_seconds:.3g} s CPU)"
         where = f"on {device}" if part in _ON_DEVICE and device != "cpu" else f"on the processor, {threads}"
         took = f"{spent.frames} frames in {spent.seconds:.3g} s ({spent.cpu_seconds:.3g} s CPU) {where}, {_of(part, ledger)}"
         memory = f"of the process with all libraries and what was made before, which held {spent.held_mb:.0f} MB; {where}"
@@ -277,8 +277,8 @@ def figures(ledger: Ledger) -> list[Figure]:
         found += [figure(f"{name}.frames_per_second", spent.frames / spent.seconds, "1/s", compared, took),
                   figure(f"{name}.peak_memory_mb", spent.peak_mb, "MB", "", memory)]  # fmt: skip
     fit = ledger.spent["cousin_fit"]
-    alone, what = ledger.alone["cousin_fit"]
-    compared = f"{what} {alone * ledger.steps / fit.frames:.3g}"
+    seconds, _, what = ledger.alone["cousin_fit"]
+    compared = f"{what} {ledger.steps / seconds:.3g}"
     detail = f"{ledger.steps} steps of {ledger.views} views in {fit.seconds:.1f} s, {threads}; the first half small"
     found.append(figure("driving.speed.cousin_fit.steps_per_second", ledger.steps / fit.seconds, "1/s", compared, detail))
     return found
