@@ -24,6 +24,7 @@ from worldline.driving.canvases import box_canvas, road_canvas
 from worldline.driving.stereo import Recording, read_surfaces
 from worldline.driving.surfaces import part_points
 from worldline.driving.warping import see
+from worldline.threads import map_pieces
 
 _MULTIPLE = 16  # sizes of frames that world models make
 _WORDS = {
@@ -101,7 +102,11 @@ def generate_conditions(
         ground = _ground(recorded.world_from_ego)
         points = part_points(lidar, boxes, clip.times_s)
         recording = read_surfaces(frames, path.world_from_camera, path.registered, intrinsics, boxes, points, ground)
-    for frame in np.flatnonzero(novel_path.registered).tolist():
+    known_poses = np.flatnonzero(novel_path.registered)
+    described: list[int] = []
+
+    def describe(number: int) -> None:
+        frame = int(known_poses[number])
         pose = novel_path.world_from_camera[frame]
         box_canvases[frame] = box_canvas(boxes[frame], pose, intrinsics, width, height)
         road_canvases[frame] = road_canvas(road_map, pose, intrinsics, width, height)
@@ -114,7 +119,10 @@ def generate_conditions(
             inverse = 1 / view_boxes(boxes[frame], pose, intrinsics, width, height).depth_m
         told = inverse > 100 / np.iinfo(np.uint16).max
         depth_cm[frame] = np.where(told, np.rint(100 / np.where(told, inverse, 1.0)), 0)
-        progress(frame + 1, count, "frames described")
+        described.append(frame)
+        progress(len(described), count, "frames described")
+
+    map_pieces(describe, len(known_poses))
     moved = _offsets(recorded.world_from_ego, trajectory.world_from_ego)
     return Conditions(
         times_s=clip.times_s,

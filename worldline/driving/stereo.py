@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter
 from worldline.cameras import invert_rigid, pixel_rays
 from worldline.driving.boxes import NEAR_M, Boxes
 from worldline.driving.surfaces import GROWN_M, LOWEST_M, ScenePoints, measured_depths
+from worldline.threads import map_pieces
 
 CANDIDATES = 10
 _SWEEP, _SWEPT = 24, 0.15  # inverse depths that are tried for pixels without a measurement, and the largest of them
@@ -102,8 +103,10 @@ def read_surfaces(
     steps = np.linalg.norm(np.diff(world_from_camera[:, :3, 3], axis=0), axis=1)
     travelled = np.concatenate([[0.0], np.cumsum(steps)])
     smooth_frames = frames.astype(np.float64)
-    lists: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    for frame in np.flatnonzero(registered).tolist():
+    known = np.flatnonzero(registered)
+
+    def gather(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        frame = int(known[number])
         pose = world_from_camera[frame]
         measured, filled = measured_depths(points.at(boxes[frame]), pose, intrinsics, width, height)
         values, costs, counts = _gather(measured, filled, pose, intrinsics, ground[frame], max(width // 10, 6))
@@ -116,19 +119,25 @@ def read_surfaces(
             values, costs, counts, measured, smooth_frames[frame], smooth_frames[others], cameras, box_from_camera,
             moving[frame].sizes, intrinsics,
         )  # fmt: skip
-        lists[frame] = values, costs, counts
-    chosen = {frame: choose(*lists[frame], smooth_frames[frame], _JUMP) for frame in lists}
-    odds = _sky_odds(frames, chosen)
+        return values, costs, counts
+
+    lists = map_pieces(gather, len(known))
+    chosen = map_pieces(lambda number: choose(*lists[number], smooth_frames[known[number]], _JUMP), len(known))
+    odds = _sky_odds(frames[known], chosen)
     inverse_depths = np.full((count, height, width), np.nan)
-    for frame, (values, costs, counts) in lists.items():
+    labels, beside = np.zeros((2, count, height, width), np.int64)
+
+    def settle(number: int) -> None:
+        frame = int(known[number])
+        values, costs, counts = lists[number]
         levels = frames[frame] // (256 // _COLOURS)
         sky = (values == 0) & (np.arange(CANDIDATES) < counts[..., None])
         costs -= np.where(sky, _SKY_WEIGHT * odds[levels[..., 0], levels[..., 1], levels[..., 2]][..., None], 0.0)
         inverse_depths[frame] = smooth(choose(values, costs, counts, smooth_frames[frame], _JUMP))
-    labels, beside = np.zeros((2, count, height, width), np.int64)
-    for frame in lists:
         box_from_camera = invert_rigid(moving[frame].world_from_box()) @ world_from_camera[frame]
         _label(inverse_depths[frame], box_from_camera, moving[frame].sizes, intrinsics, labels[frame], beside[frame])
+
+    map_pieces(settle, len(known))
     gains = _exposures(frames, world_from_camera, intrinsics, inverse_depths, beside)
     return Recording(frames, world_from_camera, intrinsics, registered, moving, inverse_depths, labels, beside, gains)
 
@@ -190,11 +199,11 @@ def _compared(travelled: np.ndarray, registered: np.ndarray, frame: int) -> np.n
     return np.array(sorted(other for other in nearest if abs(apart[other]) > _BASELINES_M[0] / 4), np.int64)
 
 
-def _sky_odds(frames: np.ndarray, chosen: dict[int, np.ndarray]) -> np.ndarray:
-    """Return the log odds of each colour `[16, 16, 16]` to be sky, by what was chosen for sky and for something."""
+def _sky_odds(frames: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
+    """Return the log odds of each colour `[16, 16, 16]` to be sky, by what was chosen in frames for sky and for something."""
     sky, other = np.zeros((2, _COLOURS, _COLOURS, _COLOURS))
-    for frame, inverse in chosen.items():
-        levels = frames[frame] // (256 // _COLOURS)
+    for frame, inverse in zip(frames, chosen, strict=True):
+        levels = frame // (256 // _COLOURS)
         for counts, pixels in ((sky, inverse == 0), (other, inverse > 0)):
             np.add.at(counts, tuple(levels[pixels].T), 1)
     shares = [gaussian_filter(counts, 0.8) / max(counts.sum(), 1) for counts in (sky, other)]
