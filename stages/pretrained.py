@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from schemas.canonical import TaggedHash, hash_file
 from schemas.errors import WorldlineError
+from worldline.diffusion.devices import resolve_device
 
 Config = TypeVar("Config")  # of a stage that asks a model: has `model`, `revision`, `weights` and `device`
 _CARD = "README.md"
@@ -184,15 +185,6 @@ def licence_of(folder: Path) -> str:
     except (ValueError, OSError):
         return ""
     return named if isinstance(named, str) else ""
-
-
-def resolve_device(device: str) -> str:
-    """Return a torch device by name; "auto" is CUDA where there is one."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def first_line(error: Exception) -> str:

@@ -7,9 +7,9 @@ function per way of telling. diffusers and torch are imported where they are use
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from schemas.media import Video
 from stages.contract import Progress, stage
 from stages.generate.diffusers_pipeline import (
     FRAME_COUNT_NAMES,
+    PipelineSettings,
     call_settings,
     default_of,
     find_class,
@@ -37,8 +38,8 @@ from stages.generate.diffusers_pipeline import (
     step_reports,
 )
 from stages.ingest.pictures import resize
-from stages.pretrained import resolve_device
 from worldline.cameras import invert_rigid, scale_intrinsics
+from worldline.diffusion.devices import resolve_device
 from worldline.driving.boxes import BACK, FRONT
 from worldline.driving.canvases import FACE_SHADES
 
@@ -48,69 +49,39 @@ FRONT_COLOURS = np.array([[0, 46, 136], [148, 0, 62], [0, 80, 66]], float)
 BACK_COLOURS = np.array([[126, 206, 255], [255, 124, 171], [102, 208, 198]], float)
 LINE_COLOURS = np.array([[255, 255, 255], [253, 1, 232], [139, 93, 255]], float)
 _GREY = 128  # of pixels that are to be made, as VACE was trained
-_NO_MODEL = "generate.controlled_video needs a model: set generate.controlled_video.model to a repository id or a folder"
 
 
-@dataclass(frozen=True)
-class ControlledVideoConfig:
-    """Which model, and how it is told of the view. None leaves a setting at the pipeline's own default.
+@dataclass(frozen=True, kw_only=True)
+class ControlledVideoConfig(PipelineSettings):
+    """Which model ("Wan-AI/Wan2.1-VACE-1.3B-diffusers", see `PipelineSettings`), and how it is told of the view.
 
     Attributes:
-        model: repository id ("Wan-AI/Wan2.1-VACE-1.3B-diffusers") or folder in diffusers' format.
-        pipeline_class: class in diffusers; None takes the one that the model names.
-        revision: commit, tag or branch of a repository.
-        weights: digest that a local folder must have; "" accepts any, and the clip records it.
         adapter: how the pipeline is told: a key of `ADAPTERS`, or "auto", which reads it off the pipeline's call.
         control: what a control video shows: boxes and lines drawn as in NVIDIA's World Scenario Map, nearness (white is near),
             or the prior.
         trusted: share from 0 to 1 of trust in a pixel of the prior from which on a masked pipeline keeps it.
         prompt: what the video shall show; None takes the conditions' text.
-        negative_prompt: what it shall not show.
         height, width: size in pixels to work at; None takes the conditions'. What the pipeline is told is stretched to it, and
             what it makes back.
-        steps: denoising steps.
-        guidance: scale of classifier-free guidance.
-        options: further arguments of the pipeline's call, by their own names; they win over all others.
-        dtype: "float32", "bfloat16", "float16", or "auto" (bfloat16 on CUDA, else float32).
-        device: "cpu", "cuda", "cuda:1", ..., or "auto" (CUDA where there is one).
-        cpu_offload: keep only the active part of the model on the device (needs the package accelerate).
     """
 
-    model: str = ""
-    pipeline_class: str | None = None
-    revision: str | None = None
-    weights: str = ""
+    NO_MODEL: ClassVar = (
+        "generate.controlled_video needs a model: set generate.controlled_video.model to a repository id or a folder"
+    )
+
     adapter: Literal["auto", "camera", "masked", "control", "image", "video"] = "auto"
     control: Literal["boxes_and_road", "depth", "prior"] = "boxes_and_road"
     trusted: Annotated[float, Field(gt=0, le=1)] = 0.5
     prompt: str | None = None
-    negative_prompt: str | None = None
     height: Annotated[int, Field(ge=1)] | None = None
     width: Annotated[int, Field(ge=1)] | None = None
-    steps: Annotated[int, Field(ge=1)] | None = None
-    guidance: float | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    dtype: str = "auto"
-    device: str = "auto"
-    cpu_offload: bool = False
-
-
-def pin_model(config: ControlledVideoConfig) -> ControlledVideoConfig:
-    """Return the config with its model's present state and this machine's device in it; see `pin_pipeline`.
-
-    Raises:
-        WorldlineError: if the model is not at hand.
-    """
-    if not config.model:
-        raise WorldlineError(_NO_MODEL)
-    return pin_pipeline(config)
 
 
 @stage(
     "generate.controlled_video",
     version=1,
     environment_packages=("diffusers", "torch", "transformers", "opencv-python-headless", "numpy"),
-    pin=pin_model,
+    pin=pin_pipeline,
 )
 def generate_controlled_video(
     conditions: Conditions, path: CameraPath, config: ControlledVideoConfig, *, seed: int, progress: Progress
@@ -137,8 +108,6 @@ def generate_controlled_video(
     import diffusers
     import torch
 
-    if not config.model:
-        raise WorldlineError(_NO_MODEL)
     count, own_height, own_width = conditions.known.shape
     if len(path.times_s) != count or not path.registered.all():
         raise WorldlineError(

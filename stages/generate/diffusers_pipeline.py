@@ -8,16 +8,18 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
+from pydantic import Field
 
 from schemas.errors import WorldlineError
 from stages.contract import Progress
-from stages.pretrained import first_line, folder_digest, is_folder, resolve_device
+from stages.pretrained import first_line, folder_digest, is_folder
+from worldline.diffusion.devices import resolve_device
 
-Config = TypeVar("Config")  # of a stage that runs a pipeline: has `model`, `revision`, `weights`, `device` and `dtype`
 INDEX = "model_index.json"
 # What pipelines call the number of frames to make, their rate, and the scale of guidance.
 FRAME_COUNT_NAMES = ("num_frames", "video_length", "frames")
@@ -25,47 +27,84 @@ RATE_NAMES = ("frame_rate", "fps")
 GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
 
 
-def pin_pipeline(config: Config) -> Config:
+@dataclass(frozen=True, kw_only=True)
+class PipelineSettings:
+    """Which model, and what every pipeline can be told. None leaves a setting at the pipeline's own default.
+
+    Attributes:
+        model: repository id ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers") or folder in diffusers' format.
+        pipeline_class: class in diffusers; None takes the one that the model names.
+        revision: commit, tag or branch of a repository.
+        weights: digest that a local folder must have (see `pin_pipeline`); "" accepts any, and the clip records it.
+        negative_prompt: what the video shall not show.
+        steps: denoising steps.
+        guidance: scale of classifier-free guidance.
+        options: further arguments of the pipeline's call, by their own names; they win over all others.
+        dtype: "float32", "bfloat16", "float16", or "auto" (bfloat16 on CUDA, else float32).
+        device: "cpu", "cuda", "cuda:1", ..., or "auto" (CUDA where there is one).
+        cpu_offload: keep only the active part of the model on the device (needs the package accelerate).
+    """
+
+    NO_MODEL: ClassVar = "no model is named"  # how to name one, of each stage
+
+    model: str = ""
+    pipeline_class: str | None = None
+    revision: str | None = None
+    weights: str = ""
+    negative_prompt: str | None = None
+    steps: Annotated[int, Field(ge=1)] | None = None
+    guidance: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "auto"
+    device: str = "auto"
+    cpu_offload: bool = False
+
+
+Settings = TypeVar("Settings", bound=PipelineSettings)
+
+
+def pin_pipeline(config: Settings) -> Settings:
     """Return a stage's config with everything resolved that this machine or the model's present state decides.
 
     A repository gets the commit that its revision stands for, a local folder the digest of its files, and "auto" its
     meaning here. A key made from the result changes when the model does.
 
     Raises:
-        WorldlineError: if the model is not at hand.
+        WorldlineError: if no model is named, or it is not at hand.
     """
-    asked: Any = config
-    folder, revision = locate_pipeline(asked.model, asked.revision)
-    device = resolve_device(asked.device)
-    pinned: Config = dataclasses.replace(
-        asked,
-        revision=revision or asked.revision,
-        weights=folder_digest(folder) if is_folder(asked.model) else "",
+    folder, revision = _locate(config)
+    device = resolve_device(config.device)
+    return dataclasses.replace(
+        config,
+        revision=revision or config.revision,
+        weights=folder_digest(folder) if is_folder(config.model) else "",
         device=device,
-        dtype=resolve_dtype(asked.dtype, device),
+        dtype=resolve_dtype(config.dtype, device),
     )
-    return pinned
 
 
-def open_pipeline_folder(config: Any) -> tuple[Path, str, str]:
+def open_pipeline_folder(config: PipelineSettings) -> tuple[Path, str, str]:
     """Return the folder with the files of a config's model, their commit ("" for a plain folder), and a folder's digest.
 
     Raises:
-        WorldlineError: if it is not at hand, or is not in the state that `config.weights` pins.
+        WorldlineError: if none is named, it is not at hand, or is not in the state that `config.weights` pins.
     """
-    folder, revision = locate_pipeline(config.model, config.revision)
+    folder, revision = _locate(config)
     weights = folder_digest(folder) if is_folder(config.model) else ""
     if config.weights and config.weights != weights:
         raise WorldlineError(f"the model folder {config.model} has digest {weights or 'none'}, not the pinned {config.weights}")
     return folder, revision, weights
 
 
-def locate_pipeline(model: str, revision: str | None) -> tuple[Path, str]:
+def _locate(config: PipelineSettings) -> tuple[Path, str]:
     """Return the folder with the model's files, and the commit that they are from ("" for a plain folder).
 
     Raises:
-        WorldlineError: if it is neither here nor can be downloaded.
+        WorldlineError: if none is named, or it is neither here nor can be downloaded.
     """
+    model, revision = config.model, config.revision
+    if not model:
+        raise WorldlineError(config.NO_MODEL)
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / INDEX).is_file():
@@ -91,7 +130,7 @@ def locate_pipeline(model: str, revision: str | None) -> tuple[Path, str]:
     return snapshot, snapshot.name if snapshot.parent.name == "snapshots" else ""
 
 
-def find_class(folder: Path, config: Any) -> Any:
+def find_class(folder: Path, config: PipelineSettings) -> Any:
     """Return the pipeline class of diffusers that the config names, or else the model.
 
     Args:
@@ -118,7 +157,7 @@ def find_class(folder: Path, config: Any) -> Any:
 
 
 def call_settings(
-    accepted: Mapping[str, inspect.Parameter], name: str, config: Any, settings: Mapping[str, Any], rate: float
+    accepted: Mapping[str, inspect.Parameter], name: str, config: PipelineSettings, settings: Mapping[str, Any], rate: float
 ) -> tuple[dict[str, Any], list[str]]:
     """Return those arguments of a pipeline's call that are settings, and the names of settings that it has no argument for.
 
@@ -159,7 +198,7 @@ def call_settings(
     return arguments | config.options, ignored
 
 
-def load_pipeline(pipeline_class: Any, folder: Path, config: Any, device: str, dtype: str) -> Any:
+def load_pipeline(pipeline_class: Any, folder: Path, config: PipelineSettings, device: str, dtype: str) -> Any:
     """Return a pipeline on its device.
 
     Args:

@@ -5,9 +5,9 @@ torch are imported where they are used: they take seconds to load, and most runs
 """
 
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from schemas.tracks import Truth
 from stages.contract import Progress, stage
 from stages.generate.diffusers_pipeline import (
     FRAME_COUNT_NAMES,
+    PipelineSettings,
     call_settings,
     default_of,
     find_class,
@@ -31,63 +32,32 @@ from stages.generate.diffusers_pipeline import (
     step_reports,
 )
 from stages.ingest.pictures import read_picture, resize
-from stages.pretrained import resolve_device
+from worldline.diffusion.devices import resolve_device
 
 _VIDEO_CLASS_MARKS = ("VideoToVideo", "Video2Video", "V2V")
-_NO_MODEL = "generate.diffusers needs a model: give source=diffusers:ID_OR_FOLDER"
 _IMAGE_CLASS_MARKS = ("ImageToVideo", "Image2Video", "I2V", "StableVideoDiffusion")
 
 
-@dataclass(frozen=True)
-class DiffusersConfig:
-    """Which model, and what it is asked for. None leaves a setting at the pipeline's own default.
+@dataclass(frozen=True, kw_only=True)
+class DiffusersConfig(PipelineSettings):
+    """Which model (see `PipelineSettings`), and what it is asked for. None leaves a setting at the pipeline's own default.
 
     Attributes:
-        model: repository id ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers") or folder in diffusers' format.
-        pipeline_class: class in diffusers; None takes the one that the model names.
-        revision: commit, tag or branch of a repository.
-        weights: digest that a local folder must have (see `pin_model`); "" accepts any, and the clip records it.
-        prompt, negative_prompt: what the video shall show, and what not.
+        prompt: what the video shall show.
         num_frames, height, width: size in frames and pixels.
-        steps: denoising steps.
-        guidance: scale of classifier-free guidance.
         frames_per_second: times of the frames; also told to pipelines that take a rate.
-        options: further arguments of the pipeline's call, by their own names.
-        dtype: "float32", "bfloat16", "float16", or "auto" (bfloat16 on CUDA, else float32).
-        device: "cpu", "cuda", "cuda:1", ..., or "auto" (CUDA where there is one).
-        cpu_offload: keep only the active part of the model on the device (needs the package accelerate).
     """
 
-    model: str = ""
-    pipeline_class: str | None = None
-    revision: str | None = None
-    weights: str = ""
+    NO_MODEL: ClassVar = "generate.diffusers needs a model: give source=diffusers:ID_OR_FOLDER"
+
     prompt: str = "a car drives along a street, view from a moving car"
-    negative_prompt: str | None = None
     num_frames: int | None = None
     height: int | None = None
     width: int | None = None
-    steps: int | None = None
-    guidance: float | None = None
     frames_per_second: float = 16.0
-    options: dict[str, Any] = field(default_factory=dict)
-    dtype: str = "auto"
-    device: str = "auto"
-    cpu_offload: bool = False
 
 
-def pin_model(config: DiffusersConfig) -> DiffusersConfig:
-    """Return the config with its model's present state and this machine's device in it; see `pin_pipeline`.
-
-    Raises:
-        WorldlineError: if the model is not at hand.
-    """
-    if not config.model:
-        raise WorldlineError(_NO_MODEL)
-    return pin_pipeline(config)
-
-
-@stage("generate.diffusers", version=1, environment_packages=("diffusers", "torch", "transformers"), pin=pin_model)
+@stage("generate.diffusers", version=1, environment_packages=("diffusers", "torch", "transformers"), pin=pin_pipeline)
 def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, progress: Progress) -> tuple[Clip, Truth]:
     """Make a video with a diffusers pipeline; there is no truth.
 
@@ -105,8 +75,6 @@ def generate_video(conditioning: Source, config: DiffusersConfig, *, seed: int, 
     import diffusers
     import torch
 
-    if not config.model:
-        raise WorldlineError(_NO_MODEL)
     if config.frames_per_second <= 0:
         raise WorldlineError(f"frames_per_second is {config.frames_per_second}: it must be positive")
     folder, revision, weights = open_pipeline_folder(config)

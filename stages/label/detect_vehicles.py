@@ -13,7 +13,8 @@ from pydantic import Field, PositiveInt
 from schemas.clips import Clip
 from schemas.errors import WorldlineError
 from schemas.models import Model
-from stages.pretrained import load_processor_and_model, open_checkpoint, pin_checkpoint, resolve_device
+from stages.pretrained import load_processor_and_model, open_checkpoint, pin_checkpoint
+from worldline.diffusion.devices import resolve_device
 from worldline.metrics.driving import Detector
 
 

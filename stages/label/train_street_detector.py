@@ -23,7 +23,6 @@ from schemas.models import Model
 from schemas.reports import FIGURES, Metrics
 from schemas.tracks import Tracks
 from stages.contract import Progress, stage
-from stages.pretrained import resolve_device
 from stages.reconstruct.checkpoint import load_checkpoint, save_checkpoint
 from worldline.cameras import scale_intrinsics
 from worldline.detection import StreetDetector, detect_vehicles, save_detector, segment_lanes
@@ -31,6 +30,7 @@ from worldline.detection.agents import Agents, vehicles_in_view
 from worldline.detection.augmentation import degrade, random_view
 from worldline.detection.network import COARSEST, pixels_of
 from worldline.detection.targets import Targets, centre_loss, lane_loss, sides_loss, targets_of
+from worldline.diffusion.devices import resolve_device
 from worldline.metrics.driving import box_iou, counted_boxes, draw_lane_lines, nta_scores, ntl_iou
 
 _SAME_IOU = 0.5  # a detection finds a box from this overlap on

@@ -26,9 +26,9 @@ from stages.generate.controlled_video import (
     draw_scenario,
     fit_view,
     generate_controlled_video,
-    pin_model,
     tell_masked,
 )
+from stages.generate.diffusers_pipeline import pin_pipeline
 from tests.generate.small_streets import slide
 from tests.generate.tiny_pipelines import (
     model_index,
@@ -320,7 +320,7 @@ def test_depth_that_is_not_there_is_refused() -> None:
 
 def test_a_pinned_model_is_noticed_when_it_changes(models: Path) -> None:
     folder = save_stable_video(models / "pinned")
-    pinned = pin_model(ControlledVideoConfig(model=str(folder)))
+    pinned = pin_pipeline(ControlledVideoConfig(model=str(folder)))
     assert "auto" not in (pinned.device, pinned.dtype)
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")

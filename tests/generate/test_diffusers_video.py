@@ -14,7 +14,8 @@ from schemas.clips import Clip, Source
 from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from stages.contract import no_progress
-from stages.generate.diffusers_video import DiffusersConfig, generate_video, pin_model
+from stages.generate.diffusers_pipeline import pin_pipeline
+from stages.generate.diffusers_video import DiffusersConfig, generate_video
 from tests.generate.tiny_pipelines import model_index, save_stable_video, save_wan
 
 NO_IMAGE = Source(files=Files(), layout="none", name="")
@@ -194,10 +195,10 @@ def test_pickled_weights_are_never_loaded(text_model: Path, tmp_path: Path) -> N
 def test_a_pinned_model_is_noticed_when_it_changes(text_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(text_model, folder)
-    pinned = pin_model(DiffusersConfig(model=str(folder)))
-    assert pinned.weights == pin_model(DiffusersConfig(model=str(text_model))).weights
+    pinned = pin_pipeline(DiffusersConfig(model=str(folder)))
+    assert pinned.weights == pin_pipeline(DiffusersConfig(model=str(text_model))).weights
     assert "auto" not in (pinned.device, pinned.dtype)
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert pin_model(DiffusersConfig(model=str(folder))).weights != pinned.weights
+    assert pin_pipeline(DiffusersConfig(model=str(folder))).weights != pinned.weights
     assert f"not the pinned {pinned.weights}" in refusal(folder, weights=pinned.weights)
