@@ -43,6 +43,7 @@ from stages.contract import Progress, stage
 from stages.ingest.driving_log import (
     DrivingLog,
     EgoBody,
+    LogSelection,
     RecordedLog,
     Sweep,
     assemble_log,
@@ -68,19 +69,14 @@ _MIDDLES_M = {"waymo": (1.43, 0.0, 0.0), "kitti": (0.0, 0.0, -1.73), "argoverse"
 _USUAL_HEIGHT_M = 1.6
 
 
-@dataclass(frozen=True)
-class DrivestudioConfig:
-    """How a processed scene is read.
+@dataclass(frozen=True, kw_only=True)
+class DrivestudioConfig(LogSelection):
+    """How a processed scene is read, beside `LogSelection`.
 
     Attributes:
         camera: number of the camera.
         dataset: which data set the scene was made from; "auto" tells it from the files (OpenCV's axes are taken for kitti).
         rate_hz: of the frames, where no `worldline.json` tells their times.
-        start_s, end_s: span in seconds from the first frame; None goes to the end.
-        max_frames: stop after this many frames.
-        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
-            them.
-        frames_per_second: keep at most this many frames per second; None keeps all.
         length_m, width_m: of the recording vehicle, where no `worldline.json` tells them.
         middle_m: the point on the ground under its middle, in the frame of the ego's poses (x forward, y left, z up); None for
             the data set's usual vehicle. Not for nuscenes and pandaset.
@@ -91,11 +87,6 @@ class DrivestudioConfig:
     camera: NonNegativeInt = 0
     dataset: Literal["auto", "waymo", "kitti", "argoverse", "nuscenes", "pandaset"] = "auto"
     rate_hz: PositiveFloat = 10.0
-    start_s: float = 0.0
-    end_s: float | None = None
-    max_frames: int | None = 300
-    max_side: int | None = 960
-    frames_per_second: float | None = None
     length_m: PositiveFloat = 4.7
     width_m: PositiveFloat = 2.0
     middle_m: tuple[float, float, float] | None = None

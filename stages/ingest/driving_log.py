@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from stages.contract import Progress
 from stages.ingest.ego_poses import Timeline, poses_at
 from stages.ingest.pictures import fitted_size, keep_frame, read_picture, resize, stack_frames
 from stages.ingest.settle_tracks import AnnotatedBoxes, AnnotationRules, settle_tracks
-from stages.ingest.timing import FramePicker, Selection
+from stages.ingest.timing import FramePicker
 
 DrivingLog = tuple[Clip, CameraPath, Tracks, Trajectory, RoadMap, LidarSweeps, Truth]
 
@@ -36,16 +36,23 @@ _RULES = AnnotationRules(max_pause_s=1e9)
 _MOTION_WINDOW_S, _MOVING_MPS = 0.5, 0.3
 
 
-class LogSelection(Selection, Protocol):
-    """The fields by which every reader of logs picks frames."""
+@dataclass(frozen=True, kw_only=True)
+class LogSelection:
+    """Which frames of a log are read, and how large; the settings of every reader of logs.
 
-    @property
-    def frames_per_second(self) -> float | None:
-        """At most this many frames per second are kept."""
+    Attributes:
+        start_s, end_s: span in seconds from the first frame; None goes to the end.
+        max_frames: stop after this many frames.
+        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
+            them.
+        frames_per_second: keep at most this many frames per second; None keeps all.
+    """
 
-    @property
-    def max_side(self) -> int | None:
-        """Longer side of the frames in pixels."""
+    start_s: float = 0.0
+    end_s: float | None = None
+    max_frames: int | None = 300
+    max_side: int | None = 960
+    frames_per_second: float | None = None
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from stages.contract import Progress, stage
 from stages.ingest.driving_log import (
     DrivingLog,
     EgoBody,
+    LogSelection,
     RecordedLog,
     Sweep,
     assemble_log,
@@ -50,28 +51,18 @@ RAW_CALIBRATION = ("calib_cam_to_cam.txt", "calib_velo_to_cam.txt", "calib_imu_t
 RAW_TIMES, TRACKLETS = "image_02/timestamps.txt", "tracklet_labels.xml"
 
 
-@dataclass(frozen=True)
-class KittiLogConfig:
-    """How a sequence is read as a driving log.
+@dataclass(frozen=True, kw_only=True)
+class KittiLogConfig(LogSelection):
+    """How a sequence is read as a driving log, beside `LogSelection`.
 
     Attributes:
         rate_hz: of the frames where no file of timestamps lies beside them; the benchmark states 10.
-        start_s, end_s: span in seconds from the first frame; None goes to the end.
-        max_frames: stop after this many frames.
-        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
-            them.
-        frames_per_second: keep at most this many frames per second; None keeps all.
         length_m, width_m: of the car (a VW Passat estate).
         middle_m: the point on the ground under its middle, in the frame of the inertial sensor (x forward, y left, z up), which
             sits 0.93 m up near the rear axle, left of the middle.
     """
 
     rate_hz: PositiveFloat = 10.0
-    start_s: float = 0.0
-    end_s: float | None = None
-    max_frames: int | None = 300
-    max_side: int | None = 960
-    frames_per_second: float | None = None
     length_m: PositiveFloat = 4.77
     width_m: PositiveFloat = 1.82
     middle_m: tuple[float, float, float] = (1.3, -0.32, -0.93)

@@ -28,6 +28,7 @@ from stages.contract import Progress, stage
 from stages.ingest.driving_log import (
     DrivingLog,
     EgoBody,
+    LogSelection,
     RecordedLog,
     Sweep,
     assemble_log,
@@ -51,18 +52,13 @@ _MAP_LINES = {"lane_divider": "lane_line", "road_divider": "lane_line"}
 _MAP_AREAS = {"lane": "drivable", "road_segment": "drivable", "ped_crossing": "crosswalk"}
 
 
-@dataclass(frozen=True)
-class NuscenesLogConfig:
-    """How a nuScenes scene is read as a driving log.
+@dataclass(frozen=True, kw_only=True)
+class NuscenesLogConfig(LogSelection):
+    """How a nuScenes scene is read as a driving log, beside `LogSelection`.
 
     Attributes:
         scene: its name ("scene-0061"); empty takes the first.
         camera: channel whose images are the frames.
-        start_s, end_s: span in seconds from the first frame; None goes to the end.
-        max_frames: stop after this many frames.
-        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
-            them.
-        frames_per_second: keep at most this many frames per second; None keeps all.
         length_m, width_m: of the car (a Renault Zoe).
         middle_m: the point on the ground under its middle, in the frame of ego_pose, which lies on the ground under the middle of
             the rear axle (x forward, y left, z up).
@@ -70,11 +66,6 @@ class NuscenesLogConfig:
 
     scene: str = ""
     camera: str = "CAM_FRONT"
-    start_s: float = 0.0
-    end_s: float | None = None
-    max_frames: int | None = 300
-    max_side: int | None = 960
-    frames_per_second: float | None = None
     length_m: PositiveFloat = 4.08
     width_m: PositiveFloat = 1.73
     middle_m: tuple[float, float, float] = (1.38, 0.0, 0.0)

@@ -29,6 +29,7 @@ from stages.contract import Progress, stage
 from stages.ingest.driving_log import (
     DrivingLog,
     EgoBody,
+    LogSelection,
     RecordedLog,
     Sweep,
     assemble_log,
@@ -51,27 +52,17 @@ _CELL_M, _CLOSED_M, _AROUND_M = 0.25, 2.0, 60.0
 _TILE_M, _PAINT_GAP_M, _PAINT_WIDTH_M, _SHORTEST_M = 4.0, 0.7, 0.15, 0.8
 
 
-@dataclass(frozen=True)
-class PandasetLogConfig:
-    """How a PandaSet scene is read as a driving log.
+@dataclass(frozen=True, kw_only=True)
+class PandasetLogConfig(LogSelection):
+    """How a PandaSet scene is read as a driving log, beside `LogSelection`; max_side=256 cuts nothing of its 16:9.
 
     Attributes:
-        start_s, end_s: span in seconds from the first frame; None goes to the end.
-        max_frames: stop after this many frames.
-        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
-            them. 256 gives 256x144 of PandaSet's 16:9, nothing cut.
-        frames_per_second: keep at most this many frames per second; None keeps all.
         camera_height_m: height of the front camera over the road; None measures it by the lidar (2.07 m where there is none).
         camera_forward_m: how far the camera stands before the car's middle.
         length_m, width_m: of the car (a Chrysler Pacifica).
         second_lidar: also take the points of the forward lidar, which sees moving things up to 50 ms earlier or later.
     """
 
-    start_s: float = 0.0
-    end_s: float | None = None
-    max_frames: int | None = 300
-    max_side: int | None = 960
-    frames_per_second: float | None = None
     camera_height_m: PositiveFloat | None = None
     camera_forward_m: float = 0.9
     length_m: PositiveFloat = 5.18

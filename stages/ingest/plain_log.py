@@ -32,6 +32,7 @@ from stages.contract import Progress, stage
 from stages.ingest.driving_log import (
     DrivingLog,
     EgoBody,
+    LogSelection,
     RecordedLog,
     Sweep,
     assemble_log,
@@ -54,17 +55,12 @@ _SWEEP = re.compile(r"lidar/(?:.*?)(\d+)\.(npz|bin)")
 _USUAL_HEIGHT_M = 1.6
 
 
-@dataclass(frozen=True)
-class PlainLogConfig:
-    """How a plain folder is read.
+@dataclass(frozen=True, kw_only=True)
+class PlainLogConfig(LogSelection):
+    """How a plain folder is read, beside `LogSelection`.
 
     Attributes:
         rate_hz: of the frames, where neither a file of times nor EXIF tells theirs.
-        start_s, end_s: span in seconds from the first frame; None goes to the end.
-        max_frames: stop after this many frames.
-        max_side: longer side of the frames in pixels, before they are cut to multiples of 16; larger ones are shrunk, None keeps
-            them.
-        frames_per_second: keep at most this many frames per second; None keeps all.
         intrinsics: (fx, fy, cx, cy) in pixels of the images, pixel centres at +0.5; needed with TUM and KITTI trajectories.
         up: axis of the poses' world that points up. Boxes, map and lidar are in the same world, so only "z" goes with them.
         time_tolerance_s: a frame takes the pose of a TUM trajectory that lies at most so far from it in time.
@@ -76,11 +72,6 @@ class PlainLogConfig:
     """
 
     rate_hz: PositiveFloat = 10.0
-    start_s: float = 0.0
-    end_s: float | None = None
-    max_frames: int | None = 300
-    max_side: int | None = 960
-    frames_per_second: float | None = None
     intrinsics: tuple[float, float, float, float] | None = None
     up: Literal["x", "y", "z", "-y"] = "z"
     time_tolerance_s: PositiveFloat = 0.02
