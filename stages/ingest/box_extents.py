@@ -3,23 +3,8 @@
 import numpy as np
 
 _NEAR_M = 0.1
-# Corners are numbered by the bits of (x, y, z); each face lists four of them around its border.
+# Each face lists four of its corners, numbered as in `worldline.box_corners`, around its border.
 _FACES = np.array([[0, 1, 3, 2], [4, 5, 7, 6], [0, 1, 5, 4], [2, 3, 7, 6], [0, 2, 6, 4], [1, 3, 7, 5]])
-
-
-def box_corners(bottom: np.ndarray, size: np.ndarray, yaw_rad: np.ndarray) -> np.ndarray:
-    """Return the corners `[N, 8, 3]` of upright boxes.
-
-    Args:
-        bottom: centre of the bottom face `[N, 3]`.
-        size: length along the heading, width across it and height `[N, 3]`.
-        yaw_rad: heading `[N]`, from +x towards +y.
-    """
-    bits = np.array([[(corner >> axis) & 1 for axis in range(3)] for corner in range(8)], float)
-    local = (bits - [0.5, 0.5, 0.0]) * size[:, None, :]
-    cos, sin = np.cos(yaw_rad)[:, None], np.sin(yaw_rad)[:, None]
-    turned = np.stack([cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1], local[..., 2]], -1)
-    return turned + bottom[:, None, :]
 
 
 def image_extents(
@@ -31,7 +16,7 @@ def image_extents(
     boxes that reach behind the camera or beyond the border give the extent of exactly what is inside the image.
 
     Args:
-        corners: `[N, 8, 3]` as made by `box_corners`.
+        corners: `[N, 8, 3]` numbered as in `worldline.box_corners`.
         world_from_camera: `[N, 4, 4]`, the pose of the camera that sees each box.
         intrinsics: `[3, 3]`.
         width: of the image in pixels.

@@ -26,7 +26,7 @@ from schemas.codec import content_digest
 from schemas.errors import WorldlineError
 from schemas.tracks import TRUTH_BOXES, Truth
 from stages.contract import Progress, stage
-from stages.ingest.box_extents import box_corners, image_extents
+from stages.ingest.box_extents import image_extents
 from stages.ingest.pictures import (
     check_camera_height,
     fitted_size,
@@ -37,6 +37,7 @@ from stages.ingest.pictures import (
     stack_frames,
 )
 from stages.ingest.timing import FramePicker, check_selection
+from worldline.box_corners import upright_corners
 
 # All six cameras were calibrated at this width (devkit README); smaller copies of the images scale with it.
 _CALIBRATED_WIDTH = 1920
@@ -251,7 +252,7 @@ def _read_boxes(
     yaw = np.arctan2(np.cos(cuboids.yaw[chosen]), -np.sin(cuboids.yaw[chosen]))
     width, length, height = cuboids.size[chosen].T
     bottom = cuboids.centre[chosen] - np.stack([0 * height, 0 * height, height / 2], axis=1)
-    corners = box_corners(bottom, np.stack([length, width, height], axis=1), yaw)
+    corners = upright_corners(bottom, np.stack([length, width, height], axis=1), yaw)
     extents = image_extents(corners, world_from_camera[frame], intrinsics, *size)
     times_s = np.array([(camera_ns[index] - camera_ns[kept[0]]) / 1e9 for index in kept])
     columns: dict[str, Any] = {

@@ -21,9 +21,10 @@ from schemas.cameras import CameraPath
 from schemas.errors import WorldlineError
 from schemas.reports import FIGURES, Metrics
 from schemas.tracks import ANNOTATED_MOTION, ANNOTATED_OBJECTS, TRACK_OBJECTS, TRACK_SAMPLES, Tracks
-from stages.ingest.box_extents import box_corners, image_extents
+from stages.ingest.box_extents import image_extents
 from stages.ingest.class_names import our_class_names
 from stages.ingest.ego_poses import Timeline
+from worldline.box_corners import upright_corners
 
 SCALE_SOURCE = "annotations"
 # Why a row was dropped, in the order in which it is asked, with what the reason means.
@@ -484,7 +485,7 @@ def _samples(
         seen = np.where(np.isfinite(boxes.boxes_px[rows]).all(1)[:, None], boxes.boxes_px[rows], np.nan)
     elif path.width:
         whole = path.registered[frame] & np.isfinite(size).all(1) & np.isfinite(yaw)
-        corners = box_corners(bottom[whole], size[whole], yaw[whole])
+        corners = upright_corners(bottom[whole], size[whole], yaw[whole])
         seen[whole] = image_extents(corners, pose[whole], path.intrinsics, path.width, path.height)
     with np.errstate(invalid="ignore"):
         border = (seen[:, :2] <= 0).any(1) | (path.width > 0) & (seen[:, 2:] >= (path.width, path.height)).any(1)

@@ -14,7 +14,8 @@ from schemas.driving import Trajectory
 from schemas.errors import WorldlineError
 from schemas.tracks import TRACK_SAMPLES, Tracks
 from stages.contract import Progress, no_progress, stage
-from stages.ingest.box_extents import box_corners, image_extents
+from stages.ingest.box_extents import image_extents
+from worldline.box_corners import upright_corners
 from worldline.cameras import scale_intrinsics
 from worldline.driving.boxes import boxes_by_frame, view_boxes
 
@@ -74,7 +75,7 @@ def see_novel_tracks(
     pose, registered = novel_path.world_from_camera[frame], novel_path.registered[frame]
     whole = registered & np.isfinite(bottom).all(1) & np.isfinite(size).all(1) & np.isfinite(yaw)
     extents = np.full((len(frame), 4), np.nan)
-    corners = box_corners(bottom[whole], size[whole], yaw[whole])
+    corners = upright_corners(bottom[whole], size[whole], yaw[whole])
     extents[whole] = image_extents(corners, pose[whole], novel_path.intrinsics, novel_path.width, novel_path.height)
     visible = np.full(len(frame), np.nan)
     shares = _visible_shares(tracks, novel_path, config.width_px, progress)

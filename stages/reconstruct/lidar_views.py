@@ -9,6 +9,7 @@ import numpy as np
 from schemas.driving import LidarSweeps
 from stages.reconstruct.box_seeds import Boxes
 from stages.reconstruct.views import Views
+from worldline.box_corners import centred_corners, cut_at_plane
 from worldline.cameras import transform_points
 
 _NEAR_M = 0.5
@@ -76,31 +77,13 @@ def label_boxes(views: Views, boxes: Boxes) -> Views:
         found = []
         for agent in np.flatnonzero(boxes.alive[:, frame]):
             corners = transform_points(
-                views.camera_from_world[view] @ boxes.world_from_agent[agent, frame], _corners(boxes.sizes[agent])
+                views.camera_from_world[view] @ boxes.world_from_agent[agent, frame], centred_corners(boxes.sizes[agent])
             )
-            near = 0.1 * float(np.linalg.norm(boxes.sizes[agent]))
-            if len(cut := _cut(corners, near)):
-                found.append((float(corners[:, 2].mean()), int(agent), cut))
+            points, kept = cut_at_plane(corners, 0.1 * float(np.linalg.norm(boxes.sizes[agent])))
+            if kept.any():
+                found.append((float(corners[:, 2].mean()), int(agent), points[kept]))
         for _, number, cut in sorted(found, reverse=True, key=lambda item: item[:2]):
             pixels = cut @ views.intrinsics.T
             hull = cv2.convexHull((pixels[:, :2] / pixels[:, 2:]).clip(-1e4, 1e4).astype(np.float32))
             cv2.fillConvexPoly(labels[view], np.rint(hull - 0.5).astype(np.int32), [number + 1])
     return dataclasses.replace(views, labels=labels)
-
-
-def _corners(size: np.ndarray) -> np.ndarray:
-    """Return the corners `[8, 3]` of a box in its own frame; bit k of a corner's number says on which side of axis k it lies."""
-    sides = (np.arange(8)[:, None] >> np.arange(3)) & 1
-    return (sides - [0.5, 0.5, 0.0]) * size
-
-
-def _cut(corners: np.ndarray, near: float) -> np.ndarray:
-    """Return the corners before a plane, and where the edges of the box cross it."""
-    kept = [corners[corners[:, 2] >= near]]
-    for axis in range(3):
-        start = np.flatnonzero(((np.arange(8) >> axis) & 1) == 0)
-        a, b = corners[start], corners[start + (1 << axis)]
-        crossing = (a[:, 2] - near) * (b[:, 2] - near) < 0
-        a, b = a[crossing], b[crossing]
-        kept.append(a + ((near - a[:, 2]) / (b[:, 2] - a[:, 2]))[:, None] * (b - a))
-    return np.concatenate(kept)

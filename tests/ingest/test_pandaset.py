@@ -14,9 +14,10 @@ from schemas.clips import Clip
 from schemas.errors import WorldlineError
 from schemas.tracks import Truth
 from stages.contract import no_progress
-from stages.ingest.box_extents import box_corners, image_extents
+from stages.ingest.box_extents import image_extents
 from stages.ingest.pandaset import PandasetConfig, ingest_pandaset
 from stages.ingest.source import describe_source
+from worldline.box_corners import upright_corners
 
 SCENE_002 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "pandaset_002"
 FRAMES, RATE_HZ, START_S = 21, 10.0, 1557539956
@@ -168,7 +169,7 @@ def test_extents_equal_those_of_the_clipped_solid_for_random_boxes() -> None:
     count, width, height = 60, 96.0, 54.0
     intrinsics = np.array([[50, 0, 48], [0, 50, 27], [0, 0, 1.0]])
     bottom = rng.uniform([-6, -2, -3], [6, 10, 1], (count, 3))
-    corners = box_corners(bottom, rng.uniform(1, 4, (count, 3)), rng.uniform(-4, 4, count))
+    corners = upright_corners(bottom, rng.uniform(1, 4, (count, 3)), rng.uniform(-4, 4, count))
     pose = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1.0]])
     extents = image_extents(corners, np.tile(pose, (count, 1, 1)), intrinsics, int(width), int(height))
     assert 10 < np.isnan(extents[:, 0]).sum() < 50

@@ -7,6 +7,7 @@ from jaxtyping import Float64
 
 from schemas.cameras import CameraPath
 from schemas.tracks import Tracks
+from worldline.box_corners import cut_at_plane, upright_corners
 from worldline.cameras import scale_intrinsics
 from worldline.driving.boxes import sample_boxes
 from worldline.metrics.driving import hidden_shares
@@ -14,8 +15,6 @@ from worldline.metrics.driving import hidden_shares
 # The classes that count as vehicles; `stages.ingest.class_names` maps every source to these words.
 VEHICLES = ("bus", "car", "construction vehicle", "trailer", "tram", "truck", "van", "vehicle")
 _NEAR_M = 0.1
-_BITS = (np.arange(8)[:, None] >> np.arange(3)) & 1  # of the corners, by axis
-_EDGES = np.array([(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,17 +82,8 @@ def projected_extents(
         world_from_camera: `[4, 4]`, OpenCV axes.
         intrinsics: `[3, 3]`.
     """
-    local = (_BITS - [0.5, 0.5, 0.0]) * sizes[:, None, :]
-    cos, sin = np.cos(yaws_rad)[:, None], np.sin(yaws_rad)[:, None]
-    x, y = cos * local[..., 0] - sin * local[..., 1], sin * local[..., 0] + cos * local[..., 1]
-    corners = np.stack([x, y, local[..., 2]], axis=-1) + bottoms[:, None]
-    points = (corners - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]
-    first, second = points[:, _EDGES[:, 0]], points[:, _EDGES[:, 1]]
-    rise = second[..., 2] - first[..., 2]
-    share = np.divide(_NEAR_M - first[..., 2], rise, out=np.full_like(rise, -1.0), where=rise != 0)
-    cuts = first + share[..., None] * (second - first)
-    points = np.concatenate([points, np.where(((share > 0) & (share < 1))[..., None], cuts, -1.0)], axis=1)
-    ahead = points[..., 2] >= _NEAR_M - 1e-9
+    corners = upright_corners(bottoms, sizes, yaws_rad)
+    points, ahead = cut_at_plane((corners - world_from_camera[:3, 3]) @ world_from_camera[:3, :3], _NEAR_M)
     pixels = points @ intrinsics.T
     xy = pixels[..., :2] / np.where(ahead, pixels[..., 2], 1.0)[..., None]
     low = np.where(ahead[..., None], xy, np.inf).min(axis=1)

@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from worldline.box_corners import cut_at_plane
 from worldline.worlds.renderer import NEAR_M
 from worldline.worlds.scene import Actor, Lens, Scene
+
+_BY_SIDES = [0, 1, 3, 2, 4, 5, 7, 6]  # corners in the order of `worldline.box_corners`
 
 
 def box_corners(actor: Actor, time_s: float) -> np.ndarray:
@@ -18,23 +21,15 @@ def box_corners(actor: Actor, time_s: float) -> np.ndarray:
 
 
 def projected_extent(corners: np.ndarray, lens: Lens, world_from_camera: np.ndarray) -> tuple[float, float, float, float] | None:
-    """Return the extent (x0, y0, x1, y1) in pixels of a projected box, clipped to the image, or None out of view.
+    """Return the extent (x0, y0, x1, y1) in pixels of a box with corners as of `box_corners`, clipped to the image.
 
-    Edges are cut at the near plane first, so that a box beside the camera keeps its true extent.
+    The box is cut at the near plane first, so that one beside the camera keeps its true extent. None where it is out of view.
     """
-    local = (corners - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]
-    edges = [
-        (a, b) for level in (0, 4) for a, b in zip(range(level, level + 4), [*range(level + 1, level + 4), level], strict=True)
-    ]
-    edges += [(k, k + 4) for k in range(4)]
-    points = [local[k] for k in range(8) if local[k, 2] >= NEAR_M]
-    for a, b in edges:
-        if (local[a, 2] - NEAR_M) * (local[b, 2] - NEAR_M) < 0:
-            share = (NEAR_M - local[a, 2]) / (local[b, 2] - local[a, 2])
-            points.append(local[a] + share * (local[b] - local[a]))
-    if not points:
+    local = (corners[_BY_SIDES] - world_from_camera[:3, 3]) @ world_from_camera[:3, :3]
+    points, ahead = cut_at_plane(local, NEAR_M)
+    if not ahead.any():
         return None
-    seen = np.array(points)
+    seen = points[ahead]
     xy = lens.focal_px * seen[:, :2] / seen[:, 2:] + np.array([lens.width, lens.height]) / 2
     low = np.clip(xy.min(axis=0), 0, (lens.width, lens.height))
     high = np.clip(xy.max(axis=0), 0, (lens.width, lens.height))
