@@ -121,9 +121,12 @@ def read_surfaces(
         )  # fmt: skip
         return values, costs, counts
 
+    def choose_first(number: int) -> np.ndarray:
+        values, costs, counts = lists[number]
+        return choose(values, costs, counts, smooth_frames[known[number]], _JUMP)
+
     lists = map_pieces(gather, len(known))
-    chosen = map_pieces(lambda number: choose(*lists[number], smooth_frames[known[number]], _JUMP), len(known))
-    odds = _sky_odds(frames[known], chosen)
+    odds = _sky_odds(frames[known], map_pieces(choose_first, len(known)))
     inverse_depths = np.full((count, height, width), np.nan)
     labels, beside = np.zeros((2, count, height, width), np.int64)
 
