@@ -23,7 +23,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "pedicab": ("pedicab", "other vehicle - pedicab"),
     "motorcycle": ("motorcycle", "motorcyclist", "vehicle.motorcycle", "motorbike"),
-    "bicycle": ("bicycle", "vehicle.bicycle"),
+    "bicycle": ("bicycle", "vehicle.bicycle", "riderless_bicycle"),
     "cyclist": ("cyclist", "bicyclist", "wheeled_rider", "type_cyclist", "biker"),
     "pedestrian": (
         *("pedestrian", "person", "person_sitting", "pedestrian with object", "official_signaler", "type_pedestrian"),

@@ -5,6 +5,8 @@ makes a right-handed frame with z up, which is kept: x across the road to the ri
 it is the direction of travel, and the box is set half its length behind the front. No camera is known.
 """
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from schemas.tracks import Tracks
 from stages.contract import Progress, stage
 from stages.ingest.ego_poses import Timeline
 from stages.ingest.settle_tracks import AnnotatedBoxes, AnnotationRules, settle_tracks
-from stages.ingest.text_columns import numbers, read_csv, read_words
+from stages.ingest.text_columns import csv_batches, numbers, word_batches
 
 NEEDED = ("vehicle_id", "global_time", "local_x", "local_y", "v_length", "v_width", "v_class")
 # Columns of the text files without a header in which the data were first given out.
@@ -34,7 +36,7 @@ _FOOT_M = 0.3048
 _CLASSES = {1: "motorcycle", 2: "auto", 3: "truck"}
 # A vehicle is in every frame from when it enters to when it leaves; its number is used again after some minutes.
 _NEW_VEHICLE_S = 5.0
-_LAST_DATE_MS = 1e15
+_LONGEST_MS = 86_400_000.0
 # The heading is that of the way gone from a second before to a second after, where it is at least this long.
 _HEADING_ROWS, _HEADING_M = 10, 1.0
 
@@ -63,22 +65,12 @@ def ingest_ngsim(source: Source, config: NgsimConfig, *, seed: int, progress: Pr
         WorldlineError: if the table does not parse, lacks a column or has no such location.
     """
     name, path = next(iter(source.files.items()))
-    column, where, broken = read_rows(path, source.name)
-    location = config.location or (where[0] if where else "")
-    if where:
-        if location not in where:
-            raise WorldlineError(f"{source.name} has no location={location}: it has {', '.join(sorted(set(where)))}")
-        here = np.array([word == location for word in where], bool)
-        column = {item: values[here] for item, values in column.items()}
-    milliseconds = column["global_time"]
-    progress(1, 2, f"{len(milliseconds)} rows")
-    ids = _vehicles(column["vehicle_id"], milliseconds / 1000)
-    yaw = _headings(ids, milliseconds, np.stack([column["local_x"], column["local_y"]], -1) * _FOOT_M)
-    if config.part >= 0:
-        begin = np.nanmin(milliseconds, initial=np.inf) + 1000 * PART_S * config.part
-        chosen = (milliseconds >= begin) & (milliseconds < begin + 1000 * PART_S) | np.isnan(milliseconds) & (config.part == 0)
-        column = {item: values[chosen] for item, values in column.items()}
-        milliseconds, yaw, ids = milliseconds[chosen], yaw[chosen], ids.filter(pa.array(chosen))
+    rows = read_rows(path, path.stat().st_mtime_ns, source.name, config.location)
+    progress(1, 2, f"{len(rows.vehicle)} rows")
+    chosen = np.flatnonzero(_minutes(rows.column["global_time"]) == config.part) if config.part >= 0 else slice(None)
+    column = {item: values[chosen] for item, values in rows.column.items()}
+    milliseconds, yaw = column["global_time"], rows.yaw_rad[chosen]
+    ids = pa.array(rows.names, pa.string()).take(pa.array(rows.vehicle[chosen], mask=rows.vehicle[chosen] < 0))
     instants = np.unique(milliseconds[np.isfinite(milliseconds)])
     frame = np.where(np.isfinite(milliseconds), np.searchsorted(instants, milliseconds), -1)
     length, width = column["v_length"] * _FOOT_M, column["v_width"] * _FOOT_M
@@ -93,13 +85,16 @@ def ingest_ngsim(source: Source, config: NgsimConfig, *, seed: int, progress: Pr
         position_is="bottom",
         size=np.stack([length, width, np.full(len(length), np.nan)], -1),
         yaw_rad=yaw,
-        notes=(("tracks.broken_lines", broken, "lines", f"of {name} with another number of fields than the others"),),
+        notes=(
+            ("tracks.broken_lines", rows.broken, "lines", f"of {name} with another number of fields than the others"),
+            ("tracks.no_location", rows.nowhere, "rows", f"of {name} name no location and belong to no log"),
+        ),
     )
     count = len(instants)
     timeline = Timeline((instants - instants[:1]) / 1000, np.tile(np.eye(4), (count, 1, 1)), np.zeros(count, bool))
     provenance = {
         "format": "ngsim",
-        "log": f"{source.name} {location}".strip() + (f", minute {config.part}" if config.part >= 0 else ""),
+        "log": f"{source.name} {rows.location}".strip() + (f", minute {config.part}" if config.part >= 0 else ""),
         "source": content_digest(source),
         "camera": "",
         "time_source": "Global_Time",
@@ -109,23 +104,59 @@ def ingest_ngsim(source: Source, config: NgsimConfig, *, seed: int, progress: Pr
     return settle_tracks(boxes, timeline, config.rules, provenance)
 
 
-def read_rows(path: Path, shown: str) -> tuple[dict[str, np.ndarray], list[str], int]:
-    """Return the columns of a table by name, the location of each row (empty where it has none), and how many lines are broken.
+@dataclass(frozen=True)
+class Rows:
+    """The trajectories of one location of a table, one entry per row.
+
+    Attributes:
+        location: of the column Location; "" where the table has none.
+        column: `[N]` numbers by the names of `NEEDED`, as the table gives them; NaN where it gives none.
+        vehicle: `[N]` index into `names`, -1 where a row has no number.
+        names: "17", or "17/2" for the second vehicle that bears the number 17.
+        yaw_rad: `[N]` direction of travel, NaN for vehicles that go nowhere.
+        broken: lines of the whole table that do not parse.
+        nowhere: rows of the whole table without a location, where others have one.
+    """
+
+    location: str
+    column: dict[str, np.ndarray]
+    vehicle: np.ndarray
+    names: list[str]
+    yaw_rad: np.ndarray
+    broken: int
+    nowhere: int
+
+
+@functools.lru_cache(maxsize=1)
+def read_rows(path: Path, changed_ns: int, shown: str, location: str) -> Rows:
+    """Return the rows of a location ("" is the first that the table names).
+
+    They are kept until another is asked for or the file changes (`changed_ns`), because every minute of a recording asks for
+    them again. The file is read part by part: what is held are the numbers of one location, and not the text of all.
 
     Raises:
-        WorldlineError: if it does not parse or lacks a column.
+        WorldlineError: if the table does not parse, lacks a column or has no such location.
     """
-    if path.suffix.lower() == ".txt":
-        table, broken = read_words(path, shown, TEXT_COLUMNS)
-    else:
-        table, broken = read_csv(path, shown, (*NEEDED, "location"))
-        table = table.rename_columns([column.lower() for column in table.column_names])
-    if missing := [column for column in NEEDED if column not in table.column_names]:
-        raise WorldlineError(f"{shown} lacks the columns {', '.join(missing)} of an NGSIM table: download it again")
-    # The data portal writes thousands with commas in some of its exports.
-    columns = {item: numbers(pc.replace_substring(table[item], ",", "")) for item in NEEDED}
-    where = pc.fill_null(table["location"], "").to_pylist() if "location" in table.column_names else []
-    return columns, where, broken
+    found: list[dict[str, np.ndarray]] = []
+    places: set[str] = set()
+    broken = nowhere = 0
+    for table, failed in _parts(path, shown):
+        broken += failed
+        where = _locations(table)
+        places |= set(where.unique().to_pylist())
+        location = location or next(filter(None, where.unique().to_pylist()), "")
+        here = table.filter(pc.equal(where, location))
+        nowhere += pc.sum(pc.equal(where, "")).as_py() or 0
+        # The data portal writes thousands with commas in some of its exports.
+        found.append({name: numbers(pc.replace_substring(here[name], ",", "")) for name in NEEDED})
+    places -= {""}
+    if places and location not in places:
+        raise WorldlineError(f"{shown} has no location={location}: it has {', '.join(sorted(places))}")
+    column = {name: np.concatenate([part[name] for part in found]) if found else np.zeros(0) for name in NEEDED}
+    vehicle, names = _vehicles(column["vehicle_id"], column["global_time"] / 1000)
+    place = np.stack([column["local_x"], column["local_y"]], -1) * _FOOT_M
+    yaw = _headings(vehicle, column["global_time"], place)
+    return Rows(location, column, vehicle, names, yaw, broken, nowhere if places else 0)
 
 
 def recorded_parts(path: Path, shown: str) -> list[tuple[str, int]]:
@@ -134,22 +165,53 @@ def recorded_parts(path: Path, shown: str) -> list[tuple[str, int]]:
     Raises:
         WorldlineError: as `read_rows` does.
     """
-    columns, where, _ = read_rows(path, shown)
-    places = np.array(where or [""] * len(columns["global_time"]), object)
+    times: dict[str, list[np.ndarray]] = {}
+    for table, _ in _parts(path, shown):
+        where = _locations(table)
+        for place in where.unique().to_pylist():
+            here = table["global_time"].filter(pc.equal(where, place))
+            times.setdefault(place, []).append(numbers(pc.replace_substring(here, ",", "")))
     found: list[tuple[str, int]] = []
-    for place in sorted(set(places.tolist())) or [""]:
-        here = columns["global_time"][np.equal(places, place) & (np.abs(columns["global_time"]) < _LAST_DATE_MS)]
-        minutes = np.unique(((here - here.min(initial=np.inf)) // (1000 * PART_S)).astype(np.int64)) if len(here) else np.zeros(0)
+    for place in sorted(times) if any(times) else [""]:
+        minutes = np.unique(_minutes(np.concatenate(times.get(place, [np.zeros(0)]))))
         whole = len(minutes) == 0 or minutes[-1] < 2
         found += [(place, -1)] if whole else [(place, int(minute)) for minute in minutes]
-    return found
+    return [(place, minute) for place, minute in found if place] or found  # of a table with places, rows without are in none
 
 
-def _headings(ids: pa.Array, time: np.ndarray, place: np.ndarray) -> np.ndarray:
+def _parts(path: Path, shown: str) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield the columns of a table by their names in small letters, part by part, and how many lines of it are broken."""
+    words = path.suffix.lower() == ".txt"
+    for batch, broken in word_batches(path, shown, TEXT_COLUMNS) if words else csv_batches(path, shown, (*NEEDED, "location")):
+        batch = batch.rename_columns([column.lower() for column in batch.schema.names])
+        if missing := [column for column in NEEDED if column not in batch.schema.names]:
+            raise WorldlineError(f"{shown} lacks the columns {', '.join(missing)} of an NGSIM table: download it again")
+        yield batch, broken
+
+
+def _locations(table: pa.RecordBatch) -> pa.Array:
+    """Return the location of each row, "" where it has none."""
+    if "location" not in table.schema.names:
+        return pa.array([""] * table.num_rows, pa.string())
+    return pc.utf8_trim_whitespace(pc.fill_null(table["location"], ""))
+
+
+def _minutes(milliseconds: np.ndarray) -> np.ndarray:
+    """Return the minute of the recording in which each time lies, from 0.
+
+    A time that is none, or a day and more from most others, goes into the first, where it is told why it was dropped.
+    """
+    minute = np.zeros(len(milliseconds), np.int64)
+    if np.isfinite(milliseconds).any():
+        near = np.abs(milliseconds - np.nanmedian(milliseconds)) < _LONGEST_MS
+        minute[near] = (milliseconds[near] - milliseconds[near].min()) // (1000 * PART_S)
+    return minute
+
+
+def _headings(vehicle: np.ndarray, time: np.ndarray, place: np.ndarray) -> np.ndarray:
     """Return the direction of travel of each row, NaN for vehicles that go nowhere; one that stands keeps its last heading."""
-    code = pc.fill_null(ids, "").dictionary_encode().indices.to_numpy().astype(np.int64)
-    order = np.lexsort((np.nan_to_num(time), code))
-    owner, where, index = code[order], place[order], np.arange(len(order))
+    order = np.lexsort((np.nan_to_num(time), vehicle))
+    owner, where, index = vehicle[order], place[order], np.arange(len(order))
     begin, end = np.searchsorted(owner, owner), np.searchsorted(owner, owner, side="right") - 1
     way = where[np.minimum(index + _HEADING_ROWS, end)] - where[np.maximum(index - _HEADING_ROWS, begin)]
     with np.errstate(invalid="ignore", over="ignore"):
@@ -162,24 +224,24 @@ def _headings(ids: pa.Array, time: np.ndarray, place: np.ndarray) -> np.ndarray:
     return heading
 
 
-def _vehicles(number: np.ndarray, time_s: np.ndarray) -> pa.Array:
-    """Return "17", or "17/2" for the second vehicle that bears the number 17; null where there is no number."""
-    numbered = np.isfinite(number)
-    known = np.flatnonzero(np.isfinite(number) & np.isfinite(time_s))
+def _vehicles(number: np.ndarray, time_s: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return the vehicle of each row, -1 where it has no number, and their names; see `Rows`."""
+    numbered = np.flatnonzero(np.isfinite(number))
+    known = numbered[np.isfinite(time_s[numbered])]
     order = known[np.lexsort((time_s[known], number[known]))]
     new = np.ones(len(order), bool)
     new[1:] = np.diff(number[order]) != 0
     again = ~new
     again[1:] &= np.diff(time_s[order]) > _NEW_VEHICLE_S
-    turn = np.cumsum(again)
+    turn = np.zeros(len(number), np.int64)  # a row without a time is of the first that bears its number
+    so_far = np.cumsum(again)
     first = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
-    turn = turn - turn[first] + 1
-    words = np.char.mod("%d", number[order].astype(np.int64))
-    words = np.where(turn > 1, np.char.add(np.char.add(words, "/"), np.char.mod("%d", turn)), words)
-    ids = np.full(len(number), None, object)
-    ids[numbered] = np.char.mod("%d", number[numbered].astype(np.int64))
-    ids[order] = words
-    return pa.array(ids, pa.string())
+    turn[order] = so_far - so_far[first]
+    whole = number[numbered].astype(np.int64)
+    pairs, mine = np.unique(np.stack([whole, turn[numbered]], -1), axis=0, return_inverse=True)
+    vehicle = np.full(len(number), -1)
+    vehicle[numbered] = mine
+    return vehicle, [f"{bearer}/{index + 1}" if index else f"{bearer}" for bearer, index in pairs.tolist()]
 
 
 def _classes(code: np.ndarray) -> pa.Array:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from schemas.artifact import Files
 from schemas.clips import Source
 from schemas.errors import WorldlineError
-from stages.ingest import argoverse2, ngsim, nuscenes, pandaset_tracks, track_table
+from stages.ingest import argoverse2, argoverse2_motion, ngsim, nuscenes, pandaset_tracks, track_table
 from stages.ingest.source import is_image, natural_order
 from stages.ingest.text_columns import header_names, numbers
 from stages.ingest.tfrecord import find_records
@@ -24,7 +24,8 @@ from stages.ingest.waymo_motion import scenario_name
 _TABLES = (".csv", ".csv.gz", ".parquet")
 _DEEPEST = 4
 FORMATS = (
-    "a KITTI tracking folder (label_02, calib, oxts), Argoverse 2 logs, nuScenes tables, Waymo motion scenarios (tfrecord), "
+    "a KITTI tracking folder (label_02, calib, oxts), Argoverse 2 logs (sensor or motion forecasting), nuScenes tables, Waymo "
+    "motion scenarios (tfrecord), "
     "PandaSet scenes with cuboids.csv.gz, NGSIM tables, or tables of our own (docs/tracks.md)"
 )
 
@@ -179,6 +180,8 @@ def _table(path: Path) -> Iterator[TrackLog]:
     small = {name.lower() for name in columns}
     if small >= set(ngsim.NEEDED):
         yield from _ngsim(path, stem)
+    elif set(columns) >= set(argoverse2_motion.NEEDED):
+        yield TrackLog(stem.removeprefix("scenario_"), "ingest.argoverse2_motion", source)
     elif "track_id" in columns and any(name in columns for name in track_table.TIME_COLUMNS):
         if not logs:
             yield TrackLog(stem, "ingest.track_table", source)

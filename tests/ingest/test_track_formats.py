@@ -36,6 +36,7 @@ from schemas.reports import Metrics
 from schemas.tracks import Tracks
 from stages.contract import load_stages, no_progress
 from stages.ingest.ego_poses import poses_at
+from stages.ingest.text_columns import numbers
 from stages.ingest.tfrecord import masked_crc
 from stages.ingest.track_source import describe_logs
 
@@ -359,6 +360,58 @@ def test_long_ngsim_recordings_without_a_header_are_a_log_per_minute(tmp_path: P
     assert tracks.provenance is not None
     assert tracks.provenance["epoch_ns"] == (1118846980200 + 120_000) * 10**6
     assert sum(read(tmp_path, which=part)[0].samples.num_rows for part in range(3)) == 3000
+
+
+def test_a_portal_table_of_several_sites_gives_every_row_to_one_log_or_tells_why_not(tmp_path: Path) -> None:
+    rows = [
+        f'5,{f},1800,"{start + 100 * f:,}",10,"{1000 + 2.0 * f:,.3f}",15,6,2,{where}'
+        for where, start in (("us-101", 1118846980200), ("i-80", 1113433135300))
+        for f in range(1800)
+    ]
+    np.random.default_rng(0).shuffle(rows)
+    rows += ["5,0,1800,0,10,1000,15,6,2,i-80", "6,0,1,1118846980200,10,1000,15,6,2,", "1,2,3"]
+    (tmp_path / "n.csv").write_text("\n".join([NGSIM_HEADER, *rows]))
+    logs = describe_logs(tmp_path)
+    assert [log.name for log in logs] == [f"n-{where}-{part:02d}" for where in ("i-80", "us-101") for part in range(3)]
+    read_rows = [figures(read(tmp_path, which=which)[2]) for which in range(6)]
+    assert [told["tracks.samples"] for told in read_rows] == [600] * 6
+    assert [told["tracks.dropped.time_far_off"] for told in read_rows] == [1, 0, 0, 0, 0, 0]  # 1970
+    assert all((told["tracks.no_location"], told["tracks.broken_lines"]) == (1, 1) for told in read_rows)
+    tracks, _, _ = read(tmp_path, which=5)
+    assert np.allclose(column(tracks, "y")[0], (1000 + 2.0 * 1200 - 7.5) * 0.3048)
+
+
+def test_argoverse2_forecasting_scenarios_are_read_without_their_own_car(tmp_path: Path) -> None:
+    rows = [
+        {"track_id": name, "object_type": kind, "timestep": step, "position_x": x + v * step / 10, "position_y": -5.0,
+         "heading": 0.0, "start_timestamp": EPOCH_NS}
+        for name, kind, x, v in (("AV", "vehicle", 0.0, 8.0), ("17", "bus", 20.0, 6.0), ("18", "static", 9.0, 0.0))
+        for step in range(110)
+    ]  # fmt: skip
+    rows[150]["position_x"] = None
+    folder = tmp_path / "val" / "0000b0f9"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "scenario_0000b0f9.parquet")
+    logs = describe_logs(tmp_path)
+    assert [(log.name, log.stage) for log in logs] == [("0000b0f9", "ingest.argoverse2_motion")]
+    tracks, path, metrics = read(tmp_path)
+    assert [(row["class_name"], row["samples"]) for row in tracks.objects.to_pylist()] == [("bus", 109), ("unknown", 110)]
+    assert np.allclose(path.times_s, np.arange(110) / 10)
+    assert np.allclose(path.world_from_camera[10, :3, 3], [8.0, -5.0, 0.0])
+    bus = column(tracks, "track_id") == 1
+    assert np.allclose(column(tracks, "range")[bus][10], 18.0)  # 20 + 6 - 8
+    told = figures(metrics)
+    assert (told["tracks.dropped.not_an_object"], told["tracks.dropped.no_position"]) == (110, 1)
+    assert tracks.provenance is not None
+    assert tracks.provenance["epoch_ns"] == EPOCH_NS
+
+
+def test_columns_of_numbers_and_columns_with_other_words_are_read_alike() -> None:
+    words = ["1", "-2.5", "1e3", " 7 ", "+4", ".5", "6."]
+    clean, mixed = numbers(pa.array(words)), numbers(pa.array([*words, "0x10", "nan", "inf", "", "1_000", None]))
+    assert clean.tolist() == [1, -2.5, 1000, 7, 4, 0.5, 6] == mixed[:7].tolist()
+    assert np.isnan(mixed[7:]).all()
+    assert np.isnan(numbers(pa.array(["1", "nan", "inf"]))[1:]).all()
 
 
 def test_a_table_may_hold_several_logs_and_nothing_but_positions(tmp_path: Path) -> None:
