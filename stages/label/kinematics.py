@@ -82,7 +82,7 @@ class KinematicsConfig:
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is known before drawing of the whole clip (row 0 is the camera), or of some tracks in the time that they span."""
+    """What is known before drawing: of the whole clip (row 0 is the camera) but its samples, or of some tracks in their time."""
 
     ids: np.ndarray  # [N] track of each row
     row: np.ndarray  # [M] row of each sample
@@ -116,30 +116,30 @@ def estimate_kinematics(
     Returns:
         States on the grid and windows, with quantiles that hold position and scale uncertainty.
     """
-    problem = _set_up(tracks, path, config)
-    count = np.bincount(problem.row[np.isfinite(problem.columns["x"])], minlength=len(problem.ids))
+    problem, samples = _set_up(tracks, path, config)
+    count = samples.placed
     scale = _scale_draws(tracks.scale_sigma, config.draws, seed)
-    fitted = np.flatnonzero(count >= 4)
-    states: list[dict[str, np.ndarray]] = []
-    windows: list[dict[str, np.ndarray]] = []
+    states: list[pa.Table] = []
+    windows: list[pa.Table] = []
     camera, done = np.full((len(problem.grid), 6), np.nan), 0
-    for rows in _blocks(problem, fitted, config.draws):
-        part, first = _part(problem, rows)
+    for rows in _blocks(problem, samples, np.flatnonzero(count >= 4), config.draws):
+        part, first = _part(problem, samples, rows)
         draws = _draw(part, config, seed)
         if part.ids[0] == EGO_TRACK_ID:  # it comes first and alone, and ranges of all others are measured from it
             camera = draws[0].mean(axis=0)
         state, window = _measure(part, draws, camera[first : first + len(part.grid)], scale, config)
-        states.append(state)
-        windows.append(window)
+        states.append(_states_table(state))
+        windows.append(_windows_table(part, window, True, tracks, path, config))
         done += len(rows)
         progress(done, len(problem.ids), f"{len(rows)} tracks")
-    for rows in _blocks(problem, np.flatnonzero(count < 4), config.draws):
-        windows.append(_unmeasured(_part(problem, rows)[0], path, config))
+    for rows in _blocks(problem, samples, np.flatnonzero(count < 4), config.draws):
+        part, _ = _part(problem, samples, rows)
+        windows.append(_windows_table(part, _unmeasured(part, path, config), False, tracks, path, config))
         done += len(rows)
         progress(done, len(problem.ids), f"{len(rows)} tracks without positions")
     return Kinematics(
-        states=_states_table(states),
-        windows=_windows_table(problem, windows, count >= 4, tracks, path, config),
+        states=_in_order(states, KINEMATIC_STATES, "time_s"),
+        windows=_in_order(windows, KINEMATIC_WINDOWS, "start_s"),
         grid_s=float(config.grid_seconds),
         scale_source=tracks.scale_source,
         scale_sigma=float(tracks.scale_sigma),
@@ -147,8 +147,37 @@ def estimate_kinematics(
     )
 
 
-def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Problem:
-    """Put the camera and the objects into one list of samples, and lay out grid and windows."""
+@dataclass(frozen=True)
+class _Samples:
+    """Where the samples of each row of the whole clip lie; the numbers themselves are taken block by block."""
+
+    table: pa.Table  # `TRACK_SAMPLES`
+    order: np.ndarray  # [M] its rows by track and time, of objects only
+    bounds: np.ndarray  # [N + 1] where each row's begin and end in that order; the camera, row 0, has none there
+    camera: dict[str, np.ndarray]  # the camera's own, by column
+    placed: np.ndarray  # [N] how many of each row's have a place in the world
+
+    def of(self, rows: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return which of some rows each of their samples belongs to, and the samples by column."""
+        lengths = self.bounds[rows + 1] - self.bounds[rows]
+        row = np.repeat(np.arange(len(rows)), lengths)
+        at = np.arange(len(row)) + (self.bounds[rows] - np.cumsum(lengths) + lengths)[row]
+        table = self.table.take(pa.array(self.order[at]))
+        columns = {name: _numbers(table[name]) for name in table.schema.names}
+        if len(rows) and rows[0] == 0:
+            row = np.concatenate([np.zeros(len(self.camera["time_s"]), int), row])
+            columns = {name: np.concatenate([self.camera[name], values]) for name, values in columns.items()}
+        return row, columns
+
+    def counts(self) -> np.ndarray:
+        """Return how many samples each row has."""
+        counts = np.diff(self.bounds)
+        counts[0] = len(self.camera["time_s"])
+        return counts
+
+
+def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> tuple[_Problem, _Samples]:
+    """Lay out grid and windows, and say what samples the camera and the objects have; `_part` fills them in."""
     names = tracks.samples.schema.names
     track, time = (_numbers(tracks.samples[name]) for name in ("track_id", "time_s"))
     object_ids = tracks.objects["track_id"].to_numpy().astype(np.int64)
@@ -157,34 +186,42 @@ def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Prob
     repeated = np.zeros(len(order), bool)
     repeated[1:] = (np.diff(track[order]) == 0) & (np.diff(time[order]) <= 0)
     order = order[~repeated]
-    columns = {name: _numbers(tracks.samples[name])[order] for name in names}
+    track, time = track[order], time[order]
 
     times = path.times_s
     moved = path.registered & (path.verdict not in ("failed", "textureless"))
     if path.verdict in ("static", "rotation"):
         moved = np.ones(len(times), bool)
     index = np.flatnonzero(moved)
-    median_range = np.nanmedian(columns["range"]) if np.isfinite(columns["range"]).any() else np.nan
-    unit = 1.0 if tracks.scale_source != "none" or not median_range > 0 else median_range / config.nominal_range_m
+    unit = 1.0
+    if tracks.scale_source == "none":
+        away = _numbers(tracks.samples["range"])[order]
+        median_range = np.nanmedian(away) if np.isfinite(away).any() else np.nan
+        unit = median_range / config.nominal_range_m if median_range > 0 else 1.0
     centre = np.where(path.verdict == "moving", path.world_from_camera[index, :3, 3], 0.0)
     camera = {name: np.full(len(index), np.nan) for name in names}
     sigma = (config.camera_sigma_m * unit) ** 2
-    camera |= {"frame": index, "time_s": times[index], "touches_border": np.zeros(len(index))}
+    camera |= {"frame": index.astype(float), "time_s": times[index], "touches_border": np.zeros(len(index))}
     camera |= {"x": centre[:, 0], "y": centre[:, 1], "z": centre[:, 2], "range": np.full(len(index), np.nan)}
     camera |= {name: np.full(len(index), sigma) for name in ("cov_xx", "cov_yy", "cov_zz")} | {"cov_xy": np.zeros(len(index))}
 
     ids = np.concatenate([[EGO_TRACK_ID], np.unique(object_ids)])
-    row = np.concatenate([np.zeros(len(index), int), np.searchsorted(ids, columns["track_id"])])
-    for name in names:  # one after the other: there may be many millions of samples
-        columns[name] = np.concatenate([camera[name], columns[name]])
+    row = np.searchsorted(ids, track)
+    bounds = np.searchsorted(row, np.arange(len(ids) + 1))
+    finite = np.isfinite(_numbers(tracks.samples["x"])[order])
+    placed = np.bincount(row[finite], minlength=len(ids))
+    placed[0] = np.isfinite(centre[:, 0]).sum()
+    samples = _Samples(tracks.samples, order, bounds, camera, placed)
+    span = np.stack([np.full(len(ids), np.inf), np.full(len(ids), -np.inf)], 1)
+    np.minimum.at(span[:, 0], row, time)
+    np.maximum.at(span[:, 1], row, time)
+    span[0] = times[index].min(initial=np.inf), times[index].max(initial=-np.inf)
+
     duration = times[-1] - times[0] if len(times) else 0.0
     grid = (times[0] if len(times) else 0.0) + config.grid_seconds * np.arange(int(duration / config.grid_seconds + 1e-6) + 1)
     steps = max(1, min(round(config.window_seconds / config.grid_seconds), len(grid) - 1))
     stride = max(1, round(config.stride_seconds / config.grid_seconds))
     starts = np.arange(0, max(len(grid) - steps, 0), stride)
-    span = np.stack([np.full(len(ids), np.inf), np.full(len(ids), -np.inf)], 1)
-    np.minimum.at(span[:, 0], row, columns["time_s"])
-    np.maximum.at(span[:, 1], row, columns["time_s"])
     first_window = np.searchsorted(grid[starts + steps], span[:, 0] - 1e-6)
     stop_window = np.searchsorted(grid[starts], span[:, 1] + 1e-6, side="right")
     windows = np.stack([first_window, np.maximum(first_window, stop_window)], 1)
@@ -195,12 +232,14 @@ def _set_up(tracks: Tracks, path: CameraPath, config: KinematicsConfig) -> _Prob
     gravity = tracks.gravity_source != "none"
     flying = np.array([classes.get(identity, "") in _FLYING or identity == EGO_TRACK_ID for identity in ids.tolist()])
     forward, right = axes[..., 2], axes[..., 0]
-    return _Problem(
-        ids, row, columns, span, grid, starts, steps, windows, unit, gravity, forward, right, limits, ~flying & gravity
+    nothing = np.zeros(0, int)
+    problem = _Problem(
+        ids, nothing, {}, span, grid, starts, steps, windows, unit, gravity, forward, right, limits, ~flying & gravity
     )
+    return problem, samples
 
 
-def _blocks(problem: _Problem, rows: np.ndarray, draws: int) -> Iterator[np.ndarray]:
+def _blocks(problem: _Problem, samples: _Samples, rows: np.ndarray, draws: int) -> Iterator[np.ndarray]:
     """Split tracks into blocks that fit into memory, of tracks about as long as each other and seen at about the same time.
 
     So the time that a block spans is at most four times the time that each of its tracks is seen (or that of `_LEAST_SPAN`),
@@ -212,10 +251,10 @@ def _blocks(problem: _Problem, rows: np.ndarray, draws: int) -> Iterator[np.ndar
     level[rows == 0] = -1
     order = np.lexsort((place, level))
     cuts = np.flatnonzero(np.diff(level[order]) | np.diff(place[order])) + 1
-    samples = np.bincount(problem.row, minlength=len(problem.ids))
+    counts = samples.counts()
     for together in np.split(order, cuts) if len(order) else []:
         steps = stop[together].max() - first[together].min() + 2 * problem.steps
-        size = samples[rows[together]].max() * 40 + draws * steps * 16
+        size = counts[rows[together]].max() * 40 + draws * steps * 16
         at_once = max(1, int(_ELEMENTS_AT_ONCE // size))
         for begin in range(0, len(together), at_once):
             yield rows[np.sort(together[begin : begin + at_once])]
@@ -227,7 +266,7 @@ def _grid_range(problem: _Problem, rows: np.ndarray) -> tuple[np.ndarray, np.nda
     return first, np.maximum(first, np.searchsorted(problem.grid, problem.span[rows, 1] + 1e-6, side="right"))
 
 
-def _part(problem: _Problem, rows: np.ndarray) -> tuple[_Problem, int]:
+def _part(problem: _Problem, samples: _Samples, rows: np.ndarray) -> tuple[_Problem, int]:
     """Return what concerns some tracks alone, in the time that they and their windows span, and where its grid begins."""
     first, stop = _grid_range(problem, rows)
     begin, end = int(first.min()), int(stop.max())
@@ -239,15 +278,12 @@ def _part(problem: _Problem, rows: np.ndarray) -> tuple[_Problem, int]:
         begin, end = min(begin, starts[0]), max(end, starts[-1] + problem.steps + 1)
     begin = min(begin, len(problem.grid) - 1)
     grid = slice(begin, max(end, begin + 1))
-    bounds = np.searchsorted(problem.row, [rows, rows + 1])
-    lengths = bounds[1] - bounds[0]
-    row = np.repeat(np.arange(len(rows)), lengths)
-    samples = np.arange(len(row)) + (bounds[0] - np.cumsum(lengths) + lengths)[row]
+    row, columns = samples.of(rows)
     part = replace(
         problem,
         ids=problem.ids[rows],
         row=row,
-        columns={name: values[samples] for name, values in problem.columns.items()},
+        columns=columns,
         span=problem.span[rows],
         grid=problem.grid[grid],
         starts=starts - begin,
@@ -556,17 +592,15 @@ def _unmeasured(problem: _Problem, path: CameraPath, config: KinematicsConfig) -
     return _overlapped(problem, window)
 
 
-def _in_order(blocks: list[dict[str, np.ndarray]], time: str) -> dict[str, np.ndarray]:
-    """Put the columns of all blocks together, by track and time."""
-    merged = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
-    order = np.lexsort((merged[time], merged["track_id"]))
-    return {key: values[order] for key, values in merged.items()}
+def _in_order(blocks: list[pa.Table], schema: pa.Schema, time: str) -> pa.Table:
+    """Put the rows of all blocks together, by track and time."""
+    merged = pa.concat_tables([schema.empty_table(), *blocks])
+    order = np.lexsort((merged[time].to_numpy(), merged["track_id"].to_numpy()))
+    return merged.take(pa.array(order)).combine_chunks()
 
 
-def _states_table(blocks: list[dict[str, np.ndarray]]) -> pa.Table:
-    names = KINEMATIC_STATES.names
-    columns = _in_order(blocks, "time_s") if blocks else {name: np.zeros(0) for name in names}
-    return make_table(KINEMATIC_STATES, {name: _nullable(columns[name]) for name in names})
+def _states_table(state: dict[str, np.ndarray]) -> pa.Table:
+    return make_table(KINEMATIC_STATES, {name: _nullable(state[name]) for name in KINEMATIC_STATES.names})
 
 
 def _nullable(values: np.ndarray) -> pa.Array:
@@ -576,17 +610,16 @@ def _nullable(values: np.ndarray) -> pa.Array:
 
 def _windows_table(
     problem: _Problem,
-    blocks: list[dict[str, np.ndarray]],
-    located: np.ndarray,
+    merged: dict[str, np.ndarray],
+    has_place: bool,
     tracks: Tracks,
     path: CameraPath,
     config: KinematicsConfig,
 ) -> pa.Table:
-    """Put the windows of all tracks in order, name why some are rejected, and drop those that a track hardly overlaps.
+    """Name why some windows of a block are rejected, and drop those that a track hardly overlaps.
 
     Everything in here is by pairs of a track and a window that it overlaps, `[P]`.
     """
-    merged = _in_order(blocks, "start_s")
     first_window, stop_window = problem.windows.T
     row = np.repeat(np.arange(len(problem.ids)), stop_window - first_window)
     before = np.cumsum(stop_window - first_window) - stop_window
@@ -610,7 +643,6 @@ def _windows_table(
     )
     with np.errstate(invalid="ignore"):
         unsure = (merged["state"] == "moving") & (merged["relative_sigma"] > config.rules.max_relative_sigma)
-    has_place = located[row]
     reasons = {"partly_seen": ~merged["covered"] & has_place, "low_visibility": share < config.rules.min_visible} | flags
     if estimated and metric_source and problem.gravity:
         reasons |= plausibility_rules(problem.row, problem.columns, samples, config.plausibility)
@@ -618,9 +650,13 @@ def _windows_table(
     reasons |= {
         "implausible_acceleration": merged["too_hard"] & metric_source,
         "uncertain": unsure,
-        "no_world_position": ~has_place,
+        "no_world_position": np.full(len(row), not has_place),
     }
     trusted = metric_source and tracks.scale_sigma <= config.max_scale_sigma
-    merged |= {"rejected": choose(list(reasons.values()), list(reasons)), "visible": share, "metric": trusted & has_place}
+    merged |= {
+        "rejected": choose(list(reasons.values()), list(reasons)),
+        "visible": share,
+        "metric": np.full(len(row), trusted and has_place),
+    }
     overlaps = np.maximum(share, merged["covered"]) >= 0.5
     return make_table(KINEMATIC_WINDOWS, {name: _nullable(merged[name][overlaps]) for name in KINEMATIC_WINDOWS.names})
