@@ -32,4 +32,6 @@ def label_log(build: Build, log: TrackLog) -> dict[str, Handle]:
         "kinematics": kinematics,
         "questions": questions,
     }
-    return {**artifacts, "lineage": build.lineage(artifacts)}
+    lineage = build.lineage(artifacts)
+    (report,) = build.run("export.track_report", **artifacts, lineage=lineage)
+    return {**artifacts, "lineage": lineage, "report": report}

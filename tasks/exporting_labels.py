@@ -47,8 +47,10 @@ _DRIVING = (
 _JPEG_QUALITY = 95
 _PNG_COMPRESSION = 3
 _ABOUT = {
-    "llava": f"`train.json` (and val, test) lists conversations as LLaVA and Qwen-VL read them. {_FACTS}",
-    "sharegpt": f"`dataset_info.json` names the files for LLaMA-Factory: this folder is its dataset_dir. {_FACTS}",
+    "llava": "`train.json` (and val, test) lists conversations as LLaVA and Qwen-VL read them; about logs without video they "
+    f"are text alone. {_FACTS}",
+    "sharegpt": "`dataset_info.json` names the files for LLaMA-Factory: this folder is its dataset_dir. About logs without video "
+    f"conversations are text alone. {_FACTS}",
     "videofolder": f'`datasets.load_dataset("videofolder", data_dir="data")` reads it, a row per label. {_FACTS}',
     "webdataset": "Shards `train-000000.tar`, ...; a clip is `KEY.mp4`, `KEY.json`, `KEY.cameras.npy`, `KEY.tracks.npy`. "
     f"{_FACTS}",
@@ -112,15 +114,15 @@ def _writing(form: str, blurring: Blurring | None) -> Callable[[Selection, Path]
 def _write_llava(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
     from worldline.label_files.conversations import write_llava
 
-    _write_videos(items, folder, written, lambda item: f"videos/{item.file}.mp4")
-    write_llava(_asked(written).to_pylist(), folder, name)
+    _write_videos_or_text(items, folder, written)
+    write_llava(_asked(written, "there are no questions to export").to_pylist(), folder, name)
 
 
 def _write_sharegpt(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
     from worldline.label_files.conversations import write_sharegpt
 
-    _write_videos(items, folder, written, lambda item: f"videos/{item.file}.mp4")
-    write_sharegpt(_asked(written).to_pylist(), folder, name)
+    _write_videos_or_text(items, folder, written)
+    write_sharegpt(_asked(written, "there are no questions to export").to_pylist(), folder, name)
 
 
 def _write_video_folder(items: Iterator[LabelledClip], folder: Path, name: str, written: _Written) -> None:
@@ -300,13 +302,11 @@ def _write_lerobot(items: Iterator[LabelledClip], folder: Path, name: str, writt
     writer.finish()
 
 
-def _asked(written: _Written) -> pa.Table:
+def _asked(written: _Written, none: str = "there are no questions about clips with frames to export") -> pa.Table:
     """Return the facts of all labels, of which there must be one."""
     facts = written.table()
     if not len(facts):
-        raise WorldlineError(
-            "there are no questions about clips with frames to export: choose argoverse2, kitti-tracking or rerun"
-        )
+        raise WorldlineError(f"{none}: choose parquet, argoverse2, kitti-tracking or rerun")
     return facts
 
 
@@ -412,6 +412,15 @@ def _producers(selection: Selection) -> dict[str, str]:
 def _write_videos(items: Iterable[LabelledClip], folder: Path, written: _Written, place: Callable[[LabelledClip], str]) -> None:
     for item in _filmed(items, written):
         _write_video(item, folder, place(item), written)
+
+
+def _write_videos_or_text(items: Iterable[LabelledClip], folder: Path, written: _Written) -> None:
+    """Write the videos of clips that have frames; of the others the questions alone go out."""
+    for item in items:
+        if item.clip is not None:
+            _write_video(item, folder, f"videos/{item.file}.mp4", written)
+        else:
+            _count(item, None, None, written)
 
 
 def _write_video(item: LabelledClip, folder: Path, place: str, written: _Written) -> pa.Table:

@@ -61,20 +61,35 @@ def view_axes(path: CameraPath) -> Float64[np.ndarray, "2 3"]:
     return np.stack([right, np.cross(up, right)])
 
 
+def _longest_axes(places: Float64[np.ndarray, "N 3"]) -> Float64[np.ndarray, "2 3"]:
+    """Return right and up of a view from above in which places spread most to the right; z is up."""
+    if len(places) < 2:
+        return np.eye(3)[:2]
+    _, directions = np.linalg.eigh(np.cov(places[:, :2].T))
+    right = np.append(directions[:, 1], 0.0)
+    return np.stack([right, np.cross([0.0, 0.0, 1.0], right)])
+
+
 def has_extent(path: CameraPath, points: PointCloud, objects: list[ShownTrack]) -> bool:
     """Return whether there is a place besides the camera's own: a fixed camera without depth has nothing to show from above."""
     places = path.world_from_camera[path.registered, :3, 3]
     if not len(places):
-        return False
+        return len(_places(objects)) > 0
     moved = float(np.ptp(places, axis=0).max()) >= _LEAST_EXTENT
-    return moved or len(points.xyz) > 0 or any(row["x"] is not None for item in objects for row in item.samples.values())
+    return moved or len(points.xyz) > 0 or len(_places(objects)) > 0
+
+
+def _places(objects: list[ShownTrack]) -> Float64[np.ndarray, "N 3"]:
+    """Return where all objects are in the world."""
+    rows = [_position(row) for item in objects for row in item.samples.values() if row["x"] is not None]
+    return np.array(rows, float).reshape(-1, 3)
 
 
 def fit_view(path: CameraPath, points: PointCloud, objects: list[ShownTrack]) -> View:
     """Choose a view that holds the camera's path and the objects; stray objects and points may lie outside."""
-    axes = view_axes(path)
+    seen = _places(objects)
+    axes = view_axes(path) if path.registered.any() else _longest_axes(seen)
     places = path.world_from_camera[path.registered, :3, 3] @ axes.T
-    seen = np.array([_position(row) for item in objects for row in item.samples.values() if row["x"] is not None])
     if len(seen):
         low, high = np.percentile(seen @ axes.T, [3, 97], axis=0)
         places = np.concatenate([places, low[None], high[None]])

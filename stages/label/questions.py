@@ -273,9 +273,9 @@ def _table(
     numbers = np.stack([first, second], 1)[:, : (2 if paired else 1) if placed else 0].astype(np.int32)
     nearest = np.stack([np.abs(path.times_s[None] - times[:, None]).argmin(1) for times in (start, end)], 1).astype(np.int32)
     options = make_options(group, rows, answer, value, names, what[rows])
-    content = [question, answer, value, group.low[rows], group.high[rows], start, end]
+    content = [item.tolist() for item in (question, answer, value, group.low[rows], group.high[rows], start, end)]
     columns = {
-        "question_id": [hashlib.sha256(repr(item).encode()).hexdigest()[:32] for item in zip(*content, strict=True)],
+        "question_id": [_identity(*item) for item in zip(*content, strict=True)],
         "kind": np.full(len(rows), group.kind, object),
         "question": question,
         "answer": answer,
@@ -300,6 +300,12 @@ def _table(
     for name, place in (("fx_px", (0, 0)), ("fy_px", (1, 1)), ("cx_px", (0, 2)), ("cy_px", (1, 2))):
         columns[name] = pa.array(np.full(len(rows), path.intrinsics[place] if focal else np.nan), from_pandas=True)
     return make_table(QUESTIONS, columns)
+
+
+def _identity(question: str, answer: str, *numbers: float) -> str:
+    """Return the digest of a question's content; numbers are written as NumPy 2 writes its own, which ids began with."""
+    told = ", ".join(f"np.float64({number!r})" for number in numbers)
+    return hashlib.sha256(f"({question!r}, {answer!r}, {told})".encode()).hexdigest()[:32]
 
 
 def _lists(values: np.ndarray, there: np.ndarray) -> pa.ListArray:

@@ -182,10 +182,10 @@ def test_annotated_logs_without_any_video_go_out_too(street, exported, tmp_path,
 
 def test_formats_that_need_frames_count_clips_without(tmp_path):
     bare = publish_street(tmp_path / "home", {"clip": None})
-    write(bare, "llava", tmp_path / "both")
+    write(bare, "videofolder", tmp_path / "both")
     assert {"what": "clips", "reason": "no_frames", "count": 1} in json.loads((tmp_path / "both" / "dropped.json").read_text())
     for form, message in (
-        ("llava", "no questions about clips with frames"),
+        ("videofolder", "no questions about clips with frames"),
         ("lerobot", "no clips with frames"),
         ("nuscenes", "1 clips no_frames"),
     ):

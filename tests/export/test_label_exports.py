@@ -105,7 +105,7 @@ def test_a_folder_that_exists_is_refused_and_a_version_without_questions_leaves_
     (tmp_path / "there").mkdir()
     with pytest.raises(WorldlineError, match="exists already"):
         write(catalog, "llava", tmp_path / "there")
-    with pytest.raises(WorldlineError, match="there are no questions about clips with frames to export"):
+    with pytest.raises(WorldlineError, match="there are no questions to export: choose parquet"):
         write(catalog, "llava", tmp_path / "out", licence="commercial")
     assert not list(tmp_path.glob("*out*"))
 
@@ -184,3 +184,19 @@ def test_webdataset_streams_clips_with_labels_poses_and_tracks(exported):
         assert np.array_equal(sample["tracks.npy"][:, column], tracks.samples["x"].to_numpy())
         assert told["times_s"] == TIMES_S.tolist()
     assert sum(len(sample["json"]["labels"]) for sample in samples) == 2 * made_questions("free").rows.num_rows
+
+
+@pytest.mark.parametrize("form", ["llava", "sharegpt"])
+def test_questions_about_logs_without_video_go_out_as_text_that_says_which_seconds_of_which_log(tmp_path, form):
+    bare = publish_street(tmp_path / "home", {"clip": None})
+    write(bare, form, tmp_path / "out", licence="commercial")
+    true = true_questions()
+    rows = json.loads((tmp_path / "out" / "train.json").read_text())
+    assert len(rows) == 6
+    for row in rows:
+        told = true[row["id"]]
+        assert [turn["value"] for turn in row["conversations"]] == [told["question"], told["answer"]]
+        assert (row["start_s"], row["end_s"], row["frames"]) == (told["start_s"], told["end_s"], told["frames"])
+        assert row.get("videos", []) == []
+        assert "video" not in row
+    assert not (tmp_path / "out" / "videos").exists()

@@ -31,7 +31,7 @@ def table(home: Path, sql: str) -> list[dict]:
 def test_a_drive_becomes_labels_that_say_what_they_come_from(drive):
     folder, outcome = drive
     assert outcome["dataset"] == "drive@1"
-    assert set(outcome["artifacts"]) == {"path", "tracks", "track_metrics", "kinematics", "questions", "lineage"}
+    assert set(outcome["artifacts"]) == {"path", "tracks", "track_metrics", "kinematics", "questions", "lineage", "report"}
     rows = table(folder / "home", "select kind, question, answer, scale_source from labels where latest")
     assert len(rows) > 20
     assert {row["scale_source"] for row in rows} == {"annotations"}

@@ -1,7 +1,8 @@
 """Questions as conversations about videos: the JSON that LLaVA and Qwen-VL fine-tuning read, and ShareGPT for LLaMA-Factory.
 
 Every question is one conversation with one video, whose path is relative to the folder of the export; the number of `<video>`
-tokens equals the number of videos.
+tokens equals the number of videos. A question about a log without any video is text alone, with the log and the seconds that
+it asks about beside it.
 """
 
 import json
@@ -24,8 +25,8 @@ def write_llava(rows: Iterable[dict[str, Any]], folder: Path, name: str) -> None
     named = {}
     for split, own in of_split(told, [row["split"] for row in told]).items():
         turns = [
-            {"id": row["question_id"], "video": row["video"], "conversations": _turns(row), "kind": row["kind"],
-             "fps": row["video_fps"], "video_sha256": row["video_sha256"]}
+            {"id": row["question_id"], "conversations": _turns(row), "kind": row["kind"], **_where(row),
+             **({"video": row["video"]} if row["video"] else {})}
             for row in own
         ]  # fmt: skip
         _write(folder / f"{split}.json", turns)
@@ -45,8 +46,8 @@ def write_sharegpt(rows: Iterable[dict[str, Any]], folder: Path, name: str) -> N
     info = {}
     for split, own in of_split(told, [row["split"] for row in told]).items():
         turns = [
-            {"conversations": _turns(row), "videos": [row["video"]], "id": row["question_id"], "kind": row["kind"],
-             "fps": row["video_fps"], "video_sha256": row["video_sha256"]}
+            {"conversations": _turns(row), "videos": [row["video"]] if row["video"] else [], "id": row["question_id"],
+             "kind": row["kind"], **_where(row)}
             for row in own
         ]  # fmt: skip
         _write(folder / f"{split}.json", turns)
@@ -60,7 +61,15 @@ def write_sharegpt(rows: Iterable[dict[str, Any]], folder: Path, name: str) -> N
 
 
 def _turns(row: dict[str, Any]) -> list[dict[str, str]]:
-    return [{"from": "human", "value": f"<video>\n{row['question']}"}, {"from": "gpt", "value": row["answer"]}]
+    asked = f"<video>\n{row['question']}" if row["video"] else row["question"]
+    return [{"from": "human", "value": asked}, {"from": "gpt", "value": row["answer"]}]
+
+
+def _where(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what tells which video, or which part of which log, a question is about."""
+    if row["video"]:
+        return {"fps": row["video_fps"], "video_sha256": row["video_sha256"]}
+    return {"clip": row["clip"], "start_s": row["start_s"], "end_s": row["end_s"], "frames": row["frames"]}
 
 
 def _write(path: Path, value: Any) -> None:
