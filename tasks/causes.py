@@ -1,5 +1,6 @@
 """Why two executions of a stage differ, in the words that `explain`, `rebuild` and `accept` share."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,8 @@ def explain_difference(
         reasons.append(f"code changed in {', '.join(changed)}")
     keyed = {name: version for name, version in previous.packages.items() if name in stage.environment_packages}
     reasons += package_changes(keyed, packages)
-    reasons += [f"other {name}" for name in inputs if previous.inputs.get(name) != inputs[name]]
+    others = Counter(name.partition(".")[0] for name in inputs if previous.inputs.get(name) != inputs[name])
+    reasons += [f"other {slot}" if slot in inputs else f"{count} other {slot}" for slot, count in others.items()]
     return "; ".join(reasons) or "its recorded output is missing or damaged"
 
 

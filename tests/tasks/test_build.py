@@ -53,6 +53,10 @@ def round_number(number: PointTracks, config: RoundConfig, *, seed: int, progres
     return _points(round(float(number.xy_px[0, 0, 0]), config.decimals))
 
 
+def add_numbers(numbers: tuple[PointTracks, ...], config: RoundConfig, *, seed: int, progress: Progress) -> PointTracks:
+    return _points(sum(float(number.xy_px[0, 0, 0]) for number in numbers))
+
+
 def show_number(rounded: PointTracks, config: RoundConfig, *, seed: int, progress: Progress) -> PointTracks:
     RUNS.append("show")
     return rounded
@@ -62,7 +66,12 @@ def show_number(rounded: PointTracks, config: RoundConfig, *, seed: int, progres
 def _toy_stages(monkeypatch):
     RUNS.clear()
     monkeypatch.setattr(contract, "STAGES", {})
-    for name, function in (("toy.number", make_number), ("toy.round", round_number), ("toy.show", show_number)):
+    for name, function in (
+        ("toy.number", make_number),
+        ("toy.round", round_number),
+        ("toy.show", show_number),
+        ("toy.sum", add_numbers),
+    ):
         stage(name, version=1)(function)
     for module in (build_module, sys.modules["tasks.edge"]):
         monkeypatch.setattr(module, "STAGES", contract.STAGES)
@@ -130,6 +139,16 @@ def test_explaining_names_the_setting_and_runs_nothing(tmp_path):
         ("may run", "if rounded comes out different"),
     ]
     assert RUNS == []
+
+
+def test_explaining_many_inputs_of_one_kind_counts_those_that_differ(tmp_path):
+    def add(*values: float, explain: bool = False) -> Build:
+        build = Build({"name": "toy", "seed": 0, "toy": {}}, tmp_path, Display(quiet=True), explain=explain)
+        build.run("toy.sum", numbers=[build.run("toy.number", {"value": value})[0] for value in values])
+        return build
+
+    add(1.0, 2.0, 3.0)
+    assert add(1.0, 4.0, 5.0).decisions[-1].why == "2 other numbers"
 
 
 def test_explaining_an_empty_catalog_says_never_run_before(tmp_path):
