@@ -24,9 +24,9 @@ demo: env
 demo-driving: env
 	$(BIN)/worldline build driving_augmentation name=demo_driving "trajectories=[lane_change_left:3.5]"
 
-# The world model and the detector of the package, trained anew (about an hour of one core, and half an hour to film the streets).
+# The world model and the detector of the package, trained anew (about half an hour of one core, and as much to film the streets).
 weights: env
-	$(BIN)/worldline build train_world_model "trajectories=[lane_change_left:3.5]" streets.count=30 generate.train_street_video.steps=5000 generate.train_street_video.threads=1
+	$(BIN)/worldline build train_world_model "trajectories=[lane_change_left:3.5]" generate.train_street_video.steps=2000 generate.train_street_video.threads=1
 	$(BIN)/python docs/write_weights.py worldline-data
 
 # The picture of the README, from the demo's report (needs chromium).
