@@ -1,5 +1,6 @@
 """The flow `track_labels`: from annotated 3D tracks to labels and questions, without any video."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flows.building import begin, flow
@@ -32,6 +33,22 @@ def label_log(build: Build, log: TrackLog) -> dict[str, Handle]:
         "kinematics": kinematics,
         "questions": questions,
     }
+    build.say(summarise(build, artifacts))
     lineage = build.lineage(artifacts)
     (report,) = build.run("export.track_report", **artifacts, lineage=lineage)
     return {**artifacts, "lineage": lineage, "report": report}
+
+
+def summarise(build: Build, made: Mapping[str, Handle]) -> str:
+    """Return in one line what became of a log's rows, and how much was labelled."""
+    figures, windows, asked = (build.facts(made[role]) for role in ("track_metrics", "kinematics", "questions"))
+    dropped = [
+        f"{count:.0f} {name.removeprefix('tracks.dropped.').replace('_', ' ')}"
+        for name, count in figures.items()
+        if name.startswith("tracks.dropped.") and count
+    ]
+    read = " of ".join(f"{figures.get(f'tracks.{what}', 0):.0f} {what}" for what in ("rows", "objects"))
+    return (
+        f"        {read}, dropped: {', '.join(dropped) or 'none'}; {windows.get('windows', 0)} windows, "
+        f"{asked.get('questions', 0)} questions"
+    )

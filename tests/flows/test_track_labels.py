@@ -1,5 +1,6 @@
 """From annotated tracks to labels and questions: what a user may rely on."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,6 +37,30 @@ def test_a_drive_becomes_labels_that_say_what_they_come_from(drive):
     assert len(rows) > 20
     assert {row["scale_source"] for row in rows} == {"annotations"}
     assert {"traveled_distance", "traveling_speed", "movement_direction"} <= {row["kind"] for row in rows}
+
+
+def test_a_drive_ends_with_a_page_that_tells_its_objects_and_what_was_dropped(drive):
+    folder, outcome = drive
+    page = Path(outcome["reports"][0]).read_text()
+    objects = table(folder / "home", "select * from objects where latest")
+    assert f"{len(objects)} objects followed through 51 frames of 5.0 seconds" in page
+    assert all(f"#{row['track_id']} {row['class_name']}" in page for row in objects)
+    assert page.count('<svg class="chart') == len(objects) + 1  # and the car itself
+    assert 'id="top-view"' in page
+    assert page.count("<article>") > 5
+    assert "<script" not in page
+
+
+def test_a_build_says_in_a_line_what_became_of_every_log(drive, tmp_path, capsys):
+    folder, _ = drive
+    rows = (folder / "training" / "label_02" / "0000.txt").read_text().splitlines()
+    copied = tmp_path / "training"
+    shutil.copytree(folder / "training", copied)
+    (copied / "label_02" / "0000.txt").write_text("\n".join([*rows, rows[0], "0 -1 DontCare" + " -1" * 14]) + "\n")
+    run_flow("track_labels", (f"source={copied}", "name=again"), tmp_path / "home")
+    told = capsys.readouterr()
+    assert f"{len(rows) + 2} rows of 3 objects, dropped: 1 not an object, 1 repeated; " in told.out + told.err
+    assert " questions" in told.out + told.err
 
 
 def test_the_labels_hold_the_motion_that_the_drive_was_made_with(drive):
