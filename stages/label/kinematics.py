@@ -32,7 +32,7 @@ from worldline.kinematics.definitions import (
     turn_word,
     wrap_angle,
 )
-from worldline.kinematics.smoother import draw_paths, stated_noise, unknown_noise, white_level, white_share
+from worldline.kinematics.smoother import draw_paths, sampling_interval, stated_noise, unknown_noise, white_level, white_share
 from worldline.kinematics.words import choose
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -100,7 +100,7 @@ class _Problem:
     on_ground: np.ndarray  # [N] objects that the ground carries, where up is known
 
 
-@stage("label.kinematics", version=5)
+@stage("label.kinematics", version=6)
 def estimate_kinematics(
     tracks: Tracks, path: CameraPath, config: KinematicsConfig, *, seed: int, progress: Progress
 ) -> Kinematics:
@@ -356,7 +356,11 @@ def _draw(problem: _Problem, config: KinematicsConfig, seed: int) -> np.ndarray:
     generators = [np.random.default_rng([seed, 1, identity]) for identity in problem.ids.tolist()]
     uniforms = np.stack([generator.random((1 + 3, config.draws)) for generator in generators])
     on_grid = np.empty((len(grid_row), 3, config.draws, 2))
-    for noise, mine in ((stated_noise(config.drift_seconds), states_noise), (unknown_noise(), ~states_noise)):
+    # to a power of two, so that tracks of about the same rate share their models
+    octave = np.clip(np.round(np.log2(sampling_interval(row, time, count) / 0.1)), -6, 6)
+    kinds = [(stated_noise(config.drift_seconds), states_noise)]
+    kinds += [(unknown_noise(0.1 * 2.0**exponent), ~states_noise & (octave == exponent)) for exponent in np.unique(octave)]
+    for noise, mine in kinds:
         if mine.any():
             on_grid[mine[grid_row]] = draw_paths(
                 times[mine],

@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from worldline.kinematics import _smoother_reference as reference
-from worldline.kinematics.smoother import draw_paths, stated_noise, unknown_noise, white_level
+from worldline.kinematics.smoother import (
+    draw_paths,
+    sampling_interval,
+    seen_of_drift,
+    stated_noise,
+    unknown_noise,
+    white_level,
+)
 
 
-@pytest.mark.parametrize("noise", [stated_noise(3.0), unknown_noise()], ids=["stated", "unknown"])
+@pytest.mark.parametrize("noise", [stated_noise(3.0), unknown_noise(0.1)], ids=["stated", "unknown"])
 def test_the_compiled_smoother_draws_what_its_twin_draws(noise):
     generator = np.random.default_rng(0)
     rows, steps, axes, draws = 3, 24, 3, 16
@@ -49,7 +56,7 @@ def spread_along(height):
     numbers = [lambda length: np.random.default_rng(6).standard_normal((length, 3, draws, 3))] * rows
     change, spread = np.tile([0.1, 0.03, 0.005], (rows, 1)), np.tile([1.0, 1.0, 0.35], (rows, 1))
     uniforms = generator.random((rows, 4, draws))
-    found = draw_paths(times, seen, wanted, values, white, white, change, spread, unknown_noise(), numbers, uniforms)
+    found = draw_paths(times, seen, wanted, values, white, white, change, spread, unknown_noise(0.1), numbers, uniforms)
     along = found[:, 0, :, 0].reshape(rows, 2, draws)
     return np.median((along[:, 1] - along[:, 0]).std(axis=1))
 
@@ -88,3 +95,63 @@ def test_tracks_do_not_lend_each_other_their_noise():
     both = white_level(np.repeat([0, 1], 60), np.tile(times, 2), np.concatenate([quiet, loud]), 2)
     alone = white_level(np.zeros(60, int), times, quiet, 1)
     np.testing.assert_allclose(both[:60], alone)
+
+
+def remembering(shape, interval, seconds, generator):
+    """Ornstein-Uhlenbeck noise of unit variance along the second axis."""
+    keep = np.exp(-interval / seconds)
+    noise = generator.standard_normal(shape)
+    for step in range(1, shape[1]):
+        noise[:, step] = keep * noise[:, step - 1] + np.sqrt(1 - keep**2) * noise[:, step]
+    return noise
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 3.0])
+def test_neighbours_see_of_a_drift_what_is_said(seconds):
+    generator = np.random.default_rng(8)
+    noise = remembering((2000, 41, 1), 0.1, seconds, generator)
+    rows = np.repeat(np.arange(2000), 41)
+    level = white_level(rows, np.tile(np.arange(41) * 0.1, 2000), noise.reshape(-1, 1), 2000)
+    assert level.mean() == pytest.approx(seen_of_drift(0.1, seconds), rel=0.1)
+
+
+@pytest.mark.parametrize("interval", [1 / 30, 0.1, 0.2])
+def test_every_model_of_the_noise_shows_its_neighbours_the_level_that_was_measured(interval):
+    noise = unknown_noise(interval)
+    shown = noise.white + noise.drift * np.array([seen_of_drift(interval, seconds) for seconds in noise.seconds])
+    assert np.abs(np.log(shown)).max() < np.log(1.4)
+    assert noise.weight.sum() == pytest.approx(1)
+
+
+def errors_of_cars(seconds, interval=0.1, sigma=0.3, rows=100):
+    """Root mean square error of 3 s of cars that cruise under noise of this memory, and what the draws say that it is."""
+    generator = np.random.default_rng(9)
+    steps, draws = round(8 / interval) + 1, 100
+    times = np.tile(np.arange(steps) * interval, (rows, 1))
+    truth = times[..., None] * np.stack([generator.uniform(5, 12, rows), np.zeros(rows), np.zeros(rows)], -1)[:, None]
+    values = truth + sigma * remembering(truth.shape, interval, seconds, generator)
+    level = white_level(np.repeat(np.arange(rows), steps), times.ravel(), values.reshape(-1, 3), rows).reshape(values.shape)
+    seen = np.ones((rows, steps), bool)
+    wanted = seen & np.isin(np.arange(steps), (round(2.5 / interval), round(5.5 / interval)))
+    numbers = [lambda length: np.random.default_rng(6).standard_normal((length, 3, draws, 3))] * rows
+    change, spread = np.tile([0.1, 0.03, 0.005], (rows, 1)), np.tile([1.0, 1.0, 0.35], (rows, 1))
+    noise, uniforms = unknown_noise(interval), generator.random((rows, 4, draws))
+    found = draw_paths(times, seen, wanted, values, level, level, change, spread, noise, numbers, uniforms)
+    moved = np.diff(found[:, 0, :, 0].reshape(rows, 2, draws), axis=1)[:, 0]
+    error = moved.mean(axis=1) - np.diff(truth[wanted][:, 0].reshape(rows, 2), axis=1)[:, 0]
+    return np.sqrt(np.mean(error**2)), np.sqrt(np.mean(moved.var(axis=1)))
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.2, 0.7, 2.0])
+def test_the_spread_of_the_draws_is_the_size_of_the_errors_whatever_the_memory_of_the_noise(seconds):
+    error, said = errors_of_cars(seconds)
+    assert 0.85 < said / error < 1.4
+
+
+def test_the_rate_of_the_samples_does_not_change_what_is_said_of_noise_that_remembers():
+    assert errors_of_cars(0.3, 1 / 30)[1] == pytest.approx(errors_of_cars(0.3, 0.1)[1], rel=0.25)
+
+
+def test_the_interval_of_the_samples_is_that_of_most_of_them():
+    rows, times = np.array([0, 0, 0, 0, 1, 2, 2, 2, 2]), np.array([0, 0.1, 0.2, 5.2, 3.0, 0, 0.5, 1.0, 1.5])
+    np.testing.assert_allclose(sampling_interval(rows, times, 4), [0.1, 0.1, 0.5, 0.1])

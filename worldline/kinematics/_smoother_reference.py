@@ -54,13 +54,13 @@ def draw_paths(
 
 def _choose(logs: np.ndarray, of_model: np.ndarray, noise: NoiseModels, uniforms: np.ndarray) -> np.ndarray:
     """Draw hypotheses `[A, D]`: the colour that all axes have, or that each has its own; then each axis given that."""
-    colours = sorted(set(zip(noise.drift.tolist(), noise.seconds.tolist(), strict=True)))
-    groups = [np.flatnonzero((noise.drift[of_model] == d) & (noise.seconds[of_model] == s)) for d, s in colours]
+    colours = range(noise.colour.max() + 1)
+    groups = [np.flatnonzero(noise.colour[of_model] == colour) for colour in colours]
     groups.append(np.arange(len(of_model)))
     weight = np.exp(logs - logs.max(-1, keepdims=True))
     share = []
-    for (drift, seconds), group in zip(colours, groups, strict=False):
-        prior = noise.weight[(noise.drift == drift) & (noise.seconds == seconds)].sum()
+    for colour, group in zip(colours, groups, strict=False):
+        prior = noise.weight[noise.colour == colour].sum()
         share.append(noise.common * prior * np.prod([weight[axis, group].sum() / prior for axis in range(len(logs))]))
     share.append((1 - noise.common) * np.prod(weight.sum(-1)))
     result = np.empty((len(logs), uniforms.shape[1]), int)

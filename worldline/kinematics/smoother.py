@@ -14,6 +14,8 @@ over posterior draws are not.
 Slow noise along the path looks like motion. Two things tell them apart: a prior of q by what objects do (things on the
 ground hardly change their vertical velocity, so what sways up and down is noise), and that the axes of a track have
 the same sensor and tracker behind them, so that the colour of the noise, which one axis shows, is expected of the others.
+Where no motion tells them apart the prior decides: noise without any white part that swings at its own period, or that is
+as slow as the window, still gets intervals that are too narrow.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,42 +37,71 @@ class NoiseModels:
     Attributes:
         white: `[K]` factor on the white variance.  drift: `[K]` factor on the drift's variance.
         seconds: `[K]` correlation time of the drift.  weight: `[K]` prior probability.
-        common: prior probability that drift and seconds, the colour of the noise, are the same on all axes of a track.
+        colour: `[K]` models of the same number have the same spectrum but for its level.
+        common: prior probability that the colour is the same on all axes of a track.
     """
 
     white: np.ndarray
     drift: np.ndarray
     seconds: np.ndarray
     weight: np.ndarray
+    colour: np.ndarray
     common: float
-
-    @property
-    def colour(self) -> np.ndarray:
-        """Number of each model's pair of drift and seconds, `[K]`."""
-        return np.unique(np.stack([self.drift, self.seconds], 1), axis=0, return_inverse=True)[1].ravel()
 
 
 def stated_noise(drift_seconds: float) -> NoiseModels:
     """Return the one model of tracks that state their noise."""
     one = np.ones(1)
-    return NoiseModels(one, one, np.array([drift_seconds]), one, common=1.0)
+    return NoiseModels(one, one, np.array([drift_seconds]), one, colour=np.zeros(1, int), common=1.0)
 
 
-def unknown_noise() -> NoiseModels:
-    """Return models for tracks that state nothing.
+_WHITE_WEIGHT = 0.5  # prior probability that the noise has no memory
+_WHITE_LEVELS, _SLOW_LEVELS = (0.75, 1.0, 1.3), (0.8, 1.25)  # the level that neighbours tell may be this far off
+_MEMORIES_S = 0.1 * 2.0 ** np.arange(7)
+_MOST_SEEN, _STEP, _LEAST_DRIFT, _LEAN = 0.9, 3.0, 1.4, 0.25
 
-    Relative to what neighbouring samples tell (`white_level`): white noise of about that level, or drift, which neighbours
-    hardly see, of 2 to 32 times its variance that is forgotten within 0.15 to 3 s, beside white noise of a fifth of the
-    level (neighbours take the steps of a fast drift for white noise) or more. The prior leans to drift, the more the larger
-    it is: white noise shows within 8 s and is believed then, drift often does not, and intervals that leave it out are
-    far too narrow.
+
+def unknown_noise(interval_s: float) -> NoiseModels:
+    """Return models for tracks that state nothing and are sampled every `interval_s` seconds.
+
+    What neighbouring samples tell (`white_level`) is the sum of white noise and of the little that a drift shows from one
+    sample to the next (`seen_of_drift`). For every memory the drift makes nine tenths of that level, or a third of that,
+    and so on until its variance is about the level itself; white noise makes the rest. So all models agree with what the
+    neighbours tell, and lie close to each other where they are hard to tell apart: along one level, a drift of twice the
+    memory has about twice the variance, and is felt four times as much in a window of seconds. Memories double from 0.1 to
+    6.4 s; what is slower moves a window as a whole.
+
+    Half of the prior is white noise. The rest leans to large drifts, by the fourth root of their variance, and to slow ones,
+    which have more variances to choose from: 8 s of samples hardly show them, and intervals that leave them out are far too
+    narrow.
     """
-    rows = [(white, 0.0, 1.0, 0.02 / 3) for white in (0.75, 1.0, 1.3)]
-    slow = [(w, d, s, np.sqrt(d * s)) for w in (0.2, 0.6, 1.2) for d in (2.0, 8.0, 32.0) for s in (0.15, 0.7, 3.0)]
-    total = sum(row[3] for row in slow)
-    rows += [(white, drift, seconds, 0.98 * weight / total) for white, drift, seconds, weight in slow]
-    white, drift, seconds, weight = np.array(rows).T
-    return NoiseModels(white, drift, seconds, weight, common=0.5)
+    rows = [(level, 0.0, 1.0, _WHITE_WEIGHT / len(_WHITE_LEVELS), 0) for level in _WHITE_LEVELS]
+    slow: list[tuple[float, float, float, float, int]] = []
+    colours = 1
+    for seconds in _MEMORIES_S:
+        seen = seen_of_drift(interval_s, seconds)
+        shares = _MOST_SEEN / _STEP ** np.arange(1 + max(0.0, np.log(_MOST_SEEN / seen / _LEAST_DRIFT) // np.log(_STEP)))
+        for share in shares:
+            levels = _SLOW_LEVELS if share > 0.2 else (1.0,)
+            weight = (share / seen) ** _LEAN / len(levels)
+            slow += [(level * (1 - share), level * share / seen, seconds, weight, colours) for level in levels]
+            colours += 1
+    total = sum(weight for *_, weight, _ in slow)
+    rows += [
+        (white, drift, seconds, (1 - _WHITE_WEIGHT) * weight / total, number) for white, drift, seconds, weight, number in slow
+    ]
+    white, drift, memory, weight, colour = np.array(rows).T
+    return NoiseModels(white, drift, memory, weight, colour.astype(int), common=0.98)
+
+
+def seen_of_drift(interval_s: float, seconds: float) -> float:
+    """Return what share of a drift's variance its pseudo-residuals show, of samples every `interval_s` seconds.
+
+    With correlation r from a sample to the next, the variance of (y_0 + y_2) / 2 - y_1 is 3/2 - 2 r + r^2 / 2 times that
+    of the drift, where white noise gives 3/2.
+    """
+    keep = np.exp(-interval_s / seconds)
+    return float((1.5 - 2 * keep + 0.5 * keep**2) / 1.5)
 
 
 def white_share(
@@ -166,6 +197,21 @@ def _medians(values: np.ndarray, owner: np.ndarray, rows: int) -> tuple[np.ndarr
     has = count > 0
     ordered = values[np.lexsort((values, owner))]
     return has, (ordered[(start + (count - 1) // 2)[has]] + ordered[(start + count // 2)[has]]) / 2
+
+
+def sampling_interval(row: np.ndarray, time_s: np.ndarray, rows: int) -> np.ndarray:
+    """Return the median seconds from a sample of each track to its next, `[rows]`; 0.1 s for a single sample.
+
+    Args:
+        row: `[M]` track of each sample, sorted.
+        time_s: `[M]` rising within a track.
+        rows: number of tracks.
+    """
+    same = row[1:] == row[:-1]
+    interval = np.full(rows, 0.1)
+    has, middle = _medians(np.diff(time_s)[same], row[1:][same], rows)
+    interval[has] = middle
+    return interval
 
 
 def draw_paths(
