@@ -58,8 +58,8 @@ class CousinConfig(DriveSettings):
         batch: recorded views per step; where there are generated clips as many generated views come on top, so that what is
             learnt of the recorded ones stays the same.
         pairing: whether the generated views of a step are of the times of its recorded ones; else any views are drawn.
-        novel_weight: of a generated view's loss. At 1, as published, what the model got wrong costs as much as what was filmed, and
-            the recorded path suffers; at a half it hardly does, and novel views are as good.
+        novel_weight: of a generated view's loss. At 1, as published, what the model got wrong costs as much as what was filmed,
+            and the recorded path suffers; at a half it hardly does, and novel views are as good.
         appearance: whether each generated view has a colour map of its own.
         model: feature network that a recorded view and its cousin are compared by: "texture", which needs no weights, the
             repository id or folder of a transformers vision model, or "" for none.

@@ -9,6 +9,7 @@ from flows.building import run_flow
 from flows.recipes import compose_recipe
 from schemas.errors import WorldlineError
 from tasks.rebuild import rebuild_dataset
+from tests.ingest.test_plain_log import made_folder
 
 SMALL = (
     "name=small_drive", "ingest.world_log.street=300", "ingest.world_log.frames=12", "ingest.world_log.width=96",
@@ -85,6 +86,13 @@ def test_another_trajectory_keeps_the_log_and_runs_what_depends_on_it(built, hom
     actions = {decision["stage"]: decision["action"] for decision in planned["decisions"]}
     assert (actions["ingest.world_log"], actions["ingest.lidar_points"]) == ("keep", "keep")
     assert actions["generate.trajectory"] == "run"
+
+
+def test_filmed_traffic_is_not_judged_by_a_detector_that_knows_procedural_streets_alone(home, tmp_path):
+    filmed = run_flow("driving_augmentation", (*SMALL, f"source={made_folder(tmp_path / 'log')}"), home, explain=True)
+    drawn = run_flow("driving_augmentation", SMALL, home, explain=True)
+    asked = [{decision["stage"] for decision in plan["decisions"]} for plan in (filmed, drawn)]
+    assert asked[1] - asked[0] == {"ingest.world_log", "label.obedience"}
 
 
 def test_the_report_shows_what_was_told_and_made(built):
