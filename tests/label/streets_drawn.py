@@ -16,8 +16,8 @@ INTRINSICS = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]]
 SIZE = (4.2, 1.8, 1.6)
 
 
-def drawn_log(seed: int, frames: int = 12, moved_m: float = 0.0) -> tuple[Clip, CameraPath, Tracks, RoadMap]:
-    """Return a log; `moved_m` shifts what is drawn ahead of the boxes that are told."""
+def drawn_log(seed: int, frames: int = 12) -> tuple[Clip, CameraPath, Tracks, RoadMap]:
+    """Return clip, path, tracks and map of a log."""
     rng = np.random.default_rng(seed)
     times = np.arange(frames) / 10
     poses = np.tile(np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1]]), (frames, 1, 1))
@@ -32,9 +32,8 @@ def drawn_log(seed: int, frames: int = 12, moved_m: float = 0.0) -> tuple[Clip, 
         far = line_ends(line, poses[frame])
         cv2.line(image, *far, (230, 230, 230), 3)
         boxes = projected_extents(centres, np.tile(SIZE, (3, 1)), yaws, poses[frame], INTRINSICS)
-        shown = projected_extents(centres + np.array([moved_m, 0, 0]), np.tile(SIZE, (3, 1)), yaws, poses[frame], INTRINSICS)
         for index in np.argsort(-centres[:, 0]):
-            x0, y0, x1, y1 = shown[index]
+            x0, y0, x1, y1 = boxes[index]
             y, x = np.arange(HEIGHT)[:, None] + 0.5, np.arange(WIDTH)[None] + 0.5
             image[(x > x0) & (x < x1) & (y > y0) & (y < y1)] = (190, 60 + 50 * index, 80)
         images.append(image)
