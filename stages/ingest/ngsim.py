@@ -180,8 +180,11 @@ def recorded_parts(path: Path, shown: str) -> list[tuple[str, int]]:
 
 
 def _parts(path: Path, shown: str) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield the columns of a table by their names in small letters, part by part, and how many lines of it are broken."""
-    words = path.suffix.lower() == ".txt"
+    """Yield the columns of a table by their names in small letters, part by part, and how many lines of it are broken.
+
+    Its form is told by the name that it was given under: a file of the catalog is called by its digest alone.
+    """
+    words = shown.lower().endswith(".txt")
     for batch, broken in word_batches(path, shown, TEXT_COLUMNS) if words else csv_batches(path, shown, (*NEEDED, "location")):
         batch = batch.rename_columns([column.lower() for column in batch.schema.names])
         if missing := [column for column in NEEDED if column not in batch.schema.names]:

@@ -1,5 +1,6 @@
 """From annotated tracks to labels and questions: what a user may rely on."""
 
+import gzip
 import shutil
 import sys
 from pathlib import Path
@@ -49,6 +50,23 @@ def test_a_drive_ends_with_a_page_that_tells_its_objects_and_what_was_dropped(dr
     assert 'id="top-view"' in page
     assert page.count("<article>") > 5
     assert "<script" not in page
+
+
+@pytest.mark.parametrize("name", ["trajectories-0750am-0805am.txt", "ngsim.csv", "ngsim.csv.gz"])
+def test_a_road_seen_from_above_is_labelled_whatever_its_file_is_called_in_the_catalog(name, tmp_path):
+    header = "Vehicle_ID Frame_ID Total_Frames Global_Time Local_X Local_Y Global_X Global_Y v_Length v_Width v_Class v_Vel"
+    header += " v_Acc Lane_ID Preceding Following Space_Headway Time_Headway"
+    lines = [
+        f"{v} {f} 60 {1118846980200 + 100 * f} {12 * v} {4 * f} 0 0 14.5 4.9 2 40.00 0.00 2 0 0 0.00 0.00"
+        for v in (1, 2)
+        for f in range(60)
+    ]
+    text = "\n".join(lines) if name.endswith(".txt") else "\n".join([header, *lines]).replace(" ", ",")
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    run_flow("track_labels", (f"source={tmp_path / name}", "name=road"), tmp_path / "home", quiet=True)
+    speeds = table(tmp_path / "home", "select speed_p50 from windows where latest and track_id > 0 and rejected is null")
+    assert len(speeds) >= 6
+    assert np.allclose([row["speed_p50"] for row in speeds], 40 * 0.3048, rtol=0.02)  # 4 feet in a tenth of a second
 
 
 def test_a_build_says_in_a_line_what_became_of_every_log(drive, tmp_path, capsys):
