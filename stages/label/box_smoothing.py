@@ -100,31 +100,49 @@ def link_frames(seconds: float, step_s: float) -> int:
     return max(1, round(seconds / step_s))
 
 
-def scale_links(xy_px: np.ndarray, visible: Bool[np.ndarray, "N F"], step_s: float) -> ScaleLinks:
+def scale_links(rows_px: np.ndarray, visible: Bool[np.ndarray, "N F"], step_s: float) -> ScaleLinks:
     """Fit the change of scale from frame to frame, and between those half and one and a half seconds apart, to common tracks.
+
+    A point h over the road is seen f (H - h) / Z rows under the horizon by a camera at height H: while h stays, its rows
+    follow the inverse of its own depth Z, whatever side the object shows. Distances between points do not: the side of an
+    object that passes is foreshortened by its turning to the camera, and widens by the square of the inverse depth.
 
     Points of the background beside the outline are dragged along by it for a few frames, and change the scale of every
     step a little, always the same way. They do not last: what the long links are fitted to lies on the object.
 
     Args:
-        xy_px: `[N, F, 2]` positions of the tracks on the object.
+        rows_px: `[N, F]` how far the tracks on the object are under the horizon; negative above it.
         visible: where they were seen.
         step_s: seconds from frame to frame.
     """
-    rows = []
+    links = []
     frames = visible.shape[1]
     for gap in sorted({1, *(link_frames(seconds, step_s) for seconds in LINK_SECONDS)}):
         for first in range(frames - gap):
             both = visible[:, first] & visible[:, first + gap]
             if both.sum() < (4 if gap == 1 else 6):
                 continue
-            fit = _fit_similarity(xy_px[both, first].astype(np.float64), xy_px[both, first + gap].astype(np.float64))
-            if fit.factor <= 0 or fit.spread_px <= 0:
+            factor, error_px, lever_px, kept = _fit_factor(rows_px[both, first], rows_px[both, first + gap])
+            if not factor > 0 or not lever_px > 0:
                 continue
-            sigma = LEAST_LOG_SCALE + (0.15 + fit.error_px) / fit.spread_px / np.sqrt(min(max(fit.kept, 1), 16))
-            rows.append((first, first + gap, np.log(fit.factor), sigma))
-    table = np.array(rows, np.float64).reshape(-1, 4)
+            sigma = LEAST_LOG_SCALE + (0.15 + error_px) / lever_px / np.sqrt(min(max(kept, 1), 16))
+            links.append((first, first + gap, np.log(factor), sigma))
+    table = np.array(links, np.float64).reshape(-1, 4)
     return ScaleLinks(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3])
+
+
+def _fit_factor(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float, int]:
+    """Fit `after = factor * before` by trimmed least squares; return factor, median residual, root mean square, count kept."""
+    kept = np.ones(len(before), bool)
+    for _ in range(4):
+        a, b = before[kept], after[kept]
+        factor = float((a * b).sum() / max((a * a).sum(), 1e-9))
+        lever = float(np.sqrt((a * a).mean()))
+        error = np.abs(after - factor * before)
+        kept = error <= max(2.5 * float(np.median(error)), 0.1)
+        if kept.sum() < 4:
+            break
+    return factor, float(np.median(error)), lever, int(kept.sum())
 
 
 def unbroken_stretches(

@@ -9,9 +9,9 @@ same geometry.)
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
-from stages.label.box_smoothing import ScaleLinks, steady_log_rows
+from stages.label.box_smoothing import scale_links, steady_log_rows
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def intersect_ground(
 def steady_contact_rows(
     xy_px: Float64[np.ndarray, "F 2"],
     sigma_px: float,
-    links: ScaleLinks,
+    points_px: Float64[np.ndarray, "N F 2"],
+    visible: Bool[np.ndarray, "N F"],
+    step_s: float,
     world_from_camera: Float64[np.ndarray, "F 4 4"],
     K: Float64[np.ndarray, "3 3"],
     normal: Float64[np.ndarray, "3"],
@@ -81,14 +83,16 @@ def steady_contact_rows(
 ) -> tuple[Float64[np.ndarray, " F"], Float64[np.ndarray, " F"], Float64[np.ndarray, " F"]]:
     """Return the row of the contact in all frames, its standard deviation, and how far it is under the horizon, in pixels.
 
-    The range of a thing of fixed size is inversely proportional to its scale in the image, which the points tracked on it
-    give to a part in a hundred over seconds, while its lower edge wanders with shadows and gaps between points: the edge
-    says where it is, the scale how that changes (`steady_log_rows`).
+    How far a point of the object lies under the horizon is inversely proportional to its range, and points tracked on it
+    give the ratio to a part in a hundred over seconds, while its lower edge wanders with shadows and gaps between points:
+    the edge says where it is, the points how that changes (`scale_links`, `steady_log_rows`).
 
     Args:
         xy_px: undistorted contacts of consecutive frames; NaN rows where the edge was not seen.
         sigma_px: standard deviation of a row.
-        links: changes of scale of the object's points.
+        points_px: undistorted positions of the tracks on the object.
+        visible: where they were seen.
+        step_s: seconds from frame to frame.
         world_from_camera: one pose per frame.
         K: pinhole matrix.
         normal: upward unit normal of `normal . x + offset = 0`.
@@ -100,6 +104,8 @@ def steady_contact_rows(
     height = world_from_camera[:, :3, 3] @ normal + offset
     usual = float(np.nanmedian(height))
     share = height / max(usual, 1e-9)  # rows per inverse range follow the height of the camera
+    rows = (points_px[..., 1] - (per_pixel[:, 0] * points_px[..., 0] + per_pixel[:, 2]) / slope) / share
+    links = scale_links(rows, visible & np.isfinite(rows), step_s)
     value, sigma = steady_log_rows((xy_px[:, 1] - horizon) / share, sigma_px, links)
     below = np.exp(value) * share
     return horizon + below, sigma * below, below

@@ -16,7 +16,7 @@ from schemas.clips import Clip
 from schemas.motion import Masks, PointTracks
 from schemas.tracks import TRACK_OBJECTS, TRACK_SAMPLES, Tracks
 from stages.contract import Progress, no_progress, stage
-from stages.label.box_smoothing import Similarities, frame_similarities, scale_links, smooth_edge, unbroken_stretches
+from stages.label.box_smoothing import Similarities, frame_similarities, smooth_edge, unbroken_stretches
 from stages.label.ground_contact import Contact, intersect_ground, steady_contact_rows
 from stages.label.hidden_feet import hidden_share
 from stages.label.object_appearance import class_and_size, colour_word
@@ -55,7 +55,7 @@ class ObjectTracksConfig:
     min_travel_heights: float = 0.5
 
 
-@stage("label.object_tracks", version=2)
+@stage("label.object_tracks", version=3)
 def track_objects(
     clip: Clip,
     path: CameraPath,
@@ -207,7 +207,9 @@ def _place_on_ground(
     row, row_sigma, below_horizon = steady_contact_rows(
         lowest,
         config.contact_sigma_px * path.width / 960,
-        scale_links(outline.xy_px, outline.point_visible, _step_s(path.times_s)),
+        _pinhole(outline.xy_px.astype(np.float64), path),
+        outline.point_visible,
+        _step_s(path.times_s),
         poses,
         path.intrinsics,
         ground.normal,
@@ -235,11 +237,11 @@ def _step_s(times_s: np.ndarray) -> float:
 
 
 def _pinhole(xy_px: np.ndarray, path: CameraPath) -> np.ndarray:
-    """Return `[F, 2]` pixels without distortion."""
-    if not path.distortion.any():
+    """Return `[..., 2]` pixels without distortion."""
+    if not path.distortion.any() or not xy_px.size:
         return xy_px
     flat = cv2.undistortPoints(xy_px.reshape(-1, 1, 2), path.intrinsics, path.distortion, P=path.intrinsics)
-    return np.asarray(flat.reshape(-1, 2), np.float64)
+    return np.asarray(flat.reshape(xy_px.shape), np.float64)
 
 
 def _really_moves(

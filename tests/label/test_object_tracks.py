@@ -90,7 +90,7 @@ def test_similarities_survive_a_third_of_wrong_tracks() -> None:
 
 
 def receding(frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Depth of a flat thing 1.8 m wide that recedes from 18 to 30 m, its tracked points, and where they are seen.
+    """Depth of a flat thing 1.8 m wide that recedes from 18 to 30 m, its tracked points from the horizon, where they are seen.
 
     Beside the 40 points on it, 24 hang for 8 frames each on its edges without following its size.
     """
@@ -108,11 +108,29 @@ def receding(frames: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_scale_over_a_second_and_a_half_is_that_of_the_object_though_edges_drag_background_along() -> None:
     depth, xy_px, visible = receding()
-    links = scale_links(xy_px, visible, 0.1)
+    links = scale_links(xy_px[..., 1], visible, 0.1)
     long = links.later - links.earlier == 15
     truth = np.log(depth[links.earlier] / depth[links.later])
     assert np.abs(links.log_scale - truth)[long].max() < 0.01
     assert (np.abs(links.log_scale - truth)[long] < 3 * links.sigma[long]).all()
+
+
+def nearing_side() -> tuple[np.ndarray, np.ndarray]:
+    """Depths `[N, F]` of points on the side of a vehicle 4.4 m long that comes nearer at 45 degrees, and their rows."""
+    along, up = (values.ravel() for values in np.meshgrid(np.linspace(-2.2, 2.2, 12), np.linspace(0.2, 1.4, 5)))
+    travelled = np.linspace(0, 16, 40)
+    depth = 25 + np.sqrt(0.5) * (along[:, None] - travelled)
+    return depth, 900 * (HEIGHT - up[:, None]) / depth
+
+
+def test_a_side_that_turns_to_the_camera_scales_no_more_than_its_points_come_nearer() -> None:
+    depth, rows_px = nearing_side()
+    links = scale_links(rows_px, np.ones(depth.shape, bool), 0.1)
+    nearer = np.log(depth[:, links.earlier] / depth[:, links.later])
+    assert (links.log_scale > nearer.min(axis=0)).all()
+    assert (links.log_scale < nearer.max(axis=0)).all()
+    middle = np.log(depth.mean(axis=0)[links.earlier] / depth.mean(axis=0)[links.later])
+    assert links.log_scale == pytest.approx(middle, rel=0.05, abs=0.002)
 
 
 def test_a_wandering_lower_edge_does_not_change_the_course_that_the_scale_tells() -> None:
@@ -121,7 +139,7 @@ def test_a_wandering_lower_edge_does_not_change_the_course_that_the_scale_tells(
     shadow = np.where(np.arange(40) < 20, 0.0, 6.0)
     measured = truth + shadow + np.random.default_rng(5).normal(0, 1, 40)
     measured[12:16] = np.nan
-    value, sigma = steady_log_rows(measured, 4.0, scale_links(xy_px, visible, 0.1))
+    value, sigma = steady_log_rows(measured, 4.0, scale_links(xy_px[..., 1], visible, 0.1))
     course = np.exp(value) / truth
     assert np.ptp(course) < 0.03  # the shadow is 10 to 12 % of the rows
     assert (np.abs(np.log(course)) < 0.09).all()
@@ -130,7 +148,7 @@ def test_a_wandering_lower_edge_does_not_change_the_course_that_the_scale_tells(
 
 def test_an_edge_that_was_never_seen_tells_no_contact() -> None:
     _, xy_px, visible = receding()
-    value, sigma = steady_log_rows(np.full(40, np.nan), 4.0, scale_links(xy_px, visible, 0.1))
+    value, sigma = steady_log_rows(np.full(40, np.nan), 4.0, scale_links(xy_px[..., 1], visible, 0.1))
     assert np.isnan(value).all()
     assert np.isinf(sigma).all()
 
