@@ -108,7 +108,8 @@ def scale_links(rows_px: np.ndarray, visible: Bool[np.ndarray, "N F"], step_s: f
     object that passes is foreshortened by its turning to the camera, and widens by the square of the inverse depth.
 
     Points of the background beside the outline are dragged along by it for a few frames, and change the scale of every
-    step a little, always the same way. They do not last: what the long links are fitted to lies on the object.
+    step a little, always the same way. They do not last: what the longest links are fitted to lies on the object, and where
+    there is enough of it, the shorter ones are fitted to it alone.
 
     Args:
         rows_px: `[N, F]` how far the tracks on the object are under the horizon; negative above it.
@@ -117,22 +118,29 @@ def scale_links(rows_px: np.ndarray, visible: Bool[np.ndarray, "N F"], step_s: f
     """
     links = []
     frames = visible.shape[1]
-    for gap in sorted({1, *(link_frames(seconds, step_s) for seconds in LINK_SECONDS)}):
+    followed, lasted = np.zeros((2, len(visible)), np.int64)
+    for gap in sorted({1, *(link_frames(seconds, step_s) for seconds in LINK_SECONDS)}, reverse=True):
+        least = 4 if gap == 1 else 6
+        on_object = (lasted > 0) & (2 * followed >= lasted)
         for first in range(frames - gap):
-            both = visible[:, first] & visible[:, first + gap]
-            if both.sum() < (4 if gap == 1 else 6):
+            both = np.flatnonzero(visible[:, first] & visible[:, first + gap])
+            if on_object[both].sum() >= least:
+                both = both[on_object[both]]
+            if len(both) < least:
                 continue
             factor, error_px, lever_px, kept = _fit_factor(rows_px[both, first], rows_px[both, first + gap])
+            lasted[both] += 1
+            followed[both[kept]] += 1
             if not factor > 0 or not lever_px > 0:
                 continue
-            sigma = LEAST_LOG_SCALE + (0.15 + error_px) / lever_px / np.sqrt(min(max(kept, 1), 16))
+            sigma = LEAST_LOG_SCALE + (0.15 + error_px) / lever_px / np.sqrt(np.clip(kept.sum(), 1, 16))
             links.append((first, first + gap, np.log(factor), sigma))
     table = np.array(links, np.float64).reshape(-1, 4)
     return ScaleLinks(table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2], table[:, 3])
 
 
-def _fit_factor(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float, int]:
-    """Fit `after = factor * before` by trimmed least squares; return factor, median residual, root mean square, count kept."""
+def _fit_factor(before: np.ndarray, after: np.ndarray) -> tuple[float, float, float, np.ndarray]:
+    """Fit `after = factor * before` by trimmed least squares; return factor, median residual, root mean square, which follow."""
     kept = np.ones(len(before), bool)
     for _ in range(4):
         a, b = before[kept], after[kept]
@@ -142,7 +150,7 @@ def _fit_factor(before: np.ndarray, after: np.ndarray) -> tuple[float, float, fl
         kept = error <= max(2.5 * float(np.median(error)), 0.1)
         if kept.sum() < 4:
             break
-    return factor, float(np.median(error)), lever, int(kept.sum())
+    return factor, float(np.median(error)), lever, kept
 
 
 def unbroken_stretches(
