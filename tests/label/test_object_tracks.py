@@ -115,6 +115,17 @@ def test_scale_over_a_second_and_a_half_is_that_of_the_object_though_edges_drag_
     assert (np.abs(links.log_scale - truth)[long] < 3 * links.sigma[long]).all()
 
 
+def test_road_that_edges_drag_along_for_a_while_does_not_slow_the_steps_from_frame_to_frame() -> None:
+    depth, xy_px, visible = receding()
+    since = np.arange(40) - visible.argmax(axis=1)[:, None]
+    rows_px = xy_px[..., 1].copy()
+    rows_px[40:] = 900 * HEIGHT / depth + 0.3 * since[40:]  # slides from the lower edge to where the road goes
+    links = scale_links(rows_px, visible, 0.1)
+    step = links.later - links.earlier == 1
+    error = links.log_scale - np.log(depth[links.earlier] / depth[links.later])
+    assert abs(error[step].mean()) < 0.0002  # all points together: 0.001, a tenth of the step
+
+
 def nearing_side() -> tuple[np.ndarray, np.ndarray]:
     """Depths `[N, F]` of points on the side of a vehicle 4.4 m long that comes nearer at 45 degrees, and their rows."""
     along, up = (values.ravel() for values in np.meshgrid(np.linspace(-2.2, 2.2, 12), np.linspace(0.2, 1.4, 5)))
