@@ -8,7 +8,7 @@ import numpy as np
 
 from stages.label.candidates import Candidates
 from stages.label.phrases import mix
-from stages.label.rounding import DISTANCE_STEPS, SPEED_STEPS, rounded_text
+from stages.label.rounding import DISTANCE_STEPS, SPEED_STEPS, in_text, rounded_text
 from stages.label.wordings import ANSWERS
 from worldline.kinematics.words import choose
 
@@ -49,21 +49,21 @@ def make_options(
             texts = _shifted(group, rows, answer, draw)
         case _ if group.bank in ANSWERS:
             texts = np.tile(np.array(list(ANSWERS[group.bank].values()), object), (len(rows), 1))
-        case _ if np.char.endswith(answer.astype(str), "clock").any():
+        case _ if answer[0].endswith("clock"):
             order = _ranks(draw, len(_CLOCK_OFFSETS))
             offsets = np.concatenate([np.zeros((len(rows), 1)), _CLOCK_OFFSETS[order[:, : _COUNT - 1]]], 1)
             hours = (np.nan_to_num(value)[:, None] + offsets - 1) % 12 + 1
-            texts = np.char.mod("%d o'clock", hours.astype(int)).astype(object)
+            texts = in_text("%d o'clock", hours)
         case _:
             number = np.nan_to_num(value).astype(int)
             below = (draw % np.uint64(_COUNT)).astype(int)
-            texts = np.char.mod("%d", np.maximum(number - below, 0)[:, None] + np.arange(_COUNT)).astype(object)
+            texts = in_text("%d", np.maximum(number - below, 0)[:, None] + np.arange(_COUNT))
     return np.take_along_axis(texts, _ranks(mix(_SALT, draw.view(np.int64)), texts.shape[1]), 1)
 
 
 def _ranks(draw: np.ndarray, count: int) -> np.ndarray:
     """Return `[K, count]` random permutations."""
-    return np.stack([mix(place, draw.view(np.int64)) for place in range(count)], 1).argsort(1)
+    return mix(np.arange(count), draw.view(np.int64)[:, None]).argsort(1)
 
 
 def _scaled(
@@ -73,11 +73,11 @@ def _scaled(
     first = (draw % np.uint64(_COUNT)).astype(int)[:, None] + np.arange(_COUNT)
     factors = _LADDER[first]
     numbers = rounded_text((value[:, None] * factors).ravel(), np.repeat(sigma, _COUNT), steps).reshape(-1, _COUNT)
-    numbers = np.where(factors == 1, np.char.replace(answer.astype(str), unit, "")[:, None], numbers)
+    numbers = np.where(factors == 1, np.array([text.removesuffix(unit) for text in answer], object)[:, None], numbers)
     told = numbers.astype(float)
     right = np.where(factors == 1, told, 0).sum(1)[:, None]
     near = ((np.abs(told - right) <= _CLOSEST * right) & (factors != 1)).any(1) | (np.diff(told, axis=1) <= 0).any(1)
-    return choose([np.broadcast_to(~near[:, None], numbers.shape)], [numbers.astype(object) + unit])
+    return choose([np.broadcast_to(~near[:, None], numbers.shape)], [numbers + unit])
 
 
 def _shifted(group: Candidates, rows: np.ndarray, answer: np.ndarray, draw: np.ndarray) -> np.ndarray:
@@ -94,7 +94,6 @@ def _shifted(group: Candidates, rows: np.ndarray, answer: np.ndarray, draw: np.n
     order = _ranks(draw, _SHIFTS)
     usable_first = np.argsort(~np.take_along_axis(usable, order, 1), 1, kind="stable")[:, : _COUNT - 1]
     chosen = np.take_along_axis(places, np.take_along_axis(order, usable_first, 1), 1)
-    bounds = np.char.mod("%.1f", chosen), np.char.mod("%.1f", chosen + length[:, None])
-    texts = np.char.add(np.char.add(np.char.add("from ", bounds[0]), np.char.add(" to ", bounds[1])), " seconds").astype(object)
+    texts = "from " + in_text("%.1f", chosen) + " to " + in_text("%.1f", chosen + length[:, None]) + " seconds"
     texts = np.concatenate([answer[:, None], texts], 1)
     return choose([np.broadcast_to((usable.sum(1) >= _COUNT - 1)[:, None], texts.shape)], [texts])

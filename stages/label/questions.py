@@ -7,7 +7,10 @@ also be put as a multiple choice.
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +33,7 @@ from stages.label.image_motion import image_motion_word, image_rates
 from stages.label.options import make_options
 from stages.label.phrases import mix, referring_phrases, render
 from stages.label.relation_candidates import relation_candidates
-from stages.label.rounding import DISTANCE_STEPS, SPEED_STEPS, rounded_text
+from stages.label.rounding import DISTANCE_STEPS, SPEED_STEPS, in_text, rounded_text
 from stages.label.scene_candidates import absent_candidates, count_candidates
 from stages.label.timeline_candidates import timeline_candidates
 from stages.label.view_candidates import view_candidates
@@ -98,22 +101,26 @@ def ask_questions(
     candidates += seen + relation_candidates(windows, states, path, gravity, sigma, margins)
     objects = rows_of(windows, np.flatnonzero(windows["track_id"] != EGO_TRACK_ID))
     candidates += [count_candidates(objects, seen[0], tracks), absent_candidates(windows, tracks)]
-    blocks: list[pa.Table] = []
-    refused: list[pa.Table] = []
+    asked: list[_BankQuestions] = []
+    refused: Counter[tuple[str, str]] = Counter()
     named = _name_all(candidates, tracks, path)
-    for index, (group, (phrases, reason)) in enumerate(zip(candidates, named, strict=True)):
+    contents = _contents(candidates, [np.flatnonzero(is_none(reason)) for _, reason in named], seed)
+    for index, (group, (phrases, reason), content) in enumerate(zip(candidates, named, contents, strict=True)):
         most = config.max_per_kind
         if group.kind == "absent_object":  # the last of the kinds
-            asked = sum(block.num_rows for block in blocks)
-            most = min(most, round(asked * config.absent_share / (1 - config.absent_share)))
-        block, reasons = _ask(group, phrases, reason, kinematics, path, most, config.max_answer_share, seed)
-        blocks.append(block)
-        refused.append(reasons)
+            others = sum(len(part.rows) for part in asked)
+            most = min(most, round(others * config.absent_share / (1 - config.absent_share)))
+        rows, content = _choose(group, reason, content, most, config.max_answer_share)
+        asked.append(_ask(group, rows, content, [phrase[rows] for phrase in phrases]))
+        refused.update({(group.kind, why): count for why, count in Counter(reason.tolist()).items() if why is not None})
         progress(index + 1, len(candidates), group.kind)
-    rows = pa.concat_tables(blocks).sort_by([("kind", "ascending"), ("question_id", "ascending")]).combine_chunks()
-    counted = pa.concat_tables(refused).group_by(["kind", "reason"]).aggregate([("count", "sum")])
-    counted = counted.rename_columns(["kind", "reason", "count"]).select(REJECTIONS.names).cast(REJECTIONS)
-    return Questions(rows=rows, rejections=counted.sort_by([("kind", "ascending"), ("reason", "ascending")]).combine_chunks())
+    kinds = sorted(refused)
+    counted = {
+        "kind": [kind for kind, _ in kinds],
+        "reason": [why for _, why in kinds],
+        "count": [refused[kind] for kind in kinds],
+    }
+    return Questions(rows=_table(asked, kinematics, path), rejections=make_table(REJECTIONS, counted))
 
 
 def _arrays(table: pa.Table) -> dict[str, np.ndarray]:
@@ -198,29 +205,41 @@ def _name_all(candidates: list[Candidates], tracks: Tracks, path: CameraPath) ->
     return list(zip(phrases, reasons, strict=True))
 
 
-def _ask(
-    group: Candidates,
-    phrases: list[np.ndarray],
-    reason: np.ndarray,
-    kinematics: Kinematics,
-    path: CameraPath,
-    most: int,
-    max_answer_share: float,
-    seed: int,
-) -> tuple[pa.Table, pa.Table]:
-    """Turn one bank's candidates into at most `most` questions, and count those that are not asked."""
-    bank = list(WORDINGS).index(group.bank)
-    milliseconds = [np.rint(times * 1000).astype(np.int64) for times in (group.start_s, group.end_s)]
-    what = mix(seed, bank, group.first.astype(int), group.second.astype(int), *milliseconds, group.code)
-    open_rows = np.flatnonzero(is_none(reason))
-    kept = open_rows[_balanced(group, open_rows, what[open_rows], max_answer_share)]
-    reason[np.setdiff1d(open_rows, kept)] = "answer_too_common"
-    ranked = kept[np.argsort(what[kept], kind="stable")]
-    reason[ranked[most:]] = "quota"
+def _contents(candidates: list[Candidates], rows: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Return hashes of what the candidates in `rows` of each group ask, from which all about a question is drawn."""
+    sizes, banks = [len(chosen) for chosen in rows], list(WORDINGS)
+    bank = np.repeat([banks.index(group.bank) for group in candidates], sizes)
+    first, second, start_s, end_s, code = (
+        np.concatenate([getattr(group, name)[chosen] for group, chosen in zip(candidates, rows, strict=True)])
+        for name in ("first", "second", "start_s", "end_s", "code")
+    )
+    milliseconds = [np.rint(times * 1000).astype(np.int64) for times in (start_s, end_s)]
+    return np.split(mix(seed, bank, first.astype(int), second.astype(int), *milliseconds, code), np.cumsum(sizes)[:-1])
+
+
+def _choose(
+    group: Candidates, reason: np.ndarray, content: np.ndarray, most: int, max_answer_share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose at most `most` candidates of one bank, and write into `reason` why each other one is not asked.
+
+    Args:
+        group: the candidates.
+        reason: `[K]` why each is not asked by now, or None.
+        content: `[n]` hashes of those without a reason.
+        most: at most so many.
+        max_answer_share: largest share of one answer.
+
+    Returns:
+        Rows of the chosen ones and their hashes.
+    """
+    rows = np.flatnonzero(is_none(reason))
+    keep = _balanced(group, rows, content, max_answer_share)
+    reason[rows[~keep]] = "answer_too_common"
+    rows, content = rows[keep], content[keep]
+    ranked = np.argsort(content, kind="stable")
+    reason[rows[ranked[most:]]] = "quota"
     chosen = np.sort(ranked[:most])
-    names, counts = np.unique(reason[~is_none(reason)].astype(str), return_counts=True)
-    refused = make_table(REJECTIONS, {"kind": [group.kind] * len(names), "reason": names.tolist(), "count": counts.tolist()})
-    return _table(group, chosen, what, phrases, kinematics, path), refused
+    return rows[chosen], content[chosen]
 
 
 def _balanced(group: Candidates, rows: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
@@ -241,77 +260,134 @@ def _balanced(group: Candidates, rows: np.ndarray, order: np.ndarray, share: flo
     return keep
 
 
-def _table(
-    group: Candidates,
-    rows: np.ndarray,
-    what: np.ndarray,
-    phrases: list[np.ndarray],
-    kinematics: Kinematics,
-    path: CameraPath,
-) -> pa.Table:
-    """Write the chosen candidates out as `QUESTIONS`."""
+@dataclass(frozen=True)
+class _BankQuestions:
+    """The questions of one bank: `[K]` rows of its candidates, and what is told of each.
+
+    Attributes:
+        group: the candidates.
+        rows: `[K]` those that are asked.
+        wording: `[K]` index of the template.
+        ids: `[K, n]` tracks asked about, that which is named first before the other.
+        value: `[K]` numbers behind the answers, of the first against the second.
+        question, answer: `[K]` texts.
+        options: `[K, m]` texts, None where there are none.
+    """
+
+    group: Candidates
+    rows: np.ndarray
+    wording: np.ndarray
+    ids: np.ndarray
+    value: np.ndarray
+    question: np.ndarray
+    answer: np.ndarray
+    options: np.ndarray
+
+
+def _ask(group: Candidates, rows: np.ndarray, content: np.ndarray, names: list[np.ndarray]) -> _BankQuestions:
+    """Put the chosen candidates of one bank as questions; `content` are their hashes, `names` the phrases of both objects."""
     templates = WORDINGS[group.bank]
-    wording = (what[rows] % np.uint64(len(templates))).astype(int)
+    wording = (content % np.uint64(len(templates))).astype(int)
     first, second, value = group.first[rows], group.second[rows], group.value[rows]
-    names = [phrase[rows] for phrase in phrases]
-    paired, placed = group.second.max(initial=-1) >= 0, is_none(group.subject).all()
     if group.kind in _COMPARISONS:  # who is named first must not tell the answer
-        swap = (what[rows] >> np.uint64(40)) % np.uint64(2) == 1
+        swap = (content >> np.uint64(40)) % np.uint64(2) == 1
         first, second = np.where(swap, second, first), np.where(swap, first, second)
         names = [np.where(swap, names[1], names[0]), np.where(swap, names[0], names[1])]
         value = np.where(swap, 1 / value, value)
-    start, end = group.start_s[rows], group.end_s[rows]
-    seconds = {"start": np.char.mod("%.1f", start), "end": np.char.mod("%.1f", end)}
     values = {
         "object": np.where(is_none(group.subject[rows]), names[0], group.subject[rows]),
         "other": names[1],
         "asked": _asked(group, rows),
-    } | seconds
-    question = render(templates, wording, values)
+        "start": in_text("%.1f", group.start_s[rows]),
+        "end": in_text("%.1f", group.end_s[rows]),
+    }
     answer = _answers(group, rows, value, names)
-    unit = "" if group.bank.endswith(".image") and group.kind != "direction_timestamp" else _UNITS.get(group.kind, "")
-    numbers = np.stack([first, second], 1)[:, : (2 if paired else 1) if placed else 0].astype(np.int32)
-    nearest = np.stack([np.abs(path.times_s[None] - times[:, None]).argmin(1) for times in (start, end)], 1).astype(np.int32)
-    options = make_options(group, rows, answer, value, names, what[rows])
-    content = [item.tolist() for item in (question, answer, value, group.low[rows], group.high[rows], start, end)]
+    named = (2 if _paired(group) else 1) if is_none(group.subject).all() else 0
+    return _BankQuestions(
+        group=group,
+        rows=rows,
+        wording=wording,
+        ids=np.stack([first, second], 1)[:, :named],
+        value=value,
+        question=render(templates, wording, values),
+        answer=answer,
+        options=make_options(group, rows, answer, value, names, content),
+    )
+
+
+def _paired(group: Candidates) -> bool:
+    """Whether questions of the bank are about two objects."""
+    return bool(group.second.max(initial=-1) >= 0)
+
+
+def _table(asked: list[_BankQuestions], kinematics: Kinematics, path: CameraPath) -> pa.Table:
+    """Write the questions of all banks out as `QUESTIONS`."""
+    groups, sizes = [part.group for part in asked], [len(part.rows) for part in asked]
+    count = sum(sizes)
+    question, answer, value, wording = (
+        np.concatenate([getattr(part, name) for part in asked]) for name in ("question", "answer", "value", "wording")
+    )
+    low, high, end_value, start, end = (
+        np.concatenate([getattr(part.group, name)[part.rows] for part in asked])
+        for name in ("low", "high", "end_value", "start_s", "end_s")
+    )
+    content = [item.tolist() for item in (question, answer, value, low, high, start, end)]
+    focal = np.isfinite(path.intrinsics).all() and path.intrinsics[0, 0] > 1
+
+    def each(values: list[Any]) -> np.ndarray:
+        """Repeat what is the same for all questions of a bank."""
+        return np.repeat(np.array(values, object if isinstance(values[0], str) else None), sizes)
+
     columns = {
         "question_id": [_identity(*item) for item in zip(*content, strict=True)],
-        "kind": np.full(len(rows), group.kind, object),
+        "kind": each([group.kind for group in groups]),
         "question": question,
         "answer": answer,
         "answer_value": pa.array(value, from_pandas=True),
-        "answer_unit": np.full(len(rows), unit, object),
-        "answer_p5": pa.array(group.low[rows], from_pandas=True),
-        "answer_p95": pa.array(group.high[rows], from_pandas=True),
-        "answer_end_value": pa.array(group.end_value[rows], from_pandas=True),
-        "track_ids": _lists(numbers, np.ones(numbers.shape, bool)),
-        "frames": _lists(nearest, np.ones(nearest.shape, bool)),
+        "answer_unit": each([_unit(group) for group in groups]),
+        "answer_p5": pa.array(low, from_pandas=True),
+        "answer_p95": pa.array(high, from_pandas=True),
+        "answer_end_value": pa.array(end_value, from_pandas=True),
+        "track_ids": _lists([part.ids.astype(np.int32) for part in asked]),
+        "frames": _lists([np.stack([_nearest(path.times_s, start), _nearest(path.times_s, end)], 1).astype(np.int32)]),
         "start_s": start,
         "end_s": end,
-        "wording": (wording + IMAGE_WORDINGS * group.bank.endswith(".image")).astype(np.int32),
-        "requires_level": np.full(len(rows), 4 if paired else 3, np.int32),
-        "metric": np.full(len(rows), group.kind in ("traveled_distance", "traveling_speed", "closing_speed")),
-        "scale_source": np.full(len(rows), kinematics.scale_source, object),
-        "scale_sigma": np.full(len(rows), kinematics.scale_sigma),
-        "options": _lists(options, ~is_none(options)),
-        "reference": np.full(len(rows), group.reference, object),
+        "wording": (wording + IMAGE_WORDINGS * each([group.bank.endswith(".image") for group in groups])).astype(np.int32),
+        "requires_level": each([4 if _paired(group) else 3 for group in groups]).astype(np.int32),
+        "metric": each([group.kind in ("traveled_distance", "traveling_speed", "closing_speed") for group in groups]),
+        "scale_source": np.full(count, kinematics.scale_source, object),
+        "scale_sigma": np.full(count, kinematics.scale_sigma),
+        "options": _lists([part.options for part in asked]),
+        "reference": each([group.reference for group in groups]),
     }
-    focal = np.isfinite(path.intrinsics).all() and path.intrinsics[0, 0] > 1
     for name, place in (("fx_px", (0, 0)), ("fy_px", (1, 1)), ("cx_px", (0, 2)), ("cy_px", (1, 2))):
-        columns[name] = pa.array(np.full(len(rows), path.intrinsics[place] if focal else np.nan), from_pandas=True)
-    return make_table(QUESTIONS, columns)
+        columns[name] = pa.array(np.full(count, path.intrinsics[place] if focal else np.nan), from_pandas=True)
+    return make_table(QUESTIONS, columns).sort_by([("kind", "ascending"), ("question_id", "ascending")]).combine_chunks()
+
+
+def _nearest(times_s: np.ndarray, wanted_s: np.ndarray) -> np.ndarray:
+    """Return the index of the frame nearest to each time, the earlier of two that are equally near."""
+    after = np.searchsorted(times_s, wanted_s).clip(0, max(len(times_s) - 1, 0))
+    before = np.maximum(after - 1, 0)
+    return np.where(np.abs(times_s[after] - wanted_s) < np.abs(times_s[before] - wanted_s), after, before)
+
+
+def _unit(group: Candidates) -> str:
+    return "" if group.bank.endswith(".image") and group.kind != "direction_timestamp" else _UNITS.get(group.kind, "")
 
 
 def _identity(question: str, answer: str, *numbers: float) -> str:
     """Return the digest of a question's content; numbers are written as NumPy 2 writes its own, which ids began with."""
-    told = ", ".join(f"np.float64({number!r})" for number in numbers)
-    return hashlib.sha256(f"({question!r}, {answer!r}, {told})".encode()).hexdigest()[:32]
+    told = "), np.float64(".join(map(repr, numbers))
+    return hashlib.sha256(f"({question!r}, {answer!r}, np.float64({told}))".encode()).hexdigest()[:32]
 
 
-def _lists(values: np.ndarray, there: np.ndarray) -> pa.ListArray:
-    """Return a list per row of the values `[K, n]` that are there."""
-    offsets = np.concatenate([[0], np.cumsum(there.sum(1))]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, pa.array(values[there], pa.string() if values.dtype == object else None))
+def _lists(parts: Sequence[np.ndarray]) -> pa.ListArray:
+    """Return a list per row of arrays `[K, n]` one below the other, of the values that are there (are not None)."""
+    there = [~is_none(part) if part.dtype == object else np.ones(part.shape, bool) for part in parts]
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate([part.sum(1) for part in there]))]).astype(np.int32)
+    values = np.concatenate([part[known] for part, known in zip(parts, there, strict=True)])
+    return pa.ListArray.from_arrays(offsets, pa.array(values, pa.string() if values.dtype == object else None))
 
 
 def _asked(group: Candidates, rows: np.ndarray) -> np.ndarray:
@@ -323,7 +399,7 @@ def _asked(group: Candidates, rows: np.ndarray) -> np.ndarray:
     code = group.code[rows]
     if group.bank.endswith(".image"):
         return np.array(["", *(SEEN_DIRECTIONS[word] for word in _SEEN_CODES)], object)[code]
-    return np.char.mod("%d o'clock", code).astype(object)
+    return in_text("%d o'clock", code)
 
 
 def _answers(group: Candidates, rows: np.ndarray, value: np.ndarray, names: list[np.ndarray]) -> np.ndarray:
@@ -336,12 +412,11 @@ def _answers(group: Candidates, rows: np.ndarray, value: np.ndarray, names: list
         case "time_to_contact":
             return rounded_text(value, (group.high - group.low)[rows] / 3.29, DISTANCE_STEPS) + " seconds"
         case "direction_timestamp":
-            start, end = np.char.mod("%.1f", value), np.char.mod("%.1f", group.end_value[rows])
-            return np.char.add(np.char.add(np.char.add("from ", start), np.char.add(" to ", end)), " seconds").astype(object)
+            return "from " + in_text("%.1f", value) + " to " + in_text("%.1f", group.end_value[rows]) + " seconds"
         case "distance_comparison" | "speed_comparison":
             return np.where(value > 1, names[0], names[1])
     if group.bank in ANSWERS:
         texts = ANSWERS[group.bank]
         return choose([group.word[rows] == word for word in texts], list(texts.values()), "")
     form = "%d o'clock" if _UNITS[group.kind] == "o'clock" else "%d"
-    return np.char.mod(form, np.nan_to_num(value).astype(int)).astype(object)
+    return in_text(form, np.nan_to_num(value))
