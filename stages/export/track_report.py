@@ -73,8 +73,7 @@ def write_track_report(
     duration = float(path.times_s[-1] - path.times_s[0]) if len(path.times_s) else 0.0
     units = Units(kinematics.scale_source != "none")
     top_view, _ = draw_top_view(path, PointCloud.none(), shown, frames, units, 0)
-    movers = [item for item in shown if any(row["state"] == "moving" for row in item.states)]
-    charts, _ = draw_speed_charts([camera, *movers], duration, kinematics.grid_s, units)
+    charts, _ = draw_speed_charts([camera, *shown], duration, kinematics.grid_s, units)
     figures = {row["name"]: row for row in track_metrics.figures.to_pylist()}
     rejected = _counted(kinematics.windows["rejected"].drop_null())
     executions = list_executions(lineage)
@@ -91,7 +90,6 @@ def write_track_report(
         objects=shown,
         hidden_objects=tracks.objects.num_rows - len(shown),
         charts=charts,
-        without_chart=len(shown) - len(movers),
         units=units,
         groups=make_cards(sample_questions(questions, config.questions_per_kind), questions, shown, {}, path.times_s, 1),
         windows_rejected=rejected,
